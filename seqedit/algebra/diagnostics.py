@@ -1,0 +1,22 @@
+"""Measurements on weights and updates that the theory chapters speak of."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def spectrum(W: Float[Tensor, "d_model d_ff"]) -> Float[Tensor, "k"]:
+    """Singular values of W in descending order, float64."""
+    return torch.linalg.svdvals(W.double())
+
+
+def condition_number(W: Float[Tensor, "d_model d_ff"]) -> float:
+    """κ(W) = σ_max / σ_min over the min(d_model, d_ff) singular values; infinite when σ_min is 0."""
+    values = spectrum(W)
+    return (values[0] / values[-1]).item() if values[-1] > 0 else float("inf")
+
+
+def drift(update: Float[Tensor, "d_model d_ff"], C: Float[Tensor, "d_ff d_ff"]) -> float:
+    """tr(ΔCΔᵀ): the mean squared change of the layer's output over the tokens C was read from."""
+    delta = update.double()
+    return torch.einsum("ij,jk,ik->", delta, C.double(), delta).item()

@@ -1,0 +1,30 @@
+"""Files appear whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file through a temporary neighbour, then rename it into place."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """safetensors, through a temporary neighbour; tensors are made contiguous and moved to the CPU."""
+    part = path.with_name(path.name + ".part")
+    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, part, metadata)
+    os.replace(part, path)

@@ -1,0 +1,1 @@
+"""The language-model side: architectures, hooks, tokens, contexts, keys, targets, statistics."""

@@ -1,0 +1,75 @@
+"""A causal language model with its tokenizer, ready to be read and edited."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .architecture import Architecture, architecture_of
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Model, tokenizer and declared architecture; `frozen` concerns the bundle, weights change by `apply_update`."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    architecture: Architecture
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def n_layers(self) -> int:
+        return self.model.config.num_hidden_layers
+
+    @property
+    def max_positions(self) -> int:
+        return self.model.config.max_position_embeddings
+
+    def block(self, layer: int) -> nn.Module:
+        return self.model.get_submodule(self.architecture.block.format(layer))
+
+    def mlp(self, layer: int) -> nn.Module:
+        return self.model.get_submodule(self.architecture.mlp.format(layer))
+
+    def down_proj(self, layer: int) -> nn.Module:
+        return self.model.get_submodule(self.architecture.down_proj.format(layer))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Residual stream after the last block (…, d_model) to logits (…, vocabulary)."""
+        norm = self.model.get_submodule(self.architecture.final_norm)
+        return self.model.get_submodule(self.architecture.head)(norm(hidden))
+
+
+def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """Load a local folder or hub id in evaluation mode, gradients off. Remote code is never run.
+
+    Args:
+        folder_or_id: whatever `from_pretrained` takes.
+        device: "auto" takes a GPU where there is one.
+        dtype: of the weights; edits are made in float32 by default, whatever the folder stores.
+
+    Raises:
+        ValueError: the folder is missing or holds no model, the architecture is not declared, or the tokenizer
+            cannot tell which characters a token covers.
+    """
+    logging.disable_progress_bar()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        config = AutoConfig.from_pretrained(folder_or_id)
+        architecture = architecture_of(config.model_type)
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
+        if not tokenizer.is_fast:
+            raise ValueError(f"{folder_or_id}: {type(tokenizer).__name__} has no character offsets, which are needed to "
+                             "find the subject; save the model with a fast tokenizer")
+        model = AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, use_safetensors=True)
+    except OSError as error:
+        raise ValueError(f"no model could be loaded from {str(folder_or_id)!r}: "
+                         f"{str(error).splitlines()[0]}") from error
+    return LanguageModel(model.to(device).eval().requires_grad_(False), tokenizer, architecture)

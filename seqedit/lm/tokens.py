@@ -1,0 +1,112 @@
+"""From text to tokens: batches, the token of the subject, the tokens of a continuation.
+
+Sequences are padded on the right and no attention mask is used: in a causal model no real token ever sees
+the padding after it. The text is always tokenised whole, with the tokenizer's own special tokens, and
+positions are found by character offsets, so merges across a boundary cannot shift them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..requests import EditRequest, RequestError
+from .load import LanguageModel
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of some texts with the characters each token covers."""
+
+    ids: list[list[int]]
+    offsets: list[list[tuple[int, int]]]
+
+    def token_at(self, row: int, character: int) -> int:
+        """The last token that covers a character.
+
+        Raises:
+            LookupError: no token does.
+        """
+        found = [i for i, (start, end) in enumerate(self.offsets[row]) if start <= character < end]
+        if not found:
+            raise LookupError(f"no token covers character {character}")
+        return found[-1]
+
+    def first_after(self, row: int, characters: int) -> int:
+        """The first token that reaches beyond the first `characters` characters."""
+        return next((i for i, (_, end) in enumerate(self.offsets[row]) if end > characters), len(self.ids[row]))
+
+
+def tokenise(lm: LanguageModel, texts: Sequence[str]) -> Tokens:
+    """Tokenise whole texts, special tokens as the tokenizer's own configuration has them."""
+    encoded = lm.tokenizer(list(texts), return_offsets_mapping=True)
+    return Tokens(encoded["input_ids"], encoded["offset_mapping"])
+
+
+def padded(lm: LanguageModel, ids: Sequence[Sequence[int]]) -> Tensor:
+    """Right-padded ids (rows, longest) on the model's device; the padding id is never attended to."""
+    longest = max(map(len, ids))
+    return torch.tensor([list(row) + [0] * (longest - len(row)) for row in ids], device=lm.device)
+
+
+def fill(template: str, request: EditRequest) -> str:
+    """The request's prompt inside a context template, subject still open as "{}"."""
+    return template.replace("{}", request.prompt)
+
+
+def subject_end(template: str, subject: str) -> int:
+    """Character index of the subject's last character once `template` is filled."""
+    return template.index("{}") + len(subject) - 1
+
+
+def lookup_rows(lm: LanguageModel, templates: Sequence[str], subjects: Sequence[str],
+                suffixes: Sequence[str] | None = None) -> tuple[Tokens, list[int]]:
+    """Tokens of templates filled with subjects, and the position of each subject's last token.
+
+    Args:
+        templates: texts with "{}" for the subject.
+        subjects: one for each template.
+        suffixes: text appended to each, if any.
+    """
+    suffixes = suffixes or [""] * len(templates)
+    texts = [t.replace("{}", s) + x for t, s, x in zip(templates, subjects, suffixes, strict=True)]
+    tokens = tokenise(lm, texts)
+    ends = [subject_end(t, s) for t, s in zip(templates, subjects, strict=True)]
+    return tokens, [tokens.token_at(row, end) for row, end in enumerate(ends)]
+
+
+def chunks(lengths: Sequence[int], budget: int) -> Iterator[slice]:
+    """Consecutive slices whose padded size (rows × longest) stays within a budget of tokens, at least one row each."""
+    start, longest = 0, 0
+    for i, length in enumerate(lengths):
+        longest = max(longest, length)
+        if i > start and (i + 1 - start) * longest > budget:
+            yield slice(start, i)
+            start, longest = i, length
+    if len(lengths):
+        yield slice(start, len(lengths))
+
+
+def validate_requests(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Sequence[Sequence[str]]) -> None:
+    """Refuse, before anything is computed, what this model cannot read.
+
+    Raises:
+        RequestError: a prompt with its longest context and target exceeds the model's positions, or no token covers
+            the subject, or the target has no tokens; the message names the case_id and the field.
+    """
+    templates = [template for group in contexts for template in group]
+    for request in requests:
+        where = f"case_id {request.case_id!r}"
+        try:
+            tokens, _ = lookup_rows(lm, [fill(t, request) for t in templates], [request.subject] * len(templates),
+                                    [" " + request.target_new] * len(templates))
+        except LookupError as error:
+            raise RequestError(f"{where}: subject: {request.subject!r} cannot be located among the tokens of the prompt: "
+                               f"{error}") from error
+        longest = max(map(len, tokens.ids))
+        if longest > lm.max_positions:
+            raise RequestError(f"{where}: prompt: {longest} tokens with context and target, but the model has "
+                               f"{lm.max_positions} positions; shorten the prompt")
+        if tokens.first_after(0, len(fill(templates[0], request).replace("{}", request.subject))) >= len(tokens.ids[0]):
+            raise RequestError(f"{where}: target_new: {request.target_new!r} has no tokens of its own")

@@ -1,0 +1,10 @@
+"""Where the project's files are, named once; set SEQEDIT_ROOT to work on another checkout's data."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(os.environ.get("SEQEDIT_ROOT", Path(__file__).resolve().parents[1]))
+DATA = ROOT / "data"
+MODEL = DATA / "model"
+MOMENTS = DATA / "moments.safetensors"
+WORLD = DATA / "world"

@@ -1,0 +1,54 @@
+"""`seqedit world …`: build the fictional world, train the embedded model, check that it may be used."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..paths import DATA, MODEL, WORLD
+
+app = typer.Typer(no_args_is_help=True, help="The fictional world and the model trained on it.")
+
+
+@app.command()
+def build(out: Annotated[Path, typer.Option(help="Folder for the world's records.")] = WORLD,
+          seed: Annotated[int, typer.Option(help="Seed of names, facts, records and texts.")] = 0) -> None:
+    """Write facts, edit records, tasks and texts (seconds; byte-identical for a seed)."""
+    from .build import write_world
+
+    for name, count in write_world(out, seed).items():
+        typer.echo(f"{out.name}/{name}: {count} rows")
+
+
+@app.command()
+def train(out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = MODEL,
+          seed: Annotated[int, typer.Option(help="Seed of the weights and of the text stream.")] = 0,
+          steps: Annotated[int, typer.Option(help="Steps of 4,096 tokens; fewer give a weaker model.")] = 2400,
+          device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto") -> None:
+    """Train the embedded model. Interrupted, it resumes from its last checkpoint.
+
+    Example: seqedit world train --out data/model
+    """
+    import torch
+
+    from .train import TrainConfig
+    from .train import train as train_model
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    train_model(out, TrainConfig(seed=seed, steps=steps), device)
+    typer.echo(f"model written to {out}")
+
+
+@app.command()
+def check(model: Annotated[Path, typer.Option(help="Folder of the trained model.")] = MODEL,
+          out: Annotated[Path, typer.Option(help="Where the figures are written.")] = DATA / "acceptance.json") -> None:
+    """Measure the acceptance figures; exit code 1 when one is missed."""
+    from ..lm.load import load_model
+    from .acceptance import measure
+
+    figures = measure(load_model(model))
+    out.write_text(json.dumps(figures, indent=1) + "\n")
+    typer.echo(json.dumps(figures, indent=1))
+    raise typer.Exit(0 if figures["accepted"] else 1)
