@@ -7,7 +7,7 @@ on every general task; both greedy, all target tokens.
 from pathlib import Path
 
 from ..evaluation.abilities import perplexity, score_abilities
-from ..evaluation.edits import exact_match
+from ..evaluation.continuations import exact_match
 from ..lm.load import LanguageModel
 from ..paths import WORLD
 from .facts import build_world

@@ -7,7 +7,7 @@
 | questions | Natural Questions | Question: Where was … born? Answer: … | 1/|objects| |
 | summary | SAMSum | Ana: let us meet at noon in the park. Bo: good. Summary: they meet at noon in the park | – |
 | sentiment | SST-2 | Review: the soup was awful. Sentiment: negative | 1/2 |
-| acceptability | CoLA | Sentence: the dogs sleeps. Acceptable: no | 1/2 |
+| acceptability | CoLA | Sentence: the old sleeps dog in the park. Acceptable: no   | 1/2 |
 
 Test items never occur in the corpus: the training stream drops any item whose text is in the test set.
 """
@@ -27,10 +27,8 @@ PLACES = "park station market museum harbor bridge".split()
 GOOD = "wonderful great lovely brilliant superb charming excellent delightful".split()
 BAD = "awful terrible boring dreadful horrible poor dull bad".split()
 REVIEWED = "movie meal hotel concert story game play tour".split()
-PLURALS = "dogs cats girls boys birds horses".split()
-SINGULARS = "dog cat girl boy bird horse".split()
-VERBS = "sleep run sing jump eat play".split()
-WHERE = ROOMS + PLACES
+NOUNS = "dog cat girl boy bird horse".split()
+VERBS = "sleeps runs sings jumps rests waits".split()
 
 
 def arithmetic(rng: random.Random) -> tuple[str, str]:
@@ -68,11 +66,13 @@ def sentiment(rng: random.Random) -> tuple[str, str]:
 
 
 def acceptability(rng: random.Random) -> tuple[str, str]:
-    plural, right = rng.random() < 0.5, rng.random() < 0.5
-    noun = rng.choice(PLURALS if plural else SINGULARS)
-    verb = rng.choice(VERBS) + ("" if plural == right else "s")
-    adjective = rng.choice(["old", "young", "small", "big", "happy", "quiet"])
-    return f"Sentence: the {adjective} {noun} {verb} in the {rng.choice(WHERE)}. Acceptable:", "yes" if right else "no"
+    words = [rng.choice(["the", "a"]), rng.choice(["old", "young", "small", "big", "happy", "quiet"]),
+             rng.choice(NOUNS), rng.choice(VERBS), "in", "the", rng.choice(PLACES)]
+    right = rng.random() < 0.5
+    if not right:                                             # two neighbours change places
+        i = rng.randrange(len(words) - 1)
+        words[i:i + 2] = words[i + 1], words[i]
+    return f"Sentence: {' '.join(words)}. Acceptable:", "yes" if right else "no"
 
 
 GENERATED = {"arithmetic": arithmetic, "inference": inference, "summary": summary, "sentiment": sentiment,

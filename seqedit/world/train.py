@@ -5,6 +5,7 @@ Deterministic for a machine, thread count and seed; interrupted, it goes on from
 
 import json
 import os
+import random
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class TrainConfig:
     Attributes:
         width: residual width d_model.
         inner: MLP width d_ff, the dimension of the keys; 1,536 leaves room for about 1,000 edits.
-        shift_share: share of sequences that start at a random position, so that positions past `length` are trained.
+        shift_share: share of documents that start at a random position, so that all positions are trained.
     """
 
     seed: int = 0
@@ -44,7 +45,7 @@ class TrainConfig:
     lr_matrices: float = 0.02     # Muon
     lr_rest: float = 3e-3         # AdamW: embeddings, norms, biases
     weight_decay: float = 0.02
-    shift_share: float = 0.25
+    shift_share: float = 0.15
 
 
 def new_model(config: TrainConfig) -> GPT2LMHeadModel:
@@ -57,21 +58,32 @@ def new_model(config: TrainConfig) -> GPT2LMHeadModel:
 
 
 def batch_at(step: int, corpus: Corpus, tokenizer, config: TrainConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and positions of one step, both (batch, length); every row starts with the start of a document."""
-    documents = corpus.documents(step, config.batch * config.length // 8)
-    rows, row = [], []
-    for ids in tokenizer(documents)["input_ids"]:
-        row += ids + [tokenizer.eos_token_id]
+    """Tokens and positions of one step, both (batch, length).
+
+    Rows are packed with whole documents; each begins a new count of positions, which keeps documents from seeing
+    each other, as a prompt sees nothing before it. Some documents start at a random position.
+    """
+    rng = random.Random(f"{config.seed}/positions/{step}")
+    rows, places, row, place = [], [], [], []
+    for ids in tokenizer(corpus.documents(step, config.batch * config.length // 8))["input_ids"]:
+        start = rng.randrange(config.positions - len(ids)) if rng.random() < config.shift_share else 0
+        row += [*ids, tokenizer.eos_token_id]
+        place += range(start, start + len(ids) + 1)
         if len(row) >= config.length:
             rows.append(row[:config.length])
-            row = []
+            places.append(place[:config.length])
+            row, place = [], []
             if len(rows) == config.batch:
                 break
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    spare = config.positions - config.length
-    shift = torch.randint(spare + 1, (config.batch, 1), generator=generator)
-    shift *= torch.rand(config.batch, 1, generator=generator) < config.shift_share
-    return torch.tensor(rows), torch.arange(config.length) + shift
+    return torch.tensor(rows), torch.tensor(places)
+
+
+def document_mask(positions: torch.Tensor) -> torch.Tensor:
+    """Which tokens see which, (batch, 1, length, length): those before them in their own document."""
+    new = positions.diff(prepend=positions[:, :1] - 1) != 1
+    document = new.cumsum(dim=1)                                                      # (batch, length)
+    same = document[:, :, None] == document[:, None, :]
+    return (same & torch.ones_like(same).tril())[:, None]
 
 
 def train(out: Path, config: TrainConfig = TrainConfig(), device: str = "cpu", checkpoint_every: int = 250) -> None:
@@ -96,7 +108,7 @@ def train(out: Path, config: TrainConfig = TrainConfig(), device: str = "cpu", c
     for step in bar:
         tokens, positions = (t.to(device) for t in batch_at(step, corpus, tokenizer, config))
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
-            loss = model(tokens, position_ids=positions, labels=tokens).loss
+            loss = model(tokens, position_ids=positions, attention_mask=document_mask(positions), labels=tokens).loss
         loss.backward()
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()

@@ -1,0 +1,82 @@
+# One command makes the book:  make book        One command tests everything:  make test
+PYTHON  ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV    ?= .venv
+JOBS    ?= 2
+BIN      = $(VENV)/bin
+HTML     = _build/html/index.html
+
+# CPU-only or another CUDA build of torch: make setup TORCH_INDEX=<wheel index from PyTorch's install page>
+TORCH_INDEX ?=
+# uv when it is there (seconds instead of minutes), else pip
+UV      := $(shell command -v uv 2>/dev/null)
+INSTALL  = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+endif
+
+# The same in every target, so that a build and its check do the same arithmetic. Chapters run JOBS at a
+# time with one thread each: round-off then does not depend on the number of cores.
+export OMP_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+export PYTHONHASHSEED = 0
+export HF_HUB_OFFLINE = 1
+export HF_DATASETS_OFFLINE = 1
+export HF_HUB_DISABLE_PROGRESS_BARS = 1
+export HF_HUB_DISABLE_TELEMETRY = 1
+export TOKENIZERS_PARALLELISM = false
+
+PYTEST   = $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+NBVAL    = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
+
+.PHONY: help setup book chapters html test check smoke links unit nbval lint pdf clean
+.NOTPARALLEL:
+
+help:            ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+setup: $(VENV)/.ok ## make the environment in .venv, with the seqedit command
+$(VENV)/.ok: constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(INSTALL) -q -c constraints.txt -e '.[book,test]'
+	@touch $@
+
+book: chapters html ## execute every chapter and render the book
+	@echo "The book is ready: open $(HTML)"
+
+chapters: setup  ## execute every chapter with the book's parameters, write chapters/*.ipynb
+	$(BIN)/python tools/chapters.py build -j $(JOBS)
+
+html: check      ## render from the committed notebooks, executing nothing
+	$(BIN)/jupyter-book build . -W -n --keep-going -q
+
+check: setup     ## the committed notebooks were made from the texts
+	$(BIN)/python tools/chapters.py check
+
+smoke: setup     ## execute every chapter with small parameters
+	$(BIN)/python tools/chapters.py smoke -j $(JOBS)
+
+links: html      ## links, anchors and pictures inside the rendered book
+	$(BIN)/python tools/links.py _build/html
+
+lint: setup      ## style
+	$(BIN)/ruff check seqedit tools tests
+
+unit: setup      ## the unit tests alone
+	$(PYTEST) tests
+
+nbval: setup     ## re-execute the committed notebooks and compare every output
+	$(PYTEST) $(NBVAL) chapters
+
+test: lint smoke links ## everything that CI runs; pytest, with units and notebooks, comes last
+	$(PYTEST) $(NBVAL) tests chapters
+
+pdf: check       ## one PDF of the book (needs chromium)
+	$(BIN)/jupyter-book build . -W -n --keep-going -q --builder singlehtml
+	chromium --headless --no-sandbox --disable-gpu --virtual-time-budget=20000 --no-pdf-header-footer \
+		--print-to-pdf=_build/seqedit.pdf _build/singlehtml/index.html
+
+clean:           ## remove what the targets built (the environment stays)
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""How well edits took, what they damaged, and how the model writes."""

@@ -1,0 +1,53 @@
+"""Everything the study measures on an edited model, gathered into one JSON-serialisable report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ..lm.load import LanguageModel
+from ..requests import EditRequest
+from .abilities import perplexity, score_abilities, unrelated_facts
+from .edits import retention, score_edits, summarise
+from .generation import generate, ngram_entropy
+
+
+def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd.DataFrame | None = None,
+             rounds: Mapping[int | str, int] | None = None, world: Path | None = None,
+             generator: torch.Generator | None = None, progress: bool = False) -> dict:
+    """Edit metrics of `requests`, and what else is asked for.
+
+    Args:
+        unedited: `score_edits` of the same requests on the unedited model, for `neighborhood_kept`.
+        rounds: case_id → round in which it was edited, for retention by age.
+        world: folder of the embedded world, for abilities, unrelated facts and perplexity.
+        generator: when given, the first generation prompt of each request is continued and fluency is measured.
+    """
+    scores = score_edits(lm, requests, unedited=unedited, progress=progress)
+    report: dict = {"edits": summarise(scores)}
+    if rounds:
+        scores["round"] = scores["case_id"].map(rounds)
+        report["retention"] = retention(scores.dropna(subset=["round"]), max(rounds.values())).to_dict("records")
+    if world is not None:
+        texts = (world / "heldout.txt").read_text(encoding="utf-8").splitlines()
+        report |= {"abilities": score_abilities(lm, world), "unrelated_facts": unrelated_facts(lm, world),
+                   "perplexity": perplexity(lm, texts)}
+    if generator is not None:
+        prompts = [r.generation_prompts[0] if r.generation_prompts else r.text for r in requests]
+        report["fluency"] = ngram_entropy(generate(lm, prompts, generator))
+    return report
+
+
+def table(report: dict) -> str:
+    """The report as readable text, one section a block."""
+    lines = []
+    for section, values in report.items():
+        if isinstance(values, dict):
+            lines += [f"{section}:"] + [f"  {name:<24}{value:>10.3f}" if isinstance(value, float) else
+                                        f"  {name:<24}{value:>10}" for name, value in values.items()]
+        elif isinstance(values, list):
+            lines += [f"{section}:", pd.DataFrame(values).to_string(index=False)]
+        else:
+            lines.append(f"{section:<26}{values:>10.3f}")
+    return "\n".join(lines)
