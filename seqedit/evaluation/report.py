@@ -16,7 +16,7 @@ from .generation import generate, ngram_entropy
 def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd.DataFrame | None = None,
              rounds: Mapping[int | str, int] | None = None, world: Path | None = None,
              generator: torch.Generator | None = None, progress: bool = False) -> dict:
-    """Edit metrics of `requests`, and what else is asked for.
+    """Edit metrics of `requests`, and what else is asked for; None where the requests lack the prompts for a metric.
 
     Args:
         unedited: `score_edits` of the same requests on the unedited model, for `neighborhood_kept`.
@@ -25,7 +25,7 @@ def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd
         generator: when given, the first generation prompt of each request is continued and fluency is measured.
     """
     scores = score_edits(lm, requests, unedited=unedited, progress=progress)
-    report: dict = {"edits": summarise(scores)}
+    report: dict = {"edits": {name: None if value != value else value for name, value in summarise(scores).items()}}
     if rounds:
         scores["round"] = scores["case_id"].map(rounds)
         report["retention"] = retention(scores.dropna(subset=["round"]), max(rounds.values())).to_dict("records")
@@ -45,7 +45,8 @@ def table(report: dict) -> str:
     for section, values in report.items():
         if isinstance(values, dict):
             lines += [f"{section}:"] + [f"  {name:<24}{value:>10.3f}" if isinstance(value, float) else
-                                        f"  {name:<24}{value:>10}" for name, value in values.items()]
+                                        f"  {name:<24}{'–' if value is None else value:>10}"
+                                        for name, value in values.items()]
         elif isinstance(values, list):
             lines += [f"{section}:", pd.DataFrame(values).to_string(index=False)]
         else:

@@ -45,9 +45,9 @@ def tokenise(lm: LanguageModel, texts: Sequence[str]) -> Tokens:
 
 
 def padded(lm: LanguageModel, ids: Sequence[Sequence[int]]) -> Tensor:
-    """Right-padded ids (rows, longest) on the model's device; the padding id is never attended to."""
+    """Right-padded ids (rows, longest) on the model's device; the padding, each row's last id again, is never seen."""
     longest = max(map(len, ids))
-    return torch.tensor([list(row) + [0] * (longest - len(row)) for row in ids], device=lm.device)
+    return torch.tensor([list(row) + [row[-1]] * (longest - len(row)) for row in ids], device=lm.device)
 
 
 def fill(template: str, request: EditRequest) -> str:

@@ -1,0 +1,197 @@
+"""The command line: `seqedit edit`, `score`, `export`, `moments`, `methods` and `world …`."""
+
+import sys
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .world.cli import app as world
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help="Sequential model editing: write facts into a language model's weights, and measure what it cost.")
+app.add_typer(world, name="world")
+
+Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language model, e.g. data/model.")]
+Requests = Annotated[Path, typer.Option(help="Requests: CounterFact's schema, or a JSON list (or .jsonl) of "
+                                             "{case_id, prompt, subject, target_new, target_true?}.")]
+Edited = Annotated[Path, typer.Option(help="Folder that `seqedit edit` wrote.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda …")]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _plain_errors(command):
+    """Wrong input ends in one line on stderr and exit code 1; anything else is a bug and shows its traceback."""
+    @wraps(command)
+    def wrapped(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except ValueError as error:
+            _say(f"error: {error}")
+            raise typer.Exit(1) from error
+    return wrapped
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"--layers {text!r}: expected numbers separated by commas, e.g. 3,4,5") from error
+
+
+@app.command()
+@_plain_errors
+def edit(
+    model: Model, requests: Requests,
+    method: Annotated[str, typer.Option(help="rome, r_rome, memit, memit_seq or alphaedit; see `seqedit methods`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the record; run again, an interrupted run resumes.")],
+    hyper: Annotated[Optional[Path], typer.Option(
+        help="Settings: our JSON, or a configuration file of a released repository as it is.")] = None,
+    set_: Annotated[Optional[list[str]], typer.Option("--set", help="One setting, key=value; repeatable.")] = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="Requests per round; default: the file's rounds.")] = None,
+    layers: Annotated[Optional[str], typer.Option(help="Edited layers, e.g. 3,4,5.")] = None,
+    n_edits: Annotated[Optional[int], typer.Option(help="Only the first so many requests.")] = None,
+    shuffle: Annotated[bool, typer.Option(help="Draw the order of the requests from the seed.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of context templates, order and generated text.")] = 0,
+    contexts: Annotated[Optional[Path], typer.Option(help="JSON list of template groups; default: sampled.")] = None,
+    moments: Annotated[Optional[Path], typer.Option(help="safetensors with C.<layer>; default: computed.")] = None,
+    corpus: Annotated[Optional[Path], typer.Option(help="Text for second moments, one document a line.")] = None,
+    evaluate_every: Annotated[int, typer.Option(help="Also evaluate every so many rounds; 0: at the end only.")] = 0,
+    fluency: Annotated[bool, typer.Option(help="Generate text at the end and measure its entropy.")] = False,
+    save_rounds: Annotated[bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Edit a model by a file of requests, round by round.
+
+    Writes OUT/weights.safetensors (W.<layer>, float32, out × in), rounds.jsonl, outcomes.jsonl, scores.jsonl and run.json.
+
+    Example: seqedit edit --model data/model --requests data/world/records.json --method alphaedit --n-edits 100
+    --batch-size 50 --out runs/alphaedit
+    """
+    from .study.hyper import parse_assignments
+    from .study.run import RunConfig, run
+
+    settings = parse_assignments(set_ or [])
+    if layers is not None:
+        settings["layers"] = _layers(layers)
+    config = RunConfig(model=model, requests=requests, method=method, settings=settings, hyper=hyper,
+                       batch_size=batch_size, n_edits=n_edits, shuffle=shuffle, seed=seed, contexts=contexts,
+                       moments=moments, corpus=corpus, evaluate_every=evaluate_every, fluency=fluency,
+                       save_rounds=save_rounds, device=device)
+    if run(config, out, say=_say):
+        _summary(out)
+
+
+def _summary(out: Path) -> None:
+    from collections import Counter
+
+    from .study.records import load_run
+
+    record = load_run(out)
+    counts = Counter(record.outcomes["status"])
+    typer.echo(f"{record.run['n_edits']} requests in {record.run['seconds']:.1f} s: "
+               + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    for reason, count in Counter(record.outcomes.query("status == 'refused'")["reason"]).items():
+        typer.echo(f"  refused ({count}): {reason}")
+    last = record.scores.iloc[-1]
+    names = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy")
+    typer.echo("  ".join(f"{name} {last[f'edits.{name}']:.3f}" for name in names if last[f"edits.{name}"] is not None))
+
+
+@app.command()
+@_plain_errors
+def score(
+    model: Model, edited: Edited, requests: Requests,
+    out: Annotated[Optional[Path], typer.Option(help="File for the JSON; default: standard output, after the table.")] = None,
+    fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of generated text.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Measure an edited model on a file of requests, against the unedited one.
+
+    Example: seqedit score --model data/model --edited runs/alphaedit --requests data/world/records.json
+    """
+    import json
+
+    import torch
+
+    from .evaluation.edits import score_edits
+    from .evaluation.report import evaluate, table
+    from .files import write_json
+    from .lm.load import load_model
+    from .paths import WORLD
+    from .requests import load_requests
+    from .study.run import is_embedded, put_weights
+
+    wanted = load_requests(requests)
+    lm = load_model(model, device=device)
+    unedited = score_edits(lm, wanted, progress=True)
+    put_weights(lm, edited)
+    generator = torch.Generator().manual_seed(seed) if fluency else None
+    report = evaluate(lm, wanted, unedited=unedited, world=WORLD if is_embedded(model) else None,
+                      generator=generator, progress=True)
+    if out:
+        typer.echo(table(report))
+        write_json(out, report)
+    else:
+        _say(table(report))
+        typer.echo(json.dumps(report, indent=1))
+
+
+@app.command()
+@_plain_errors
+def export(model: Model, edited: Edited,
+           out: Annotated[Path, typer.Option(help="New folder for the edited model.")]) -> None:
+    """Write the edited model as an ordinary transformers folder.
+
+    Example: seqedit export --model data/model --edited runs/alphaedit --out runs/alphaedit-model
+    """
+    from .study.run import export as write
+
+    write(model, edited, out)
+    typer.echo(f"{out}: load it with AutoModelForCausalLM.from_pretrained")
+
+
+@app.command()
+@_plain_errors
+def moments(model: Model, corpus: Annotated[Path, typer.Option(help="Text, one document a line.")],
+            layers: Annotated[str, typer.Option(help="Layers, e.g. 3,4,5.")],
+            out: Annotated[Path, typer.Option(help="safetensors file, C.<layer>.")], device: Device = "auto") -> None:
+    """Compute second moments of keys over a text, one pass for all layers.
+
+    Example: seqedit moments --model data/model --corpus data/world/corpus.txt --layers 1,2,3 --out moments.safetensors
+    """
+    from .algebra.moments import save_moments
+    from .lm.load import load_model
+    from .lm.statistics import collect_second_moments, fingerprint
+
+    lm = load_model(model, device=device)
+    chosen = _layers(layers)
+    for layer in chosen:
+        if not 0 <= layer < lm.n_layers:
+            raise ValueError(f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}")
+    try:
+        texts = corpus.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"corpus: {corpus} cannot be read: {error}") from error
+    found = collect_second_moments(lm, texts, chosen)
+    save_moments(out, found, fingerprint=fingerprint(lm))
+    typer.echo(f"{out}: {found[chosen[0]].count} tokens, layers {', '.join(map(str, chosen))}")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods and what each can be told, with defaults."""
+    from .methods import METHODS, method_parameters
+
+    for name, make in METHODS.items():
+        typer.echo(f"{name:<12}{' '.join(f'{k}={v:g}' for k, v in method_parameters(name).items()):<28}"
+                   f"{make.__doc__.splitlines()[0]}")
+
+
+if __name__ == "__main__":
+    app()

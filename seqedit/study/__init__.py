@@ -1,0 +1,1 @@
+"""Runs, their settings and their records: a run writes a record, chapters read it."""

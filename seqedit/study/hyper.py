@@ -1,0 +1,158 @@
+"""Settings of a run: our own flat names, and the configuration files of the released repositories as they are."""
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..lm.load import LanguageModel
+from ..lm.targets import TargetConfig
+from ..methods import EditMethod, make_method, method_parameters
+
+Lengths = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything a method can be told.
+
+    Attributes:
+        method: name in `seqedit.methods.METHODS`; parameters: of that method.
+        layers: edited layers.
+        target: how targets are optimised.
+        context_lengths: (tokens, count) of each group of sampled context templates.
+        max_update_ratio: see `EditPlan`.
+    """
+
+    method: str
+    parameters: dict[str, float]
+    layers: tuple[int, ...]
+    target: TargetConfig
+    context_lengths: Lengths = ((10, 5),)
+    max_update_ratio: float = 10.0
+
+    def make(self) -> EditMethod:
+        return make_method(self.method, **self.parameters)
+
+
+_TARGET = {field.name: field.type for field in fields(TargetConfig)}
+_PLAIN = {"layers": tuple[int, ...], "context_lengths": Lengths, "max_update_ratio": float}
+
+RELEASED = {
+    "v_num_grad_steps": "steps", "v_lr": "lr", "clamp_norm_factor": "clamp", "kl_factor": "kl",
+    "v_weight_decay": "weight_decay", "mom2_update_weight": "lam", "nullspace_threshold": "threshold", "L2": "l2",
+    "layers": "layers", "context_template_length_params": "context_lengths",
+}
+"""Names of the released configuration files → ours."""
+
+NEVER_READ = {"attn_module_tmp", "mlp_module_tmp", "layer_selection", "alg_name", "model_name", "device"}
+STATISTICS = {"mom2_dataset", "mom2_n_samples", "mom2_dtype"}
+
+
+def known_names(method: str) -> list[str]:
+    """Every setting that `method` takes."""
+    return [*method_parameters(method), *_TARGET, *_PLAIN]
+
+
+def build_settings(method: str, values: dict[str, Any], default_layers: tuple[int, ...] | None = None) -> Settings:
+    """Typed settings from flat names; missing ones keep their defaults.
+
+    Raises:
+        ValueError: an unknown name (the message lists the known ones) or a value of the wrong type or range.
+    """
+    parameters, target, plain = {}, {}, {"layers": default_layers} if default_layers is not None else {}
+    known = method_parameters(method)
+    for name, value in values.items():
+        if name in known:
+            parameters[name] = _typed(name, value, float, positive=True)
+        elif name in _TARGET:
+            target[name] = _typed(name, value, _TARGET[name], positive=name in ("steps", "lr", "clamp"))
+        elif name in _PLAIN:
+            plain[name] = _typed(name, value, _PLAIN[name])
+        else:
+            raise ValueError(f"{method} has no setting {name!r}; it takes {', '.join(known_names(method))}")
+    if "layers" not in plain:
+        raise ValueError("layers: none given; name the layers to edit, for example --layers 3,4,5")
+    return Settings(method=method, parameters={**known, **parameters}, target=replace(TargetConfig(), **target), **plain)
+
+
+def read_hyper(path: Path, method: str, lm: LanguageModel, statistics_given: bool) -> tuple[dict[str, Any], list[str]]:
+    """Flat settings from a JSON file of ours or of a released repository, and remarks on what has no effect.
+
+    A released field that would change the result and cannot be honoured is refused; one that the released code never
+    reads for this method is remarked on.
+
+    Args:
+        statistics_given: whether second moments or their corpus were given; otherwise the file's statistics fields
+            ask for something that is not there.
+
+    Raises:
+        ValueError: unreadable file, unknown field, or a field that cannot be honoured; the message names it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"hyper: {path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"hyper: {path} must hold an object of settings")
+    ours, remarks = set(known_names(method)), []
+    values: dict[str, Any] = {}
+    for name, value in content.items():
+        if name in RELEASED and (RELEASED[name] in ours):
+            values[RELEASED[name]] = value
+        elif name in ours:
+            values[name] = value
+        elif name in NEVER_READ or (name == "mom2_update_weight" and "lam" not in ours) or (
+                name == "mom2_adjustment" and method not in ("rome", "r_rome")):
+            remarks.append(f"{name} is ignored: the released code never reads it for {method}")
+        elif name in STATISTICS:
+            if not statistics_given:
+                raise ValueError(f"hyper: {path}: {name} = {value!r} cannot be honoured: give the second moments with "
+                                 "--moments, or their text with --corpus")
+            remarks.append(f"{name} is ignored: the second moments come from the file or text given")
+        else:
+            expected = _fixed(lm).get(name)
+            if expected is None:
+                raise ValueError(f"hyper: {path}: unknown field {name!r}; {method} takes {', '.join(sorted(ours))} "
+                                 f"or, by their released names, {', '.join(RELEASED)}")
+            if value != expected:
+                raise ValueError(f"hyper: {path}: {name} = {value!r} cannot be honoured; here it is {expected!r}")
+    return values, remarks
+
+
+def _fixed(lm: LanguageModel) -> dict[str, Any]:
+    """Released fields that say what we do in one way only; another value must be refused."""
+    a = lm.architecture
+    return {"fact_token": "subject_last", "rewrite_module_tmp": a.down_proj, "layer_module_tmp": a.block,
+            "ln_f_module": a.final_norm, "lm_head_module": a.head, "v_loss_layer": lm.n_layers - 1,
+            "mom2_adjustment": True, "fp16": False, "model_parallel": False}
+
+
+def parse_assignments(items: list[str]) -> dict[str, Any]:
+    """`key=value` words to a dict; values are read as JSON where they are JSON, else as text.
+
+    Raises:
+        ValueError: a word has no "=".
+    """
+    values = {}
+    for item in items:
+        name, sign, text = item.partition("=")
+        if not sign:
+            raise ValueError(f"--set {item!r}: expected key=value")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values
+
+
+def _typed(name: str, value: Any, kind: Any, positive: bool = False) -> Any:
+    try:
+        typed = TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg']}") from error
+    if positive and not typed > 0:
+        raise ValueError(f"{name} = {value!r}: must be positive")
+    return typed

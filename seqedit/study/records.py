@@ -1,0 +1,111 @@
+"""Records of runs: what a run writes, and how it is read back."""
+
+import hashlib
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .. import __version__
+from ..paths import ROOT
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def code_digest() -> str:
+    """Identifies the code that decides results: algebra, language-model side, methods, loop and evaluation."""
+    files = [PACKAGE / "methods.py", PACKAGE / "sequential.py", PACKAGE / "requests.py"]
+    files += sorted(f for room in ("algebra", "lm", "evaluation") for f in (PACKAGE / room).glob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Versions, device, threads and code of a run."""
+    return {"seqedit": __version__, "python": platform.python_version(), "torch": torch.__version__,
+            "transformers": transformers.__version__, "device": device.type, "threads": torch.get_num_threads(),
+            "code": code_digest()}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, shortened."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def shown(path: Path) -> str:
+    """A path for records and messages: relative to the project where it lies inside it."""
+    resolved = path.resolve()
+    return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else path.name
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run read back.
+
+    Attributes:
+        folder: where it lies.
+        run: content of run.json.
+        rounds: one row per round and layer; outcomes: one row per request; scores: one row per evaluation, nested
+            reports flattened ("edits.efficacy", "abilities.arithmetic" …).
+    """
+
+    folder: Path
+    run: dict[str, Any]
+    rounds: pd.DataFrame
+    outcomes: pd.DataFrame
+    scores: pd.DataFrame
+
+    @property
+    def stale(self) -> bool:
+        """Whether the code has changed since the run."""
+        return self.run["provenance"]["code"] != code_digest()
+
+    def weights(self) -> dict[int, Tensor]:
+        """layer → edited matrix, (d_model, d_ff)."""
+        return load_weights(self.folder)
+
+
+def load_run(folder: Path) -> Record:
+    """Read a finished run.
+
+    Raises:
+        ValueError: there is no run in the folder, or it is not finished.
+    """
+    run = read_run(folder)
+    if not run["finished"]:
+        raise ValueError(f"{folder}: the run is not finished ({run['rounds_done']} rounds done); run it again to resume")
+    rounds = pd.json_normalize(read_lines(folder / "rounds.jsonl"), record_path="layers",
+                               meta=["round", "residual_before", "residual_after", ["seconds", "total"]])
+    scores = pd.json_normalize(read_lines(folder / "scores.jsonl"))
+    return Record(folder, run, rounds, pd.DataFrame(read_lines(folder / "outcomes.jsonl")), scores)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json of a folder. Raises ValueError where there is none."""
+    path = folder / "run.json"
+    if not path.exists():
+        raise ValueError(f"{folder}: there is no run.json; `seqedit edit --out {folder}` makes one")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def load_weights(folder: Path) -> dict[int, Tensor]:
+    """layer → edited matrix of a finished run. Raises ValueError where there is none."""
+    path = folder / "weights.safetensors"
+    if not path.exists():
+        raise ValueError(f"{folder}: there is no weights.safetensors; the run is not finished, run it again to resume")
+    names = {name: tensor for name, tensor in load_file(path).items() if name.count(".") == 1}
+    return {int(name.removeprefix("W.")): tensor for name, tensor in names.items()}
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Objects of a .jsonl file; none where it does not exist."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
