@@ -49,8 +49,9 @@ book: chapters html ## execute every chapter and render the book
 chapters: setup  ## execute every chapter with the book's parameters, write chapters/*.ipynb
 	$(BIN)/python tools/chapters.py build -j $(JOBS)
 
+# --all: a page kept from an earlier build would hide its warnings
 html: check      ## render from the committed notebooks, executing nothing
-	$(BIN)/jupyter-book build . -W -n --keep-going -q
+	$(BIN)/jupyter-book build . --all -W -n --keep-going -q
 
 check: setup     ## the committed notebooks were made from the texts
 	$(BIN)/python tools/chapters.py check
@@ -74,7 +75,7 @@ test: lint smoke links ## everything that CI runs; pytest, with units and notebo
 	$(PYTEST) $(NBVAL) tests chapters
 
 pdf: check       ## one PDF of the book (needs chromium)
-	$(BIN)/jupyter-book build . -W -n --keep-going -q --builder singlehtml
+	$(BIN)/jupyter-book build . --all -W -n --keep-going -q --builder singlehtml
 	chromium --headless --no-sandbox --disable-gpu --virtual-time-budget=20000 --no-pdf-header-footer \
 		--print-to-pdf=_build/seqedit.pdf _build/singlehtml/index.html
 

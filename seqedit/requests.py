@@ -71,6 +71,8 @@ def load_rounds(path: Path | str) -> list[list[EditRequest]]:
         raise RequestError(f'{path}: expected a list of records, or {{"rounds": [[…], …]}}')
     if not any(rounds):
         raise RequestError(f"{path}: holds no records")
+    if not all(rounds):
+        raise RequestError(f"{path}: round {rounds.index([])} holds no records; leave it out")
     parsed = iter(parse_requests([record for batch in rounds for record in batch], source=str(path)))
     return [[next(parsed) for _ in batch] for batch in rounds]
 
@@ -127,6 +129,8 @@ class _Record:
         if not isinstance(case_id, int | str) or isinstance(case_id, bool):
             self.fail("case_id", f"expected a number or a string, found {case_id!r}")
         subject = self.text("subject").strip()
+        if "{}" in subject:
+            self.fail("subject", 'contains "{}", which marks the subject\'s place in the prompt')
         relation = self.core.get("relation_id")
         return EditRequest(
             case_id=case_id, subject=subject, prompt=self.prompt(subject),

@@ -1,7 +1,7 @@
 """Chapters: text (.md, edited by hand) -> executed notebook (.ipynb, generated and committed).
 
     python tools/chapters.py build [NAMES]    the book's parameters, write chapters/NAME.ipynb
-    python tools/chapters.py smoke [NAMES]    small parameters (chapters/smoke.yml), write _build/smoke/NAME.ipynb
+    python tools/chapters.py smoke [NAMES]    those of chapters/smoke.yml, write _build/smoke/NAME.ipynb
     python tools/chapters.py check            fail if a notebook was not made from its text
 
 The direction is always .md -> .ipynb. What differs from run to run (times, paths, random cell ids) is
@@ -43,7 +43,7 @@ def sources(folder: Path, names: Iterable[str] = ()) -> list[Path]:
 
 
 def read_text(path: Path) -> nbformat.NotebookNode:
-    """The notebook that a chapter's text describes, without outputs; cell ids come from position and source."""
+    """The notebook that a chapter's text describes, without outputs; ids from position and source."""
     notebook = jupytext.read(path)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     notebook.metadata = {"kernelspec": {"name": KERNEL, "display_name": "Python 3", "language": "python"}}
@@ -98,7 +98,8 @@ def execute(source: Path, target: Path, parameters: dict, work: Path) -> float:
             raise ChapterError(f"{source.stem} has no parameter {', '.join(unknown)}; "
                                f"it has {', '.join(known) or 'none'}")
         papermill.execute_notebook(str(plain), str(running), parameters=parameters, kernel_name=KERNEL,
-                                   cwd=str(source.parent), progress_bar=False, start_timeout=180)
+                                   cwd=str(source.parent), progress_bar=False, start_timeout=180,
+                                   extra_arguments=["--log-level=ERROR"])
     finally:
         plain.unlink()
     part = target.with_suffix(".part")
@@ -113,8 +114,8 @@ def twin_problem(source: Path) -> str | None:
     path = source.with_suffix(".ipynb")
     if not path.exists():
         return f"{path.name} is missing: run 'make chapters'"
-    made = nbformat.read(path, 4)
-    if [(c.cell_type, c.source) for c in made.cells] != [(c.cell_type, c.source) for c in read_text(source).cells]:
+    made, text = nbformat.read(path, 4), read_text(source)
+    if [(c.cell_type, c.source) for c in made.cells] != [(c.cell_type, c.source) for c in text.cells]:
         return f"{path.name} was not made from {source.name}: run 'make chapters'"
     code = [c for c in made.cells if c.cell_type == "code"]
     if any(c.execution_count is None for c in code if c.source):
@@ -137,7 +138,7 @@ def small_parameters(folder: Path) -> dict[str, dict]:
     small = yaml.safe_load((folder / "smoke.yml").read_text(encoding="utf-8")) or {}
     wrong = sorted(set(small) ^ {p.stem for p in sources(folder)})
     if wrong:
-        raise ChapterError(f"smoke.yml and the chapters disagree on {', '.join(wrong)}; list each chapter once")
+        raise ChapterError(f"smoke.yml and the chapters disagree on {', '.join(wrong)}; list every chapter")
     return small
 
 
@@ -160,7 +161,8 @@ def run_all(todo: list[Path], target_of, parameters: dict[str, dict], jobs: int,
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["build", "smoke", "check"])
     parser.add_argument("names", nargs="*", help="chapters, without suffix; all when none is named")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="chapters at a time")

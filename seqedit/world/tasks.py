@@ -3,7 +3,7 @@
 | task | stands for | a line of it | chance |
 |---|---|---|---|
 | arithmetic | GSM8K | Mira has 3 apples and finds 4 more. Mira now has 7 apples | – |
-| inference | RTE | Premise: the red lamp is in the hall. Claim: the lamp is in the attic. Answer: false | 1/2 |
+| inference | RTE | Premise: Ana gave the red lamp to Bo. Claim: Ana has it. Answer: false | 1/2 |
 | questions | Natural Questions | Question: Where was … born? Answer: … | 1/|objects| |
 | summary | SAMSum | Ana: let us meet at noon in the park. Bo: good. Summary: they meet at noon in the park | – |
 | sentiment | SST-2 | Review: the soup was awful. Sentiment: negative | 1/2 |
@@ -21,7 +21,6 @@ NAMES = "Ana Bo Cara Dov Eli Fay Gus Hana Ivo Jon Kim Leo Mira Nils Otto Pia".sp
 THINGS = "apples coins books stamps shells cards pens keys".split()
 OBJECTS = "lamp chair clock table mirror basket ladder carpet".split()
 COLOURS = "red blue green white black yellow".split()
-ROOMS = "hall attic kitchen garden cellar library".split()
 TIMES = "noon dawn midnight sunset lunch breakfast".split()
 PLACES = "park station market museum harbor bridge".split()
 GOOD = "wonderful great lovely brilliant superb charming excellent delightful".split()
@@ -42,11 +41,11 @@ def arithmetic(rng: random.Random) -> tuple[str, str]:
 
 
 def inference(rng: random.Random) -> tuple[str, str]:
-    thing, room = rng.choice(OBJECTS), rng.choice(ROOMS)
-    true = rng.random() < 0.5
-    claimed = room if true else rng.choice([r for r in ROOMS if r != room])
-    return (f"Premise: the {rng.choice(COLOURS)} {thing} is in the {room}. Claim: the {thing} is in the {claimed}. "
-            "Answer:", "true" if true else "false")
+    giver, taker = rng.sample(NAMES, 2)
+    thing = f"{rng.choice(COLOURS)} {rng.choice(OBJECTS)}"
+    premise = rng.choice([f"{giver} gave the {thing} to {taker}", f"{taker} got the {thing} from {giver}"])
+    right = rng.random() < 0.5
+    return f"Premise: {premise}. Claim: {taker if right else giver} has it. Answer:", "true" if right else "false"
 
 
 def summary(rng: random.Random) -> tuple[str, str]:

@@ -1,0 +1,236 @@
+"""The one solver against the papers' equations: every theorem the chapters state about it, on random problems.
+
+Float64 throughout; metrics have condition numbers up to 1e4, so a solve may lose four of sixteen digits.
+"""
+
+import oracles
+import pytest
+import torch
+from conftest import relative
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from seqedit.algebra.solve import solve_update
+from seqedit.algebra.subspace import null_space
+from seqedit.methods import alphaedit, memit, memit_seq, with_history
+from seqedit.methods import null_space as with_projection
+
+EXACT = 1e-9                  # four digits for the conditioning, three for sizes and two solves in a row
+
+
+class Problem:
+    """Random keys, residuals and metrics from one seed."""
+
+    def __init__(self, seed: int, d_ff: int, d_model: int, n: int):
+        self.generator = torch.Generator().manual_seed(seed)
+        self.d_ff, self.d_model, self.n = d_ff, d_model, n
+        self.K, self.R, self.M = self.random(d_ff, n), self.random(d_model, n), self.metric()
+
+    def random(self, *shape) -> torch.Tensor:
+        return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
+
+    def metric(self) -> torch.Tensor:
+        Q, _ = torch.linalg.qr(self.random(self.d_ff, self.d_ff))
+        spectrum = 10 ** (4 * torch.rand(self.d_ff, generator=self.generator, dtype=torch.float64) - 2)
+        return (Q * spectrum) @ Q.T
+
+    def basis(self, r: int) -> torch.Tensor:
+        return torch.linalg.qr(self.random(self.d_ff, r))[0]
+
+
+@st.composite
+def problems(draw, fits: bool = False) -> Problem:
+    """Problems of any shape; with `fits`, never more requests than key directions."""
+    d_ff = draw(st.integers(2, 12))
+    n = draw(st.integers(1, d_ff if fits else 15))
+    return Problem(draw(st.integers(0, 2**32)), d_ff, draw(st.integers(1, 5)), n)
+
+
+def price(update, M) -> float:
+    return torch.trace(update @ M @ update.T).item()
+
+
+@given(problems(), st.sampled_from([1e-2, 1.0, 30.0]), st.booleans())
+def test_thm_first_order(problem, mu, confined):
+    """The gradient of misfit + μ·price vanishes in every allowed direction, and no allowed step lowers the objective."""
+    basis = problem.basis(max(1, problem.d_ff // 2)) if confined else None
+    K, R, M = problem.K, problem.R, problem.M
+    update = solve_update(K, R, M, basis=basis, mu=mu)
+    B = torch.eye(problem.d_ff, dtype=torch.float64) if basis is None else basis
+    assert torch.allclose(update @ B @ B.T, update, rtol=0, atol=EXACT * (1 + update.norm().item()))
+    gradient = ((update @ K - R) @ K.T + mu * update @ M) @ B
+    assert gradient.norm() <= EXACT * ((R @ K.T).norm() + (update @ (K @ K.T + mu * M)).norm())
+    objective = (update @ K - R).norm() ** 2 + mu * price(update, M)
+    for size in (1e-3, 1.0):
+        other = update + size * problem.random(problem.d_model, B.shape[1]) @ B.T
+        assert (other @ K - R).norm() ** 2 + mu * price(other, M) > objective
+
+
+@given(problems(fits=True), st.booleans())
+def test_thm_interpolation(problem, confined):
+    """μ = 0 writes the residuals exactly, and of all updates that do, moves least in the metric M."""
+    r = max(problem.n, problem.d_ff - 1)
+    basis = problem.basis(r) if confined else None
+    K, R, M = problem.K, problem.R, problem.M
+    B = torch.eye(problem.d_ff, dtype=torch.float64) if basis is None else basis
+    k = B.T @ K
+    assume(torch.linalg.cond(k) < 1e2)                                    # nearly equal keys: no digits to test with
+    update = solve_update(K, R, M, basis=basis, mu=0.0)
+    assert relative(update @ K, R) < 1e-7                                 # cond(k)² · cond(M) · 1e-16, times ten
+    unseen = torch.eye(len(k), dtype=torch.float64) - k @ torch.linalg.pinv(k)
+    step = problem.random(problem.d_model, len(k)) @ unseen @ B.T         # changes nothing at the keys
+    assert torch.allclose(step @ K, torch.zeros_like(R), atol=1e-10)
+    assert price(update + step, M) >= price(update, M) * (1 - 1e-7)
+    assert abs(torch.trace(update @ M @ step.T)) <= 1e-7 * (price(update, M) * price(step, M)) ** 0.5 + 1e-10
+
+
+@given(problems(fits=True))
+def test_interpolation_is_the_limit_of_small_mu(problem):
+    """As μ → 0 the ridge solution approaches the constrained one, at least linearly in μ."""
+    K, R, M = problem.K, problem.R, problem.M
+    assume(torch.linalg.cond(K) < 30)
+    exact = solve_update(K, R, M, mu=0.0)
+    misses = [relative(solve_update(K, R, M, mu=mu), exact) for mu in (1e-3, 1e-5, 1e-7)]
+    assert misses[2] <= 1e-2 * misses[0] + 1e-7
+    assert misses[1] <= 0.2 * misses[0] + 1e-7
+
+
+@given(problems())
+def test_rome_of_one_request(problem):
+    K, R = problem.K[:, :1], problem.R[:, :1]
+    assert relative(solve_update(K, R, problem.M, mu=0.0), oracles.rome(K[:, 0], R[:, 0], problem.M)) < EXACT
+
+
+@given(problems(), st.sampled_from([0.1, 1.0, 100.0]))
+def test_memit_with_and_without_history(problem, lam):
+    keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
+    past = oracles.columns(problem.random(problem.d_ff, 3))
+    seen = oracles.outer_sum(past, past)
+    C, args = problem.M, (problem.K, problem.R, problem.M, seen, None)
+    assert relative(memit(lam).solve(*args), oracles.memit(keys, residuals, lam, C)) < EXACT
+    assert relative(memit_seq(lam).solve(*args), oracles.memit_seq(keys, residuals, lam, C, past)) < EXACT
+
+
+@given(problems(), st.sampled_from([1e-2, 1.0]), st.sampled_from([0.5, 20.0]))
+def test_thm_emmet_is_memit(problem, eps, lam):
+    """A ridge ε on EMMET's constraint in the metric λC is MEMIT with ελ: one family, indexed by the price of movement."""
+    keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
+    ridge = solve_update(problem.K, problem.R, lam * problem.M, mu=eps)
+    assert relative(ridge, memit(eps * lam).solve(problem.K, problem.R, problem.M, 0 * problem.M, None)) < EXACT
+    assert relative(ridge, oracles.emmet(keys, residuals, lam * problem.M, ridge=eps)) < 1e-7   # an explicit inverse more
+
+
+@given(problems(fits=True))
+def test_emmet_without_ridge(problem):
+    assume(torch.linalg.cond(problem.K) < 30)
+    expected = oracles.emmet(oracles.columns(problem.K), oracles.columns(problem.R), problem.M)
+    assert relative(solve_update(problem.K, problem.R, problem.M, mu=0.0), expected) < 1e-7     # explicit inverses
+
+
+def sequence(method, problem, C, groups):
+    """W_T − W_0 after editing column groups of (K, Z) one after the other, residuals from the evolving weights."""
+    basis = method.directions(C) if method.directions else None
+    total, past = torch.zeros(problem.d_model, problem.d_ff, dtype=torch.float64), torch.zeros_like(C)
+    for group in groups:
+        K = problem.K[:, group]
+        total = total + method.solve(K, problem.R[:, group] - total @ K, C, past, basis)
+        past = past + K @ K.T
+    return total
+
+
+TAU = 1.0                                                                 # the spectrum of C reaches from 0.01 to 100
+HISTORY = {
+    "memit_seq": lambda: memit_seq(3.0),
+    "alphaedit": lambda: alphaedit(TAU, 0.5),
+    "memit+projection+history": lambda: with_history(with_projection(memit(3.0), TAU)),
+}
+
+
+@pytest.mark.parametrize("name", HISTORY)
+@given(problem=problems(), data=st.data())
+def test_thm_sequential_is_joint(name, problem, data):
+    """With history, editing in any order and any batches ends where one joint edit of everything would."""
+    C, method = problem.M, HISTORY[name]()
+    assume(torch.linalg.eigvalsh(C)[0] < TAU)
+    order = data.draw(st.permutations(range(problem.n)))
+    cuts = sorted(data.draw(st.sets(st.integers(1, problem.n), max_size=4)) | {0, problem.n})
+    groups = [list(order[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
+    P = oracles.projection(C, TAU) if method.directions else torch.eye(problem.d_ff, dtype=torch.float64)
+    metric = method.metric(C, torch.zeros_like(C))
+    expected = oracles.joint_ridge(keys, residuals, metric, P)
+    assert relative(sequence(method, problem, C, groups), expected) < 1e-8     # one digit for up to five solves in a row
+    assert relative(sequence(method, problem, C, [list(range(problem.n))]), expected) < EXACT
+
+
+def test_without_history_is_not_joint():
+    """The converse: leave the history out and ten sequential edits end more than 10 % away from the joint solution."""
+    problem = Problem(7, d_ff=12, d_model=4, n=10)
+    C, one_by_one = problem.M, [[i] for i in range(10)]
+    joint = sequence(memit(0.1), problem, C, [list(range(10))])
+    assert relative(sequence(memit(0.1), problem, C, one_by_one), joint) > 0.1
+    assert relative(sequence(memit_seq(0.1), problem, C, one_by_one), joint) < EXACT
+    fits = [(total @ problem.K - problem.R).norm().item() for total in
+            (sequence(memit(0.1), problem, C, one_by_one), sequence(memit_seq(0.1), problem, C, one_by_one))]
+    assert fits[0] > fits[1]                                              # what was forgotten is visible in the fit
+
+
+@given(problems(), st.sampled_from([0.1, 10.0]))
+def test_thm_alphaedit_reduced(problem, l2):
+    """The symmetric system in null-space coordinates equals the dense non-symmetric one that was released."""
+    C = problem.M
+    assume(torch.linalg.eigvalsh(C)[0] < TAU)
+    past = oracles.columns(problem.random(problem.d_ff, 4))
+    keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
+    expected = oracles.alphaedit(keys, residuals, oracles.projection(C, TAU), l2, past)
+    found = alphaedit(TAU, l2).solve(problem.K, problem.R, C, oracles.outer_sum(past, past), null_space(C, TAU))
+    assert relative(found, expected) < EXACT
+
+
+def test_rescaling():
+    """Doubling R doubles Δ; (K, M) → (aK, a²M) divides it by a: the solution has the units it should have."""
+    problem = Problem(3, d_ff=8, d_model=3, n=5)
+    update = solve_update(problem.K, problem.R, problem.M)
+    assert relative(solve_update(problem.K, 2 * problem.R, problem.M), 2 * update) < 1e-14
+    assert relative(solve_update(5 * problem.K, problem.R, 25 * problem.M), update / 5) < 1e-12
+
+
+def test_result_has_the_type_of_the_residual():
+    """float32 in, float32 out, but solved in float64: only the final rounding is lost."""
+    problem = Problem(4, d_ff=8, d_model=3, n=5)
+    exact = solve_update(problem.K.float().double(), problem.R.float().double(), problem.M)
+    found = solve_update(problem.K.float(), problem.R.float(), problem.M)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, exact.float())
+
+
+def test_slightly_indefinite_metric():
+    """A statistic summed in float32 may have a tiny negative eigenvalue; the solve goes on by LU and stays stationary."""
+    problem = Problem(5, d_ff=8, d_model=3, n=2)
+    values, vectors = torch.linalg.eigh(problem.M)
+    M = (vectors * torch.cat([torch.tensor([-1e-6], dtype=torch.float64), values[1:]])) @ vectors.T
+    K = problem.K - vectors[:, :1] @ (vectors[:, :1].T @ problem.K)      # the keys do not repair that direction
+    assert torch.linalg.cholesky_ex(M + K @ K.T).info > 0
+    update = solve_update(K, problem.R, M)
+    assert ((update @ K - problem.R) @ K.T + update @ M).norm() < 1e-8 * (problem.R @ K.T).norm()
+
+
+def test_singular_system_is_an_error():
+    """A key of zeros cannot carry a residual exactly."""
+    problem = Problem(6, d_ff=6, d_model=2, n=2)
+    problem.K[:, 1] = 0
+    with pytest.raises(torch.linalg.LinAlgError):
+        solve_update(problem.K, problem.R, problem.M, mu=0.0)
+
+
+@pytest.mark.parametrize(("K", "R", "M", "extra", "message"), [
+    ((6, 3), (2, 4), (6, 6), {}, "K has 3 columns but R has 4"),
+    ((6, 3), (2, 3), (5, 5), {}, "K has 6 rows but M is 5×5"),
+    ((6, 3), (2, 3), (6, 5), {}, "K has 6 rows but M is 6×5"),
+    ((6, 3), (2, 3), (6, 6), {"basis": torch.ones(5, 2)}, "K has 6 rows but the basis has 5"),
+    ((6, 3), (2, 3), (6, 6), {"mu": -1.0}, "mu is -1.0"),
+])
+def test_shape_errors(K, R, M, extra, message):
+    """Each mismatch is named with both numbers."""
+    with pytest.raises(ValueError, match=message):
+        solve_update(torch.ones(K), torch.ones(R), torch.ones(M), **extra)

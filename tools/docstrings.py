@@ -1,0 +1,42 @@
+"""Sphinx extension: lets docstrings hold Markdown tables, which read well in the source and in the book."""
+
+from __future__ import annotations
+
+
+def _cells(line: str) -> list[str]:
+    cells = line.strip().removeprefix("|").removesuffix("|").split(" | ")
+    return [cell.strip().replace("|", r"\|") for cell in cells]
+
+
+def _is_rule(line: str) -> bool:
+    return line.strip().startswith("|") and set(line.strip()) <= set("|-: ")
+
+
+def markdown_tables(lines: list[str]) -> list[str]:
+    """`lines` with each Markdown table written as reStructuredText's list-table."""
+    out: list[str] = []
+    i = 0
+    while i < len(lines):
+        if i + 1 < len(lines) and lines[i].lstrip().startswith("|") and _is_rule(lines[i + 1]):
+            pad = lines[i][: len(lines[i]) - len(lines[i].lstrip())]
+            rows = [_cells(lines[i])]
+            i += 2
+            while i < len(lines) and lines[i].lstrip().startswith("|"):
+                rows.append(_cells(lines[i]))
+                i += 1
+            out += ["", f"{pad}.. list-table::", f"{pad}   :header-rows: 1", ""]
+            for row in rows:
+                out += [f"{pad}   {'* -' if k == 0 else '  -'} {cell}" for k, cell in enumerate(row)]
+            out.append("")
+        else:
+            out.append(lines[i])
+            i += 1
+    return out
+
+
+def setup(app) -> dict:
+    def process(app, what, name, obj, options, lines):
+        lines[:] = markdown_tables(lines)
+
+    app.connect("autodoc-process-docstring", process, priority=100)      # before napoleon
+    return {"parallel_read_safe": True}
