@@ -3,14 +3,14 @@
 import sys
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from .world.cli import app as world
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Sequential model editing: write facts into a language model's weights, and measure what it cost.")
+                  help="Sequential model editing: write facts into a model's weights, and measure what it cost.")
 app.add_typer(world, name="world")
 
 Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language model, e.g. data/model.")]
@@ -49,17 +49,17 @@ def edit(
     model: Model, requests: Requests,
     method: Annotated[str, typer.Option(help="rome, r_rome, memit, memit_seq or alphaedit; see `seqedit methods`.")],
     out: Annotated[Path, typer.Option(help="Folder for the record; run again, an interrupted run resumes.")],
-    hyper: Annotated[Optional[Path], typer.Option(
+    hyper: Annotated[Path | None, typer.Option(
         help="Settings: our JSON, or a configuration file of a released repository as it is.")] = None,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", help="One setting, key=value; repeatable.")] = None,
-    batch_size: Annotated[Optional[int], typer.Option(help="Requests per round; default: the file's rounds.")] = None,
-    layers: Annotated[Optional[str], typer.Option(help="Edited layers, e.g. 3,4,5.")] = None,
-    n_edits: Annotated[Optional[int], typer.Option(help="Only the first so many requests.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; repeatable.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Requests per round; default: the file's rounds.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Edited layers, e.g. 3,4,5.")] = None,
+    n_edits: Annotated[int | None, typer.Option(help="Only the first so many requests.")] = None,
     shuffle: Annotated[bool, typer.Option(help="Draw the order of the requests from the seed.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of context templates, order and generated text.")] = 0,
-    contexts: Annotated[Optional[Path], typer.Option(help="JSON list of template groups; default: sampled.")] = None,
-    moments: Annotated[Optional[Path], typer.Option(help="safetensors with C.<layer>; default: computed.")] = None,
-    corpus: Annotated[Optional[Path], typer.Option(help="Text for second moments, one document a line.")] = None,
+    contexts: Annotated[Path | None, typer.Option(help="JSON list of template groups; default: sampled.")] = None,
+    moments: Annotated[Path | None, typer.Option(help="safetensors with C.<layer>; default: computed.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Text for second moments, one document a line.")] = None,
     evaluate_every: Annotated[int, typer.Option(help="Also evaluate every so many rounds; 0: at the end only.")] = 0,
     fluency: Annotated[bool, typer.Option(help="Generate text at the end and measure its entropy.")] = False,
     save_rounds: Annotated[bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")] = False,
@@ -67,7 +67,7 @@ def edit(
 ) -> None:
     """Edit a model by a file of requests, round by round.
 
-    Writes OUT/weights.safetensors (W.<layer>, float32, out × in), rounds.jsonl, outcomes.jsonl, scores.jsonl and run.json.
+    Writes OUT/weights.safetensors (W.<layer>, float32, out × in), rounds.jsonl, outcomes.jsonl, scores.jsonl, run.json.
 
     Example: seqedit edit --model data/model --requests data/world/records.json --method alphaedit --n-edits 100
     --batch-size 50 --out runs/alphaedit
@@ -106,7 +106,7 @@ def _summary(out: Path) -> None:
 @_plain_errors
 def score(
     model: Model, edited: Edited, requests: Requests,
-    out: Annotated[Optional[Path], typer.Option(help="File for the JSON; default: standard output, after the table.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the JSON; default: standard output.")] = None,
     fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of generated text.")] = 0,
     device: Device = "auto",

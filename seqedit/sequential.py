@@ -48,8 +48,10 @@ class EditPlan:
                 raise ValueError(f"moments: none for layer {layer}; there are {sorted(self.moments)}")
             size = read_weight(lm, layer).shape[1]
             if tuple(self.moments[layer].shape) != (size, size):
-                raise ValueError(f"moments: C.{layer} is {tuple(self.moments[layer].shape)}, but the keys of layer {layer} "
+                raise ValueError(f"moments: C.{layer} is {tuple(self.moments[layer].shape)}, but keys of layer {layer} "
                                  f"have {size} entries; these moments belong to another model")
+            if not torch.isfinite(self.moments[layer]).all():
+                raise ValueError(f"moments: C.{layer} has entries that are not finite; compute it again")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class EditState:
         round: rounds done.
         original: layer → W₀, the matrix before any edit.
         keys: layer → keys of all written edits, (d_ff, N), one column per edit.
+
+    Everything is held on the CPU, wherever the model is.
     """
 
     round: int
@@ -68,7 +72,7 @@ class EditState:
 
     @classmethod
     def start(cls, lm: LanguageModel, layers: Sequence[int]) -> "EditState":
-        original = {layer: read_weight(lm, layer) for layer in layers}
+        original = {layer: read_weight(lm, layer).cpu() for layer in layers}
         return cls(0, original, {layer: W.new_zeros(W.shape[1], 0) for layer, W in original.items()})
 
     def past(self, layer: int) -> Tensor:

@@ -71,7 +71,7 @@ def build_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
 def build_lm(model_type: str = "gpt2", *, bos: bool = False, layers: int = 3, seed: int = 0) -> LanguageModel:
     """A random model of 3 layers, d_model 16, large enough weights and biases for every term to matter."""
     tokenizer = build_tokenizer(bos=bos)
-    sizes = {"vocab_size": len(tokenizer), "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 0}
+    sizes = {"vocab_size": len(tokenizer), "initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": 0}
     if model_type in ("gpt2", "gptj"):
         sizes |= {"n_embd": 16, "n_layer": layers, "n_head": 2, "n_positions": 64, "resid_pdrop": 0, "embd_pdrop": 0,
                   "attn_pdrop": 0} | ({"rotary_dim": 4} if model_type == "gptj" else {})

@@ -42,7 +42,7 @@ ARCHITECTURES = {
                          down_proj="transformer.h.{}.mlp.fc_out", final_norm="transformer.ln_f", head="lm_head"),
     "gpt_neox": Architecture(block="gpt_neox.layers.{}", mlp="gpt_neox.layers.{}.mlp",
                              down_proj="gpt_neox.layers.{}.mlp.dense_4h_to_h",
-                             final_norm="gpt_neox.final_layer_norm", head="embed_out"),
+                             final_norm="gpt_neox.final_layer_norm", head="lm_head"),
     "llama": _LLAMA, "mistral": _LLAMA, "qwen2": _LLAMA, "qwen3": _LLAMA,
 }
 """Declared architectures by `config.model_type`."""

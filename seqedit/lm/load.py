@@ -66,8 +66,8 @@ def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.d
         architecture = architecture_of(config.model_type)
         tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
         if not tokenizer.is_fast:
-            raise ValueError(f"{folder_or_id}: {type(tokenizer).__name__} has no character offsets, which are needed to "
-                             "find the subject; save the model with a fast tokenizer")
+            raise ValueError(f"{folder_or_id}: {type(tokenizer).__name__} has no character offsets, which "
+                             "are needed to find the subject; save the model with a fast tokenizer")
         model = AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, use_safetensors=True)
     except OSError as error:
         raise ValueError(f"no model could be loaded from {str(folder_or_id)!r}: "

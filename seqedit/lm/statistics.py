@@ -38,7 +38,7 @@ def collect_second_moments(lm: LanguageModel, texts: Sequence[str], layers: Sequ
 
 
 def fingerprint(lm: LanguageModel) -> str:
-    """Identifies model and tokenizer: a digest of every parameter's name, shape and 512 spread values, and the vocabulary."""
+    """Identifies model and tokenizer: digest of each parameter's name, shape, 512 spread values, and the vocabulary."""
     digest = hashlib.sha256()
     for name, parameter in lm.model.named_parameters():
         flat = parameter.detach().flatten()

@@ -97,7 +97,7 @@ def _optimise(lm, requests, templates, layer, config, site) -> Targets:
         value = problem.loss(trial)                                       # (active,)
         gradient, = torch.autograd.grad(value.sum(), trial)
         loss[active] = torch.where(running[active], value.detach(), loss[active])
-        running[active] &= value.detach() >= config.stop_loss
+        running[active] &= ~(value.detach() < config.stop_loss)           # NaN goes on, to be refused
         if step == config.steps or not running.any():
             break
         moving = running[active]

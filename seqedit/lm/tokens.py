@@ -102,8 +102,7 @@ def validate_requests(lm: LanguageModel, requests: Sequence[EditRequest], contex
             tokens, _ = lookup_rows(lm, [fill(t, request) for t in templates], [request.subject] * len(templates),
                                     [" " + request.target_new] * len(templates))
         except LookupError as error:
-            raise RequestError(f"{where}: subject: {request.subject!r} cannot be located among the tokens of the prompt: "
-                               f"{error}") from error
+            raise RequestError(f"{where}: subject: {request.subject!r} is not found in the prompt: {error}") from error
         longest = max(map(len, tokens.ids))
         if longest > lm.max_positions:
             raise RequestError(f"{where}: prompt: {longest} tokens with context and target, but the model has "

@@ -75,14 +75,14 @@ def build_settings(method: str, values: dict[str, Any], default_layers: tuple[in
             raise ValueError(f"{method} has no setting {name!r}; it takes {', '.join(known_names(method))}")
     if "layers" not in plain:
         raise ValueError("layers: none given; name the layers to edit, for example --layers 3,4,5")
-    return Settings(method=method, parameters={**known, **parameters}, target=replace(TargetConfig(), **target), **plain)
+    return Settings(method=method, parameters=known | parameters, target=replace(TargetConfig(), **target), **plain)
 
 
 def read_hyper(path: Path, method: str, lm: LanguageModel, statistics_given: bool) -> tuple[dict[str, Any], list[str]]:
     """Flat settings from a JSON file of ours or of a released repository, and remarks on what has no effect.
 
-    A released field that would change the result and cannot be honoured is refused; one that the released code never
-    reads for this method is remarked on.
+    A released field that would change the result and cannot be honoured is refused; one that the released code
+    never reads for this method is remarked on.
 
     Args:
         statistics_given: whether second moments or their corpus were given; otherwise the file's statistics fields

@@ -54,8 +54,8 @@ class Record:
     Attributes:
         folder: where it lies.
         run: content of run.json.
-        rounds: one row per round and layer; outcomes: one row per request; scores: one row per evaluation, nested
-            reports flattened ("edits.efficacy", "abilities.arithmetic" …).
+        rounds: one row per round and layer; outcomes: one row per request; scores: one row per evaluation,
+            nested reports flattened ("edits.efficacy", "abilities.arithmetic" …).
     """
 
     folder: Path
@@ -82,7 +82,7 @@ def load_run(folder: Path) -> Record:
     """
     run = read_run(folder)
     if not run["finished"]:
-        raise ValueError(f"{folder}: the run is not finished ({run['rounds_done']} rounds done); run it again to resume")
+        raise ValueError(f"{folder}: the run is not finished (after round {run['rounds_done']}); run it again to resume")
     rounds = pd.json_normalize(read_lines(folder / "rounds.jsonl"), record_path="layers",
                                meta=["round", "residual_before", "residual_after", ["seconds", "total"]])
     scores = pd.json_normalize(read_lines(folder / "scores.jsonl"))

@@ -244,8 +244,8 @@ def _write_round(out: Path, job: Job, done: Round, unedited: pd.DataFrame) -> No
     weights = {f"W.{layer}": read_weight(job.lm, layer) for layer in job.plan.layers}
     if job.config.save_rounds:
         save_tensors(out / f"round-{done.index}.safetensors", weights)
-    state = {f"{kind}.{layer}": tensor for kind, tensors in (("original", done.state.original), ("keys", done.state.keys))
-             for layer, tensor in tensors.items()}
+    state = {f"original.{layer}": W for layer, W in done.state.original.items()}
+    state |= {f"keys.{layer}": K for layer, K in done.state.keys.items()}
     save_tensors(out / "checkpoint.safetensors", weights | state | {"round": torch.tensor(done.state.round)})
 
 
