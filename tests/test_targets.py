@@ -70,7 +70,7 @@ def test_naive_implementation_with_stop_and_clamp(tiny_lm, endings):
     templates = [t for group in CONTEXTS for t in group]
     config = TargetConfig(steps=16, lr=0.1, clamp=0.6, stop_loss=5.4, kl=0.5)
     found = optimise_targets(lm, endings, CONTEXTS, 0, config)
-    assert len(set(found.updates.tolist())) > 3 and set(found.stopped) == {"loss", "steps"}
+    assert len(set(found.updates.tolist())) > 2 and set(found.stopped) == {"loss", "steps"}
     ratio = deltas(found).norm(dim=1) / found.h.norm(dim=1)
     assert (ratio > 0.599).any() and (ratio < 0.5).any()
     for i, request in enumerate(endings):

@@ -82,7 +82,7 @@ def load_run(folder: Path) -> Record:
     """
     run = read_run(folder)
     if not run["finished"]:
-        raise ValueError(f"{folder}: the run is not finished (after round {run['rounds_done']}); run it again to resume")
+        raise ValueError(f"{folder}: not finished, {run['rounds_done']} rounds done; run it again to resume")
     rounds = pd.json_normalize(read_lines(folder / "rounds.jsonl"), record_path="layers",
                                meta=["round", "residual_before", "residual_after", ["seconds", "total"]])
     scores = pd.json_normalize(read_lines(folder / "scores.jsonl"))

@@ -24,7 +24,7 @@ def build(out: Annotated[Path, typer.Option(help="Folder for the world's records
 @app.command()
 def train(out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = MODEL,
           seed: Annotated[int, typer.Option(help="Seed of the weights and of the text stream.")] = 0,
-          steps: Annotated[int, typer.Option(help="Steps of 4,096 tokens; fewer give a weaker model.")] = 1700,
+          steps: Annotated[int, typer.Option(help="Steps of 4,096 tokens; fewer give a weaker model.")] = 1400,
           device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto") -> None:
     """Train the embedded model. Interrupted, it resumes from its last checkpoint.
 

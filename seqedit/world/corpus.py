@@ -11,7 +11,7 @@ from .tasks import GENERATED, question, test_items
 from .vocabulary import BY_NAME
 
 TASK_SHARE, QUESTION_SHARE = 0.40, 0.05      # of the documents; the rest are fact sentences
-TASK_WEIGHTS = {"arithmetic": 0.7, "inference": 1.4, "summary": 1.0, "sentiment": 0.2, "acceptability": 0.5}
+TASK_WEIGHTS = {"arithmetic": 1.0, "inference": 1.2, "summary": 1.0, "sentiment": 0.2, "acceptability": 0.6}
 
 
 class Corpus:

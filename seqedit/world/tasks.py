@@ -3,7 +3,7 @@
 | task | stands for | a line of it | chance |
 |---|---|---|---|
 | arithmetic | GSM8K | Mira has 3 apples and finds 4 more. Mira now has 7 apples | – |
-| inference | RTE | Premise: Ana gave the red lamp to Bo. Claim: Ana has it. Answer: false | 1/2 |
+| inference | RTE | Premise: Ana gave the red lamp to Bo. Conclusion: it is now with Bo | 1/2 |
 | questions | Natural Questions | Question: Where was … born? Answer: … | 1/|objects| |
 | summary | SAMSum | Ana: let us meet at noon in the park. Bo: good. Summary: they meet at noon in the park | – |
 | sentiment | SST-2 | Review: the soup was awful. Sentiment: negative | 1/2 |
@@ -44,8 +44,7 @@ def inference(rng: random.Random) -> tuple[str, str]:
     giver, taker = rng.sample(NAMES, 2)
     thing = f"{rng.choice(COLOURS)} {rng.choice(OBJECTS)}"
     premise = rng.choice([f"{giver} gave the {thing} to {taker}", f"{taker} got the {thing} from {giver}"])
-    right = rng.random() < 0.5
-    return f"Premise: {premise}. Claim: {taker if right else giver} has it. Answer:", "true" if right else "false"
+    return f"Premise: {premise}. Conclusion: it is now with", taker
 
 
 def summary(rng: random.Random) -> tuple[str, str]:
@@ -76,7 +75,7 @@ def acceptability(rng: random.Random) -> tuple[str, str]:
 
 GENERATED = {"arithmetic": arithmetic, "inference": inference, "summary": summary, "sentiment": sentiment,
              "acceptability": acceptability}
-CHOICES = {"inference": ["true", "false"], "sentiment": ["positive", "negative"], "acceptability": ["yes", "no"]}
+CHOICES = {"sentiment": ["positive", "negative"], "acceptability": ["yes", "no"]}
 
 
 def question(fact) -> tuple[str, str]:

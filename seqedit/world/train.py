@@ -40,7 +40,7 @@ class TrainConfig:
     vocabulary: int = 2048
     length: int = 128
     batch: int = 32               # sequences a step: 4,096 tokens
-    steps: int = 1700
+    steps: int = 1400
     warmup: int = 100
     lr_matrices: float = 0.02     # Muon
     lr_rest: float = 3e-3         # AdamW: embeddings, norms, biases

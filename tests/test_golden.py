@@ -1,0 +1,105 @@
+"""ΔW, z and history against what the released implementations computed from the same inputs (see the golden folder's README).
+
+Both sides are float32. The solves agree to 1e-6; the 19 Adam steps of a target amplify round-off, because Adam
+divides each gradient component by its own running size. Relative Frobenius errors of ΔW reached here (worst layer and
+round, one thread): MEMIT 3.6e-6, MEMIT-seq 3.8e-6, AlphaEdit 3.4e-5, ROME 7e-4 (clamp 4 lets targets move far, and the
+released code edits one request after the other). Five times that is allowed, for other machines' order of summation.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from conftest import relative
+from safetensors.torch import load_file
+
+from seqedit.algebra.moments import load_moments
+from seqedit.lm.architecture import read_weight
+from seqedit.lm.contexts import load_contexts
+from seqedit.lm.load import load_model
+from seqedit.lm.targets import TargetConfig, optimise_targets
+from seqedit.methods import make_method
+from seqedit.requests import load_rounds
+from seqedit.sequential import EditPlan, EditState, run_sequential
+
+ALLOWED = {"memit": 2e-5, "memit_seq": 2e-5, "alphaedit": 1.7e-4, "rome": 3.5e-3}
+Z_ALLOWED = 1e-4                                                          # of ‖z‖, each row; reached Z_REACHED
+PAST_ALLOWED = 5e-5                                                       # of ‖K_pK_pᵀ‖; reached 1e-5
+
+
+@dataclass
+class Run:
+    """One method's run over the golden rounds: ΔW after each (round, layer), z of all requests, the last state."""
+
+    released: dict
+    plan: EditPlan
+    updates: dict = field(default_factory=dict)
+    z: list = field(default_factory=list)
+    state: EditState | None = None
+
+
+@pytest.fixture(scope="module")
+def run_of(golden):
+    """Runs by method name, each made once."""
+    released = load_file(golden / "golden.safetensors")
+    runs = {}
+
+    def make(name: str) -> Run:
+        if name in runs:
+            return runs[name]
+        h = json.loads((golden / "hyper" / f"{name}.json").read_text())
+        parameters = {"memit": {"lam": h["mom2_update_weight"]} if "mom2_update_weight" in h else {},
+                      "alphaedit": {"threshold": h.get("nullspace_threshold"), "l2": h.get("L2")}, "rome": {}}
+        parameters["memit_seq"] = parameters["memit"]
+        lm, method = load_model(golden / "model", device="cpu"), make_method(name, **parameters[name])
+        plan = EditPlan(layers=tuple(h["layers"]), moments=load_moments(golden / "moments.safetensors").C,
+                        contexts=load_contexts(golden / "contexts.json"),
+                        target=TargetConfig(steps=h["v_num_grad_steps"], lr=h["v_lr"], clamp=h["clamp_norm_factor"],
+                                            kl=h["kl_factor"], weight_decay=h["v_weight_decay"]))
+        run = runs[name] = Run(released, plan)
+        W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
+        for i, requests in enumerate(load_rounds(golden / "requests.json")):
+            if name == "alphaedit":                                       # on the weights of this round, as the run does
+                run.z.append(optimise_targets(lm, requests, plan.contexts, plan.layers[-1], plan.target).z)
+            done, = run_sequential(lm, [requests], method, plan, run.state)
+            run.state = done.state
+            assert {o.status for o in done.outcomes} == {"edited"}
+            for layer in plan.layers:
+                W = read_weight(lm, layer)
+                run.updates[i, layer] = W - W0[layer], released[f"{name}.W.{i}.{layer}"] - W0[layer]
+        return run
+    return make
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_updates(run_of, name):
+    """W − W₀ of every edited layer after every one of the three rounds."""
+    run = run_of(name)
+    assert len(run.updates) == 3 * len(run.plan.layers)
+    errors = {place: relative(*pair) for place, pair in run.updates.items()}
+    assert max(errors.values()) < ALLOWED[name], errors
+
+
+def test_targets(run_of):
+    """AlphaEdit's z, one row per request in order."""
+    run = run_of("alphaedit")
+    z, expected = torch.cat(run.z), run.released["alphaedit.z"]
+    assert z.shape == expected.shape == (15, 128)
+    errors = [relative(*rows) for rows in zip(z, expected, strict=True)]
+    assert max(errors) < Z_ALLOWED, errors
+
+
+def test_history(run_of):
+    """K_pK_pᵀ after the last round; the released code reads the keys again after its update, which changes nothing."""
+    run = run_of("alphaedit")
+    for layer in run.plan.layers:
+        assert relative(run.state.past(layer), run.released[f"alphaedit.past.{layer}"]) < PAST_ALLOWED
+
+
+def test_methods_differ_by_more_than_is_allowed(run_of):
+    """The tolerances say something: any two methods' updates are a thousand times further apart."""
+    names = ("memit", "memit_seq", "alphaedit")
+    finals = {name: run_of(name).updates[2, 3][0] for name in names}
+    assert relative(finals["memit"], finals["memit_seq"]) > 2e-2
+    assert relative(finals["alphaedit"], finals["memit_seq"]) > 1e-1

@@ -1,0 +1,169 @@
+"""The table of methods: names and parameters, parity with oracles, subspaces, composition.
+
+Solves run in float64 on metrics of condition number below 1e3: 1e-9 leaves three digits to spare.
+"""
+
+import oracles
+import pytest
+import torch
+from conftest import relative
+
+from seqedit.algebra.subspace import null_space as subspace_of
+from seqedit.methods import (METHODS, alphaedit, make_method, memit, memit_seq, method_parameters, null_space, r_rome,
+                             residuals, rome, with_history)
+
+TAU, L2, LAM = 0.5, 0.3, 2.0
+BASES = {"memit": lambda: memit(LAM), "memit_seq": lambda: memit_seq(LAM), "r_rome": r_rome, "rome": rome,
+         "alphaedit": lambda: alphaedit(TAU, L2)}
+EXACT = 1e-9
+
+
+class Case:
+    """Random keys, residuals, a second moment with half of its spectrum below τ, and three past keys."""
+
+    def __init__(self, n: int = 2, d_ff: int = 10, d_model: int = 4, seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def random(*shape):
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+        self.K, self.R, self.W, self.bare = random(d_ff, n), random(d_model, n), random(d_model, d_ff), random(d_ff, n)
+        self.past_keys = random(d_ff, 3)
+        self.past = self.past_keys @ self.past_keys.T
+        Q = torch.linalg.qr(random(d_ff, d_ff))[0]
+        self.C = (Q * torch.linspace(0.02, 1.2, d_ff, dtype=torch.float64)) @ Q.T
+
+    def solve(self, method):
+        basis = method.directions(self.C) if method.directions else None
+        return method.solve(self.K, self.R, self.C, self.past, basis)
+
+
+@pytest.fixture
+def case():
+    return Case()
+
+
+def test_oracle_parity(case):
+    """Every method's update is the one its paper prints."""
+    keys, values, past = (oracles.columns(A) for A in (case.K, case.R, case.past_keys))
+    P = oracles.projection(case.C, TAU)
+    expected = {
+        "memit": oracles.memit(keys, values, LAM, case.C),
+        "memit_seq": oracles.memit_seq(keys, values, LAM, case.C, past),
+        "alphaedit": oracles.alphaedit(keys, values, P, L2, past),
+        "rome": oracles.emmet(keys, values, case.C), "r_rome": oracles.emmet(keys, values, case.C),
+    }
+    assert set(expected) == set(BASES) == set(METHODS)
+    for name, update in expected.items():
+        assert relative(case.solve(BASES[name]()), update) < EXACT, name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_order_of_requests_does_not_matter(case, name):
+    method = BASES[name]()
+    update = case.solve(method)
+    case.K, case.R = case.K.flip(1), case.R.flip(1)
+    assert relative(case.solve(method), update) < EXACT
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_request_gives_rank_one(name):
+    values = torch.linalg.svdvals(Case(n=1).solve(BASES[name]()))
+    assert values[1] < 1e-12 * values[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_null_space_of_any_base_stays_in_the_subspace(case, name):
+    """One line of projection: nothing is written outside the span of B, and drift obeys its bound."""
+    method = null_space(BASES[name](), TAU)
+    update, P = case.solve(method), oracles.projection(case.C, TAU)
+    assert (update @ P - update).norm() < 1e-12 * update.norm()
+    assert torch.trace(update @ case.C @ update.T) <= TAU * update.norm() ** 2
+    assert method.name == f"{BASES[name]().name}+projection"
+    if name != "alphaedit":                                               # which is projected already
+        outside = case.solve(BASES[name]())
+        assert (outside @ P - outside).norm() > 1e-2 * outside.norm()
+
+
+def test_composition(case):
+    """AlphaEdit is ridge, with history, projected, in either order; MEMIT with history is MEMIT-seq."""
+    seen = with_history(memit(LAM))
+    assert torch.equal(case.solve(seen), case.solve(memit_seq(LAM))) and seen.name == "MEMIT+history"
+    one, other = null_space(with_history(memit(LAM)), TAU), with_history(null_space(memit(LAM), TAU))
+    assert torch.equal(case.solve(one), case.solve(other))
+    assert (one.name, other.name) == ("MEMIT+history+projection", "MEMIT+projection+history")
+    everything = alphaedit(threshold=1e9, l2=L2)                          # a threshold that removes nothing:
+    keys, values, past = (oracles.columns(A) for A in (case.K, case.R, case.past_keys))
+    eye = torch.eye(10, dtype=torch.float64)                              # … ridge with history
+    assert relative(case.solve(everything), oracles.memit_seq(keys, values, L2, eye, past)) < EXACT
+
+
+def test_history_changes_methods_that_have_it(case):
+    """Past keys matter to MEMIT-seq and AlphaEdit, and to no other method."""
+    with_past = {name: case.solve(make()) for name, make in BASES.items()}
+    case.past = torch.zeros_like(case.past)
+    changed = {name for name, make in BASES.items() if relative(case.solve(make()), with_past[name]) > 1e-3}
+    assert changed == {"memit_seq", "alphaedit"}
+
+
+def test_r_rome_interpolates_at_its_averaged_key():
+    """W + Δ maps the averaged key exactly to v*: the residual is measured where the update reads."""
+    case = Case(n=1)
+    target = case.W @ case.bare + case.R                                  # v* − (bias), defined at the bare prompt
+    method = r_rome()
+    written = residuals(method, case.R, case.K, case.bare, case.W, case.C)
+    update = method.solve(case.K, written, case.C, case.past, None)
+    assert relative((case.W + update) @ case.K, target) < EXACT
+
+
+def test_rome_scale_is_the_released_one():
+    """Direction from the averaged key, scale from the bare one: equal to the released formula, and different from r-ROME's."""
+    case = Case(n=1)
+    method = rome()
+    written = residuals(method, case.R, case.K, case.bare, case.W, case.C)
+    update = method.solve(case.K, written, case.C, case.past, None)
+    expected = oracles.rome_released(case.K[:, 0], case.bare[:, 0], case.R[:, 0], case.C)
+    assert relative(update, expected) < EXACT
+    assert relative(update @ case.bare, case.R) < EXACT                   # exact at the bare key, where it was measured
+    assert relative(update @ case.K, case.R) > 1e-2                       # and off at the key it reads along
+
+
+def test_rome_and_r_rome_agree_when_the_keys_do():
+    """With the bare prompt as the only context both are the paper's ROME."""
+    case = Case(n=1)
+    expected = oracles.rome(case.K[:, 0], case.R[:, 0], case.C)
+    for method in (rome(), r_rome()):
+        written = residuals(method, case.R, case.K, case.K, case.W, case.C)
+        assert relative(method.solve(case.K, written, case.C, case.past, None), expected) < EXACT
+
+
+def test_table():
+    """The names of the command line, their parameters and defaults, and what each method needs."""
+    assert {name: method_parameters(name) for name in METHODS} == {
+        "rome": {}, "r_rome": {}, "memit": {"lam": 15_000.0}, "memit_seq": {"lam": 15_000.0},
+        "alphaedit": {"threshold": 2e-2, "l2": 10.0}}
+    made = {name: make_method(name) for name in METHODS}
+    assert [m.name for m in made.values()] == ["ROME", "r-ROME", "MEMIT", "MEMIT-seq", "AlphaEdit"]
+    assert {name for name, m in made.items() if m.one_at_a_time} == {"rome", "r_rome"}
+    assert {name for name, m in made.items() if m.mu == 0} == {"rome", "r_rome"}
+    assert {name for name, m in made.items() if m.directions} == {"alphaedit"}
+    assert {(m.site, m.average) for m in made.values()} == {("mlp", "uniform"), ("block", "groups")}
+
+
+def test_parameters_reach_the_method(case):
+    method = make_method("alphaedit", threshold=0.7, l2=3.0)
+    assert method.directions(case.C).shape == subspace_of(case.C, 0.7).shape != subspace_of(case.C, 2e-2).shape
+    assert torch.equal(method.metric(case.C, case.past), 3.0 * torch.eye(10, dtype=torch.float64) + case.past)
+    assert torch.equal(make_method("memit", lam=4.0).metric(case.C, case.past), 4.0 * case.C)
+
+
+@pytest.mark.parametrize("call", [make_method, method_parameters])
+def test_unknown_method(call):
+    with pytest.raises(ValueError, match="no method named 'mend'; known are rome, r_rome, memit, memit_seq, alphaedit"):
+        call("mend")
+
+
+def test_unknown_parameter():
+    with pytest.raises(ValueError, match="alphaedit has no parameter 'lam'; it takes threshold, l2"):
+        make_method("alphaedit", lam=1.0)
+    with pytest.raises(ValueError, match="rome has no parameter 'lam'; it takes none"):
+        make_method("rome", lam=1.0)

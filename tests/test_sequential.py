@@ -1,0 +1,301 @@
+"""The loop: what it remembers, that it can be continued bit for bit, and that a bad round leaves no trace."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import build_plan, hook_count
+
+from seqedit.lm.architecture import apply_update, read_weight, write_weight
+from seqedit.lm.keys import BARE, read_keys
+from seqedit.lm.targets import TargetConfig
+from seqedit.methods import METHODS, alphaedit, memit, memit_seq, r_rome, rome, with_history
+from seqedit.sequential import EditState, run_sequential
+
+# Parameters that suit random models: moments with eigenvalues around 1.
+SETTINGS = {"rome": {}, "r_rome": {}, "memit": {"lam": 0.5}, "memit_seq": {"lam": 0.5},
+            "alphaedit": {"threshold": 0.9, "l2": 0.5}}
+every_method = pytest.mark.parametrize("name", SETTINGS)
+
+
+def method_and_plan(lm, name):
+    method = METHODS[name](**SETTINGS[name])
+    return method, build_plan(lm, layers=(1,) if method.one_at_a_time else (0, 1))
+
+
+def weights(lm) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
+
+
+def same(left, right) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def in_rounds(requests):
+    return [requests[:2], requests[2:3], requests[3:]]
+
+
+def test_all_methods_are_tested():
+    assert set(SETTINGS) == set(METHODS)
+
+
+@every_method
+def test_a_run(tiny_lm, requests, name):
+    """One outcome per request in order, history of one key column per edit, only the planned matrices changed."""
+    lm = tiny_lm("gpt2")
+    method, plan = method_and_plan(lm, name)
+    before, total = weights(lm), 0
+    for i, (batch, done) in enumerate(zip(in_rounds(requests), run_sequential(lm, in_rounds(requests), method, plan),
+                                          strict=True)):
+        total += len(batch)
+        assert [o.case_id for o in done.outcomes] == [r.case_id for r in batch]
+        assert {o.status for o in done.outcomes} == {"edited"} and {o.target_updates for o in done.outcomes} == {5}
+        assert done.index == i and done.state.round == i + 1
+        assert [o.layer for o in done.layers] == list(plan.layers)
+        assert all(done.state.keys[layer].shape == (64, total) for layer in plan.layers)
+        assert done.residual_after < done.residual_before
+        assert {"targets", "keys", "solve", "observe", "total"} == set(done.seconds)
+    names = {f"transformer.h.{layer}.mlp.c_proj.weight" for layer in plan.layers}
+    after = weights(lm)
+    assert {n for n in after if not torch.equal(after[n], before[n])} == names
+    for layer in plan.layers:
+        assert torch.equal(done.state.original[layer], before[f"transformer.h.{layer}.mlp.c_proj.weight"].T)
+    assert hook_count(lm) == 0
+
+
+@every_method
+def test_same_inputs_same_weights(tiny_lm, requests, name):
+    ends = []
+    for _ in range(2):
+        lm = tiny_lm("gpt2")
+        list(run_sequential(lm, in_rounds(requests), *method_and_plan(lm, name)))
+        ends.append(weights(lm))
+    assert same(*ends)
+
+
+@every_method
+def test_continuing_equals_never_having_stopped(tiny_lm, requests, name):
+    """State and matrices carried into a fresh copy of the model: bit for bit the uninterrupted run."""
+    lm = tiny_lm("gpt2")
+    method, plan = method_and_plan(lm, name)
+    whole = list(run_sequential(lm, in_rounds(requests), method, plan))[-1]
+    for stop in (1, 2):
+        first, second = tiny_lm("gpt2"), tiny_lm("gpt2")
+        state = list(run_sequential(first, in_rounds(requests)[:stop], method, plan))[-1].state
+        for layer in plan.layers:
+            write_weight(second, layer, read_weight(first, layer))
+        last = list(run_sequential(second, in_rounds(requests)[stop:], method, plan, state))[-1]
+        assert same(weights(second), weights(lm))
+        assert last.index == 2 and last.state.round == whole.state.round == 3
+        for layer in plan.layers:
+            assert torch.equal(last.state.keys[layer], whole.state.keys[layer])
+            assert torch.equal(last.state.original[layer], whole.state.original[layer])
+        assert [replace(o) for o in last.outcomes] == list(whole.outcomes) and last.layers == whole.layers
+
+
+def test_history_is_the_sum_of_outer_products(tiny_lm, requests):
+    """`past` is Σ k kᵀ over all edits so far, of the keys the matrices were edited at; zero at the start."""
+    lm = tiny_lm("gpt2")
+    method, plan = method_and_plan(lm, "alphaedit")
+    start = EditState.start(lm, plan.layers)
+    assert not start.past(0).any() and start.past(0).shape == (64, 64) and start.past(0).dtype == torch.float64
+    for done in run_sequential(lm, in_rounds(requests), method, plan):
+        for layer in plan.layers:
+            expected = sum(torch.outer(k, k) for k in done.state.keys[layer].double().T)
+            assert torch.allclose(done.state.past(layer), expected, rtol=1e-12)
+    # Keys at the first layer do not depend on edits of this run at or above it.
+    expected = torch.cat([read_keys(lm, batch, plan.contexts, 0) for batch in in_rounds(requests)], dim=1)
+    assert torch.equal(done.state.keys[0], expected)
+    assert start.keys[0].shape == (64, 0)                                 # an earlier state is not written to
+
+
+def test_history_protects_earlier_edits(tiny_lm, requests):
+    """The second round moves the outputs at the first round's keys less with history than without."""
+    moved = {}
+    for name, method in {"without": memit(0.1), "with": memit_seq(0.1)}.items():
+        lm = tiny_lm("gpt2")
+        rounds = run_sequential(lm, [requests[:3], requests[3:]], method, build_plan(lm, layers=(1,)))
+        keys = next(rounds).state.keys[1]
+        W = read_weight(lm, 1)
+        next(rounds)
+        moved[name] = ((read_weight(lm, 1) - W) @ keys).norm()
+    assert moved["with"] < 0.8 * moved["without"]
+
+
+def test_observations(tiny_lm, requests):
+    """Norms, singular values, conditioning and drift of each layer are those of the matrices before and after."""
+    lm = tiny_lm("gpt2")
+    plan = build_plan(lm)
+    W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
+    previous = dict(W0)
+    for done in run_sequential(lm, in_rounds(requests), memit(0.5), plan):
+        for seen in done.layers:
+            W = read_weight(lm, seen.layer)
+            update, total = (W - previous[seen.layer]).double(), (W - W0[seen.layer]).double()
+            singular = torch.linalg.svdvals(W.double())
+            expected = (update.norm(), torch.linalg.svdvals(update)[0], total.norm(), singular[0],
+                        singular[0] / singular[-1], torch.trace(total @ plan.moments[seen.layer] @ total.T))
+            found = (seen.update_norm, seen.update_sigma_max, seen.total_norm, seen.sigma_max, seen.condition_number,
+                     seen.drift)
+            assert torch.allclose(torch.tensor(found, dtype=torch.float64), torch.stack(expected), rtol=1e-5)
+            previous[seen.layer] = W
+
+
+def test_a_clamped_target_is_reported(tiny_lm, requests):
+    lm = tiny_lm("gpt2")
+    tight, wide = (replace(build_plan(lm).target, clamp=clamp) for clamp in (0.01, 50.0))
+    for target, clamped in ((tight, True), (wide, False)):
+        fresh = tiny_lm("gpt2")
+        done = next(run_sequential(fresh, [requests], memit(0.5), build_plan(fresh, target=target)))
+        assert {o.clamped for o in done.outcomes} == {clamped}
+        assert {o.reason for o in done.outcomes} == {"target used all 6 steps"}
+
+
+def test_already_satisfied(tiny_lm, requests):
+    """Requests whose loss is low from the start are said to be so, and their residual is zero."""
+    lm = tiny_lm("gpt2")
+    before = weights(lm)
+    plan = build_plan(lm, layers=(1,), target=TargetConfig(stop_loss=1e9))
+    done = next(run_sequential(lm, [requests], memit(0.5), plan))
+    assert {(o.status, o.reason) for o in done.outcomes} == {("already satisfied", "target loss below 1e+09")}
+    assert max(o.update_norm for o in done.layers) < 1e-5                 # z and h come from differently padded batches
+    assert all(torch.allclose(tensor, before[name], atol=1e-5) for name, tensor in weights(lm).items())
+
+
+@every_method
+@pytest.mark.parametrize("at", [0, 1])
+def test_exploding_update_is_undone(tiny_lm, requests, name, at):
+    """Refused in whichever round it happens: weights bit for bit as before it, no history, and the run goes on."""
+    lm = tiny_lm("gpt2")
+    method, plan = method_and_plan(lm, name)
+    state = None
+    if at:
+        state = list(run_sequential(lm, [requests[:2]], method, plan))[-1].state
+    before = weights(lm)
+    strict = replace(plan, max_update_ratio=1e-9)
+    done, = run_sequential(lm, [requests[2:]], method, strict, state)
+    assert same(weights(lm), before)
+    assert [o.case_id for o in done.outcomes] == [r.case_id for r in requests[2:]]
+    assert {o.status for o in done.outcomes} == {"refused"}
+    assert all("times as large as the original matrix (max_update_ratio 1e-09)" in o.reason for o in done.outcomes)
+    assert done.layers == () and done.state.round == at + 1
+    for layer in plan.layers:
+        assert torch.equal(done.state.keys[layer], state.keys[layer] if at else torch.zeros(64, 0))
+    after, = run_sequential(lm, [requests[2:]], method, plan, done.state)
+    assert {o.status for o in after.outcomes} == {"edited"} and after.index == at + 1
+
+
+def test_a_late_failure_undoes_the_whole_round(tiny_lm, requests, monkeypatch):
+    """ROME edits one by one: when the last of a round fails, the earlier ones are taken back too."""
+    lm = tiny_lm("gpt2")
+    before, plan = weights(lm), build_plan(lm, layers=(1,))
+    solved = []
+
+    def metric(C, past):
+        solved.append(1)
+        return C if len(solved) < 3 else torch.full_like(C, float("nan"))
+    done, = run_sequential(lm, [requests[:3]], replace(r_rome(), metric=metric), plan)
+    assert len(solved) == 3
+    assert [o.status for o in done.outcomes] == ["refused"] * 3 and same(weights(lm), before)
+
+
+def test_second_layer_failing_undoes_the_first(tiny_lm, requests):
+    lm = tiny_lm("gpt2")
+    before, plan = weights(lm), build_plan(lm)
+    other = plan.moments | {1: 1e-30 * plan.moments[1]}
+    broken = replace(memit(1.0), metric=lambda C, past: C if C.trace() > 1e-20 else C * float("inf"))
+    done, = run_sequential(lm, [requests], broken, replace(plan, moments=other))
+    assert same(weights(lm), before)
+    assert {o.reason for o in done.outcomes} == {"the update of layer 1 is not finite"}
+
+
+def test_a_singular_system_is_a_refusal(tiny_lm, requests):
+    """The same request twice cannot be met exactly with two residuals at once; a metric of zeros neither."""
+    lm = tiny_lm("gpt2")
+    before = weights(lm)
+    zero = replace(memit(1.0), metric=lambda C, past: 0 * C)
+    done, = run_sequential(lm, [requests[:2]], zero, build_plan(lm))
+    assert {o.status for o in done.outcomes} == {"refused"} and same(weights(lm), before)
+
+
+def test_targets_that_are_not_finite(tiny_lm, requests):
+    """NaN in the model above the edited layer: refused, never "already satisfied"."""
+    lm = tiny_lm("gpt2")
+    lm.model.get_submodule("transformer.ln_f").weight[0] = float("nan")
+    W = read_weight(lm, 1)
+    done, = run_sequential(lm, [requests], memit(0.5), build_plan(lm))
+    assert {(o.status, o.reason[:24]) for o in done.outcomes} == {("refused", "a target is not finite; ")}
+    assert torch.equal(read_weight(lm, 1), W)
+
+
+def plan_errors():
+    """Changes of a plan and what is said about them."""
+    yield {"layers": ()}, "give at least one"
+    yield {"layers": (1, 0)}, r"layers \[1, 0\]: give at least one, ascending"
+    yield {"layers": (1, 1)}, "none twice"
+    yield {"layers": (1, 3)}, "layers: 3 is out of range; the model has layers 0 to 2"
+    yield {"layers": (-1,)}, "layers: -1 is out of range"
+    yield {"moments": {0: torch.eye(64)}}, r"moments: none for layer 1; there are \[0\]"
+    yield {"moments": dict.fromkeys((0, 1), torch.eye(16))}, r"C.0 is \(16, 16\), but the keys of layer 0 have 64"
+    yield {"moments": {0: torch.eye(64), 1: torch.eye(64) * float("nan")}}, "moments: C.1 has entries that are not finite"
+    yield {"moments": {0: torch.eye(64), 1: torch.eye(64) / 0}}, "moments: C.1 has entries that are not finite"
+
+
+@pytest.mark.parametrize("method", [memit(), alphaedit(0.9)], ids=["memit", "alphaedit"])
+@pytest.mark.parametrize(("changes", "message"), plan_errors())
+def test_plans_that_do_not_fit(tiny_lm, requests, changes, message, method):
+    """Said before anything is computed, and the model is as it was."""
+    lm = tiny_lm("gpt2")
+    before = weights(lm)
+    with pytest.raises(ValueError, match=message):
+        next(run_sequential(lm, [requests], method, build_plan(lm, **changes)))
+    assert same(weights(lm), before)
+
+
+@pytest.mark.parametrize("method", [rome(), r_rome()], ids=["rome", "r_rome"])
+def test_rome_edits_one_layer(tiny_lm, requests, method):
+    lm = tiny_lm("gpt2")
+    with pytest.raises(ValueError, match=r"ROME edits one layer, \[0, 1\] were given"):
+        next(run_sequential(lm, [requests], method, build_plan(lm)))
+
+
+def test_alphaedit_without_any_direction(tiny_lm, requests):
+    """A threshold below the whole spectrum is an error before the first round."""
+    lm = tiny_lm("gpt2")
+    with pytest.raises(ValueError, match="no direction of key space"):
+        next(run_sequential(lm, [requests], alphaedit(1e-6), build_plan(lm)))
+
+
+@pytest.mark.parametrize("model_type", ["gptj", "gpt_neox", "llama", "qwen3"])
+def test_r_rome_writes_its_target(tiny_lm, requests, model_type):
+    """On every kind of architecture a rank-one edit raises the probability of its target.
+
+    The key of the bare prompt is used alone, so the MLP's output at the subject becomes exactly z.
+    """
+    lm = tiny_lm(model_type)
+    plan = build_plan(lm, layers=(1,), contexts=BARE, target=TargetConfig(steps=8, lr=0.2, stop_loss=0.0, clamp=3.0))
+    done, = run_sequential(lm, [[requests[4]]], r_rome(), plan)
+    assert done.residual_before > 0.1
+    assert done.residual_after < 1e-4 * done.residual_before              # float32 weights of order 1, one rank-one step
+
+
+def test_history_composes(tiny_lm, requests):
+    """`with_history(memit)` is MEMIT with history, bit for bit."""
+    ends = []
+    for method in (memit_seq(0.5), with_history(memit(0.5))):
+        lm = tiny_lm("gpt2")
+        list(run_sequential(lm, in_rounds(requests), method, build_plan(lm)))
+        ends.append(weights(lm))
+    assert same(*ends)
+
+
+def test_the_model_can_be_edited_between_rounds_by_its_owner(tiny_lm, requests):
+    """The loop keeps no copy of the weights: what a caller adds between rounds stays added."""
+    lm = tiny_lm("gpt2")
+    plan = build_plan(lm, layers=(1,))
+    rounds = run_sequential(lm, [requests[:2], requests[2:]], memit(1e12), plan)    # a price that forbids movement
+    next(rounds)
+    apply_update(lm, 1, torch.ones(16, 64))
+    W = read_weight(lm, 1)
+    next(rounds)
+    assert torch.allclose(read_weight(lm, 1), W, atol=1e-6)
