@@ -13,15 +13,31 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
                   help="Sequential model editing: write facts into a model's weights, and measure what it cost.")
 app.add_typer(world, name="world")
 
+MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy")
+
 Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language model, e.g. data/model.")]
 Requests = Annotated[Path, typer.Option(help="Requests: CounterFact's schema, or a JSON list (or .jsonl) of "
                                              "{case_id, prompt, subject, target_new, target_true?}.")]
 Edited = Annotated[Path, typer.Option(help="Folder that `seqedit edit` wrote.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda …")]
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _usable(device: str) -> str:
+    """The device's name, if tensors can be made there."""
+    if device != "auto":
+        import torch
+
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise typer.BadParameter(f"{device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda …", callback=_usable)]
 
 
 def _plain_errors(command):
@@ -30,7 +46,7 @@ def _plain_errors(command):
     def wrapped(*args, **kwargs):
         try:
             return command(*args, **kwargs)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             _say(f"error: {error}")
             raise typer.Exit(1) from error
     return wrapped
@@ -97,9 +113,8 @@ def _summary(out: Path) -> None:
                + ", ".join(f"{count} {status}" for status, count in counts.items()))
     for reason, count in Counter(record.outcomes.query("status == 'refused'")["reason"]).items():
         typer.echo(f"  refused ({count}): {reason}")
-    last = record.scores.iloc[-1]
-    names = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy")
-    typer.echo("  ".join(f"{name} {last[f'edits.{name}']:.3f}" for name in names if last[f"edits.{name}"] is not None))
+    last = record.scores.iloc[-1][[f"edits.{name}" for name in MEASURES]].dropna()
+    typer.echo("  ".join(f"{name.removeprefix('edits.')} {value:.3f}" for name, value in last.items()))
 
 
 @app.command()
@@ -125,8 +140,11 @@ def score(
     from .lm.load import load_model
     from .paths import WORLD
     from .requests import load_requests
-    from .study.run import is_embedded, put_weights
+    from .study.checkpoint import put_weights
+    from .study.run import is_embedded
 
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
     wanted = load_requests(requests)
     lm = load_model(model, device=device)
     unedited = score_edits(lm, wanted, progress=True)
@@ -150,7 +168,7 @@ def export(model: Model, edited: Edited,
 
     Example: seqedit export --model data/model --edited runs/alphaedit --out runs/alphaedit-model
     """
-    from .study.run import export as write
+    from .study.checkpoint import export as write
 
     write(model, edited, out)
     typer.echo(f"{out}: load it with AutoModelForCausalLM.from_pretrained")
@@ -168,16 +186,11 @@ def moments(model: Model, corpus: Annotated[Path, typer.Option(help="Text, one d
     from .algebra.moments import save_moments
     from .lm.load import load_model
     from .lm.statistics import collect_second_moments, fingerprint
+    from .study.moments import check_layers, read_corpus
 
-    lm = load_model(model, device=device)
-    chosen = _layers(layers)
-    for layer in chosen:
-        if not 0 <= layer < lm.n_layers:
-            raise ValueError(f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}")
-    try:
-        texts = corpus.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"corpus: {corpus} cannot be read: {error}") from error
+    lm, chosen, texts = load_model(model, device=device), _layers(layers), read_corpus(corpus)
+    check_layers(lm, chosen)
+    out.parent.mkdir(parents=True, exist_ok=True)
     found = collect_second_moments(lm, texts, chosen)
     save_moments(out, found, fingerprint=fingerprint(lm))
     typer.echo(f"{out}: {found[chosen[0]].count} tokens, layers {', '.join(map(str, chosen))}")

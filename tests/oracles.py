@@ -1,4 +1,4 @@
-"""Slow, literal transcriptions of the papers' equations in float64, one request at a time. Nothing here is shared with `seqedit`.
+"""Slow, literal transcriptions of the papers' equations in float64, one request at a time; none uses `seqedit.algebra`.
 
 Keys, residuals and values are lists of vectors, one per request: k_i (d_ff,), r_i = v*_i − W k_i (d_model,).
 """
@@ -25,7 +25,7 @@ def rome(k: Tensor, r: Tensor, C: Tensor) -> Tensor:
 
 
 def rome_released(averaged: Tensor, bare: Tensor, r: Tensor, C: Tensor) -> Tensor:
-    """ROME's code: u = C⁻¹k̄ normalised is the left vector; the right vector is r / (k · u), k the key of the bare prompt."""
+    """ROME's code: the left vector u is C⁻¹k̄, normalised; the right one is r / (k · u), k the bare prompt's key."""
     u = torch.linalg.inv(C) @ averaged
     u = u / u.norm()
     return torch.outer(r / (bare @ u), u)

@@ -94,8 +94,8 @@ def test_collected_from_a_model(tiny_lm, bos):
     lm = tiny_lm("gpt2", bos=bos)
     texts = [*SENTENCES, "I", "", SENTENCES[0] * 3]
     expected = {layer: SecondMoment(64) for layer in (0, 2)}
-    handles = [lm.down_proj(layer).register_forward_hook(lambda _, args, __, layer=layer: expected[layer].update(args[0][0]))
-               for layer in expected]
+    handles = [lm.down_proj(layer).register_forward_hook(
+        lambda _, args, __, layer=layer: expected[layer].update(args[0][0])) for layer in expected]
     tokens = 0
     for text in texts:
         if ids := lm.tokenizer(text)["input_ids"][:64]:

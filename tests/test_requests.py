@@ -100,7 +100,7 @@ def test_twice_the_same_case():
 def test_contradiction():
     """One prompt cannot get two targets, however it is written; the same target twice is fine."""
     other = {"case_id": 8, "prompt": "Ada lives in", "subject": "Ada", "target_new": "Bonn"}
-    with pytest.raises(RequestError, match=r"record 1 \(case_id 8\): target_new 'Bonn' contradicts 'Rome' of case_id 7"):
+    with pytest.raises(RequestError, match=r"record 1 \(case_id 8\): target_new 'Bonn' contradicts 'Rome' of case_id"):
         parse_requests([PLAIN, other])
     assert len(parse_requests([PLAIN, other | {"target_new": "Rome"}])) == 2
 
@@ -141,11 +141,14 @@ def test_missing_file(tmp_path):
         load_requests(tmp_path / "nowhere.json")
 
 
-def test_batched():
-    assert list(batched([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
+def test_batched(requests):
+    """Consecutive, in order, the last one shorter; six requests in the fixture."""
+    for size, sizes in ((1, [1] * 6), (4, [4, 2]), (6, [6]), (9, [6])):
+        parts = list(batched(requests, size))
+        assert list(map(len, parts)) == sizes and [r for part in parts for r in part] == requests
     assert list(batched([], 2)) == []
     with pytest.raises(ValueError, match="batch_size is 0"):
-        list(batched([1], 0))
+        list(batched(requests, 0))
 
 
 def test_benchmark_file(benchmarks):

@@ -1,34 +1,18 @@
-"""The loop: what it remembers, that it can be continued bit for bit, and that a bad round leaves no trace."""
+"""The loop: what a round does, what it remembers, and that a run can be continued bit for bit."""
 
 from dataclasses import replace
 
+import oracles
 import pytest
 import torch
-from conftest import build_plan, hook_count
+from conftest import build_plan, hook_count, relative
+from runs import SETTINGS, every_method, method_and_plan, same, weights
 
 from seqedit.lm.architecture import apply_update, read_weight, write_weight
-from seqedit.lm.keys import BARE, read_keys
-from seqedit.lm.targets import TargetConfig
-from seqedit.methods import METHODS, alphaedit, memit, memit_seq, r_rome, rome, with_history
+from seqedit.lm.keys import BARE, read_keys, read_values
+from seqedit.lm.targets import TargetConfig, optimise_targets
+from seqedit.methods import METHODS, memit, memit_seq, r_rome, with_history
 from seqedit.sequential import EditState, run_sequential
-
-# Parameters that suit random models: moments with eigenvalues around 1.
-SETTINGS = {"rome": {}, "r_rome": {}, "memit": {"lam": 0.5}, "memit_seq": {"lam": 0.5},
-            "alphaedit": {"threshold": 0.9, "l2": 0.5}}
-every_method = pytest.mark.parametrize("name", SETTINGS)
-
-
-def method_and_plan(lm, name):
-    method = METHODS[name](**SETTINGS[name])
-    return method, build_plan(lm, layers=(1,) if method.one_at_a_time else (0, 1))
-
-
-def weights(lm) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
-
-
-def same(left, right) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 def in_rounds(requests):
@@ -53,7 +37,8 @@ def test_a_run(tiny_lm, requests, name):
         assert done.index == i and done.state.round == i + 1
         assert [o.layer for o in done.layers] == list(plan.layers)
         assert all(done.state.keys[layer].shape == (64, total) for layer in plan.layers)
-        assert done.residual_after < done.residual_before
+        if name != "r_rome":                                              # which writes at the averaged key
+            assert done.residual_after < done.residual_before
         assert {"targets", "keys", "solve", "observe", "total"} == set(done.seconds)
     names = {f"transformer.h.{layer}.mlp.c_proj.weight" for layer in plan.layers}
     after = weights(lm)
@@ -91,6 +76,29 @@ def test_continuing_equals_never_having_stopped(tiny_lm, requests, name):
             assert torch.equal(last.state.keys[layer], whole.state.keys[layer])
             assert torch.equal(last.state.original[layer], whole.state.original[layer])
         assert [replace(o) for o in last.outcomes] == list(whole.outcomes) and last.layers == whole.layers
+
+
+@pytest.mark.parametrize("name", ["memit", "alphaedit"])
+def test_a_round_spread_over_layers(tiny_lm, requests, name):
+    """Layer by layer: keys and h under what is written so far; a third, half, then all of the residual.
+
+    1e-5 of ‖Δ‖ allows for the float32 weights in between.
+    """
+    lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan = build_plan(lm, layers=(0, 1, 2))
+    W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
+    list(run_sequential(lm, [requests], METHODS[name](**SETTINGS[name]), plan))
+    z = optimise_targets(other, requests, plan.contexts, 2, plan.target).z.T
+    for layer, share in ((0, 3), (1, 2), (2, 1)):
+        keys = oracles.columns(read_keys(other, requests, plan.contexts, layer))
+        values = oracles.columns((z - read_values(other, requests, 2)) / share)
+        if name == "memit":
+            update = oracles.memit(keys, values, SETTINGS[name]["lam"], plan.moments[layer])
+        else:
+            P = oracles.projection(plan.moments[layer], SETTINGS[name]["threshold"])
+            update = oracles.alphaedit(keys, values, P, SETTINGS[name]["l2"], [])
+        assert relative(read_weight(lm, layer) - W0[layer], update) < 1e-5
+        write_weight(other, layer, W0[layer] + update.float())
 
 
 def test_history_is_the_sum_of_outer_products(tiny_lm, requests):
@@ -162,110 +170,6 @@ def test_already_satisfied(tiny_lm, requests):
     assert all(torch.allclose(tensor, before[name], atol=1e-5) for name, tensor in weights(lm).items())
 
 
-@every_method
-@pytest.mark.parametrize("at", [0, 1])
-def test_exploding_update_is_undone(tiny_lm, requests, name, at):
-    """Refused in whichever round it happens: weights bit for bit as before it, no history, and the run goes on."""
-    lm = tiny_lm("gpt2")
-    method, plan = method_and_plan(lm, name)
-    state = None
-    if at:
-        state = list(run_sequential(lm, [requests[:2]], method, plan))[-1].state
-    before = weights(lm)
-    strict = replace(plan, max_update_ratio=1e-9)
-    done, = run_sequential(lm, [requests[2:]], method, strict, state)
-    assert same(weights(lm), before)
-    assert [o.case_id for o in done.outcomes] == [r.case_id for r in requests[2:]]
-    assert {o.status for o in done.outcomes} == {"refused"}
-    assert all("times as large as the original matrix (max_update_ratio 1e-09)" in o.reason for o in done.outcomes)
-    assert done.layers == () and done.state.round == at + 1
-    for layer in plan.layers:
-        assert torch.equal(done.state.keys[layer], state.keys[layer] if at else torch.zeros(64, 0))
-    after, = run_sequential(lm, [requests[2:]], method, plan, done.state)
-    assert {o.status for o in after.outcomes} == {"edited"} and after.index == at + 1
-
-
-def test_a_late_failure_undoes_the_whole_round(tiny_lm, requests, monkeypatch):
-    """ROME edits one by one: when the last of a round fails, the earlier ones are taken back too."""
-    lm = tiny_lm("gpt2")
-    before, plan = weights(lm), build_plan(lm, layers=(1,))
-    solved = []
-
-    def metric(C, past):
-        solved.append(1)
-        return C if len(solved) < 3 else torch.full_like(C, float("nan"))
-    done, = run_sequential(lm, [requests[:3]], replace(r_rome(), metric=metric), plan)
-    assert len(solved) == 3
-    assert [o.status for o in done.outcomes] == ["refused"] * 3 and same(weights(lm), before)
-
-
-def test_second_layer_failing_undoes_the_first(tiny_lm, requests):
-    lm = tiny_lm("gpt2")
-    before, plan = weights(lm), build_plan(lm)
-    other = plan.moments | {1: 1e-30 * plan.moments[1]}
-    broken = replace(memit(1.0), metric=lambda C, past: C if C.trace() > 1e-20 else C * float("inf"))
-    done, = run_sequential(lm, [requests], broken, replace(plan, moments=other))
-    assert same(weights(lm), before)
-    assert {o.reason for o in done.outcomes} == {"the update of layer 1 is not finite"}
-
-
-def test_a_singular_system_is_a_refusal(tiny_lm, requests):
-    """The same request twice cannot be met exactly with two residuals at once; a metric of zeros neither."""
-    lm = tiny_lm("gpt2")
-    before = weights(lm)
-    zero = replace(memit(1.0), metric=lambda C, past: 0 * C)
-    done, = run_sequential(lm, [requests[:2]], zero, build_plan(lm))
-    assert {o.status for o in done.outcomes} == {"refused"} and same(weights(lm), before)
-
-
-def test_targets_that_are_not_finite(tiny_lm, requests):
-    """NaN in the model above the edited layer: refused, never "already satisfied"."""
-    lm = tiny_lm("gpt2")
-    lm.model.get_submodule("transformer.ln_f").weight[0] = float("nan")
-    W = read_weight(lm, 1)
-    done, = run_sequential(lm, [requests], memit(0.5), build_plan(lm))
-    assert {(o.status, o.reason[:24]) for o in done.outcomes} == {("refused", "a target is not finite; ")}
-    assert torch.equal(read_weight(lm, 1), W)
-
-
-def plan_errors():
-    """Changes of a plan and what is said about them."""
-    yield {"layers": ()}, "give at least one"
-    yield {"layers": (1, 0)}, r"layers \[1, 0\]: give at least one, ascending"
-    yield {"layers": (1, 1)}, "none twice"
-    yield {"layers": (1, 3)}, "layers: 3 is out of range; the model has layers 0 to 2"
-    yield {"layers": (-1,)}, "layers: -1 is out of range"
-    yield {"moments": {0: torch.eye(64)}}, r"moments: none for layer 1; there are \[0\]"
-    yield {"moments": dict.fromkeys((0, 1), torch.eye(16))}, r"C.0 is \(16, 16\), but the keys of layer 0 have 64"
-    yield {"moments": {0: torch.eye(64), 1: torch.eye(64) * float("nan")}}, "moments: C.1 has entries that are not finite"
-    yield {"moments": {0: torch.eye(64), 1: torch.eye(64) / 0}}, "moments: C.1 has entries that are not finite"
-
-
-@pytest.mark.parametrize("method", [memit(), alphaedit(0.9)], ids=["memit", "alphaedit"])
-@pytest.mark.parametrize(("changes", "message"), plan_errors())
-def test_plans_that_do_not_fit(tiny_lm, requests, changes, message, method):
-    """Said before anything is computed, and the model is as it was."""
-    lm = tiny_lm("gpt2")
-    before = weights(lm)
-    with pytest.raises(ValueError, match=message):
-        next(run_sequential(lm, [requests], method, build_plan(lm, **changes)))
-    assert same(weights(lm), before)
-
-
-@pytest.mark.parametrize("method", [rome(), r_rome()], ids=["rome", "r_rome"])
-def test_rome_edits_one_layer(tiny_lm, requests, method):
-    lm = tiny_lm("gpt2")
-    with pytest.raises(ValueError, match=r"ROME edits one layer, \[0, 1\] were given"):
-        next(run_sequential(lm, [requests], method, build_plan(lm)))
-
-
-def test_alphaedit_without_any_direction(tiny_lm, requests):
-    """A threshold below the whole spectrum is an error before the first round."""
-    lm = tiny_lm("gpt2")
-    with pytest.raises(ValueError, match="no direction of key space"):
-        next(run_sequential(lm, [requests], alphaedit(1e-6), build_plan(lm)))
-
-
 @pytest.mark.parametrize("model_type", ["gptj", "gpt_neox", "llama", "qwen3"])
 def test_r_rome_writes_its_target(tiny_lm, requests, model_type):
     """On every kind of architecture a rank-one edit raises the probability of its target.
@@ -276,7 +180,7 @@ def test_r_rome_writes_its_target(tiny_lm, requests, model_type):
     plan = build_plan(lm, layers=(1,), contexts=BARE, target=TargetConfig(steps=8, lr=0.2, stop_loss=0.0, clamp=3.0))
     done, = run_sequential(lm, [[requests[4]]], r_rome(), plan)
     assert done.residual_before > 0.1
-    assert done.residual_after < 1e-4 * done.residual_before              # float32 weights of order 1, one rank-one step
+    assert done.residual_after < 1e-4 * done.residual_before              # float32 round-off of one rank-one step
 
 
 def test_history_composes(tiny_lm, requests):

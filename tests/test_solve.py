@@ -3,6 +3,8 @@
 Float64 throughout; metrics have condition numbers up to 1e4, so a solve may lose four of sixteen digits.
 """
 
+import inspect
+
 import oracles
 import pytest
 import torch
@@ -52,7 +54,7 @@ def price(update, M) -> float:
 
 @given(problems(), st.sampled_from([1e-2, 1.0, 30.0]), st.booleans())
 def test_thm_first_order(problem, mu, confined):
-    """The gradient of misfit + μ·price vanishes in every allowed direction, and no allowed step lowers the objective."""
+    """The gradient of misfit + μ·price vanishes in every allowed direction, and any step costs more."""
     basis = problem.basis(max(1, problem.d_ff // 2)) if confined else None
     K, R, M = problem.K, problem.R, problem.M
     update = solve_update(K, R, M, basis=basis, mu=mu)
@@ -74,7 +76,7 @@ def test_thm_interpolation(problem, confined):
     K, R, M = problem.K, problem.R, problem.M
     B = torch.eye(problem.d_ff, dtype=torch.float64) if basis is None else basis
     k = B.T @ K
-    assume(torch.linalg.cond(k) < 1e2)                                    # nearly equal keys: no digits to test with
+    assume(torch.linalg.cond(k) < 1e2)                                    # nearly equal keys leave no digits
     update = solve_update(K, R, M, basis=basis, mu=0.0)
     assert relative(update @ K, R) < 1e-7                                 # cond(k)² · cond(M) · 1e-16, times ten
     unseen = torch.eye(len(k), dtype=torch.float64) - k @ torch.linalg.pinv(k)
@@ -113,11 +115,11 @@ def test_memit_with_and_without_history(problem, lam):
 
 @given(problems(), st.sampled_from([1e-2, 1.0]), st.sampled_from([0.5, 20.0]))
 def test_thm_emmet_is_memit(problem, eps, lam):
-    """A ridge ε on EMMET's constraint in the metric λC is MEMIT with ελ: one family, indexed by the price of movement."""
+    """A ridge ε on EMMET's constraint in the metric λC is MEMIT with ελ: one family, indexed by its price."""
     keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
     ridge = solve_update(problem.K, problem.R, lam * problem.M, mu=eps)
     assert relative(ridge, memit(eps * lam).solve(problem.K, problem.R, problem.M, 0 * problem.M, None)) < EXACT
-    assert relative(ridge, oracles.emmet(keys, residuals, lam * problem.M, ridge=eps)) < 1e-7   # an explicit inverse more
+    assert relative(ridge, oracles.emmet(keys, residuals, lam * problem.M, ridge=eps)) < 1e-7   # explicit inverses
 
 
 @given(problems(fits=True))
@@ -159,7 +161,7 @@ def test_thm_sequential_is_joint(name, problem, data):
     P = oracles.projection(C, TAU) if method.directions else torch.eye(problem.d_ff, dtype=torch.float64)
     metric = method.metric(C, torch.zeros_like(C))
     expected = oracles.joint_ridge(keys, residuals, metric, P)
-    assert relative(sequence(method, problem, C, groups), expected) < 1e-8     # one digit for up to five solves in a row
+    assert relative(sequence(method, problem, C, groups), expected) < 1e-8     # one digit for five solves in a row
     assert relative(sequence(method, problem, C, [list(range(problem.n))]), expected) < EXACT
 
 
@@ -205,7 +207,7 @@ def test_result_has_the_type_of_the_residual():
 
 
 def test_slightly_indefinite_metric():
-    """A statistic summed in float32 may have a tiny negative eigenvalue; the solve goes on by LU and stays stationary."""
+    """A statistic summed in float32 may have a tiny negative eigenvalue; the solve goes on by LU, and is stationary."""
     problem = Problem(5, d_ff=8, d_model=3, n=2)
     values, vectors = torch.linalg.eigh(problem.M)
     M = (vectors * torch.cat([torch.tensor([-1e-6], dtype=torch.float64), values[1:]])) @ vectors.T
@@ -231,6 +233,6 @@ def test_singular_system_is_an_error():
     ((6, 3), (2, 3), (6, 6), {"mu": -1.0}, "mu is -1.0"),
 ])
 def test_shape_errors(K, R, M, extra, message):
-    """Each mismatch is named with both numbers."""
+    """Each mismatch is named with both numbers (called past the shape checks that may run during tests)."""
     with pytest.raises(ValueError, match=message):
-        solve_update(torch.ones(K), torch.ones(R), torch.ones(M), **extra)
+        inspect.unwrap(solve_update)(torch.ones(K), torch.ones(R), torch.ones(M), **extra)

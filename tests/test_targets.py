@@ -57,7 +57,7 @@ def test_naive_implementation(tiny_lm, requests, model_type, site):
 
 @pytest.fixture
 def endings():
-    """Requests whose subject ends the prompt, where δ acts on the first target token directly: all can be met, some soon."""
+    """Requests whose subject ends the prompt, where δ acts on the first target token directly."""
     subjects = ("André", "Zoë O'Brien", "Gamith", "Huciol Davindrar", "the café", "New York", "a teacher", "Elvinn")
     targets = (".", "and", "is", "polo in Spain", ",", "the song", "'s", "a")
     return parse_requests([{"case_id": i, "prompt": "Here comes {}", "subject": s, "target_new": t}
@@ -81,7 +81,7 @@ def test_naive_implementation_with_stop_and_clamp(tiny_lm, endings):
 
 
 def test_clamp(tiny_lm, requests):
-    """‖δ‖ ≤ clamp · ‖h‖ for each request by its own h; 1e-6 is the rescaling's rounding. With a small clamp it binds."""
+    """‖δ‖ ≤ clamp · ‖h‖ by each request's own h, up to the rescaling's rounding (1e-6); a small clamp binds."""
     for clamp in (0.05, 0.5):
         config = TargetConfig(steps=4, lr=0.5, clamp=clamp, stop_loss=0.0)
         found = optimise_targets(tiny_lm("gpt2"), requests, CONTEXTS, 1, config)

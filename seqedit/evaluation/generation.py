@@ -13,26 +13,28 @@ from ..lm.load import LanguageModel
 @torch.no_grad()
 def generate(lm: LanguageModel, prompts: Sequence[str], generator: torch.Generator, *, length: int = 100,
              top_k: int = 5, batch: int = 100) -> list[str]:
-    """Continue each prompt by top-k sampling until it has `length` tokens, prompt included; returns the whole text.
+    """Continue each prompt by top-k sampling until it has `length` tokens, prompt included; returns the whole texts.
 
-    Texts never end early: the end token is suppressed, as CounterFact's protocol has it. Sampling is seeded by
-    `generator` and leaves torch's global generator untouched.
+    A prompt that is as long already gets one token more; the model's positions end a text too. Otherwise texts never
+    end early: the end token is suppressed, as CounterFact's protocol has it. Sampling is seeded by `generator` and
+    leaves torch's global generator untouched.
     """
     tokenizer, texts = lm.tokenizer, []
     for start in range(0, len(prompts), batch):
         ids = [tokenizer(prompt)["input_ids"] for prompt in prompts[start:start + batch]]
-        longest = max(map(len, ids))
+        longest, shortest = max(map(len, ids)), min(map(len, ids))
         padded = torch.tensor([[0] * (longest - len(row)) + row for row in ids], device=lm.device)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=lm.device)
         seed = int(torch.randint(2**31, (), generator=generator))
         with torch.random.fork_rng(devices=[lm.device] if lm.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            new = max(length - longest, 1)
+            new = min(max(length - shortest, 1), lm.max_positions - longest)
             out = lm.model.generate(input_ids=padded, attention_mask=mask, do_sample=True, top_k=top_k, top_p=1.0,
                                     temperature=1.0, min_new_tokens=new, max_new_tokens=new,
                                     pad_token_id=tokenizer.eos_token_id)
-        texts += [tokenizer.decode(row[mask_row.numel() - int(mask_row.sum()):], skip_special_tokens=True)
-                  for row, mask_row in zip(out, mask, strict=True)]
+        for row, prompt in zip(out, ids, strict=True):
+            text = row[longest - len(prompt):]                                        # without its padding
+            texts.append(tokenizer.decode(text[:max(length, len(prompt) + 1)], skip_special_tokens=True))
     return texts
 
 

@@ -23,6 +23,7 @@ class Settings:
         layers: edited layers.
         target: how targets are optimised.
         context_lengths: (tokens, count) of each group of sampled context templates.
+        batch_size: requests per round; None keeps the rounds of the file.
         max_update_ratio: see `EditPlan`.
     """
 
@@ -32,13 +33,15 @@ class Settings:
     target: TargetConfig
     context_lengths: Lengths = ((10, 5),)
     max_update_ratio: float = 10.0
+    batch_size: int | None = None
 
     def make(self) -> EditMethod:
         return make_method(self.method, **self.parameters)
 
 
 _TARGET = {field.name: field.type for field in fields(TargetConfig)}
-_PLAIN = {"layers": tuple[int, ...], "context_lengths": Lengths, "max_update_ratio": float}
+_PLAIN = {"layers": tuple[int, ...], "context_lengths": Lengths, "max_update_ratio": float, "batch_size": int}
+_POSITIVE = {"lr", "clamp", "max_update_ratio", "batch_size"}
 
 RELEASED = {
     "v_num_grad_steps": "steps", "v_lr": "lr", "clamp_norm_factor": "clamp", "kl_factor": "kl",
@@ -47,7 +50,8 @@ RELEASED = {
 }
 """Names of the released configuration files → ours."""
 
-NEVER_READ = {"attn_module_tmp", "mlp_module_tmp", "layer_selection", "alg_name", "model_name", "device"}
+NEVER_READ = {"attn_module_tmp", "mlp_module_tmp"}
+ON_COMMAND_LINE = {"model_name", "device"}
 STATISTICS = {"mom2_dataset", "mom2_n_samples", "mom2_dtype"}
 
 
@@ -68,13 +72,14 @@ def build_settings(method: str, values: dict[str, Any], default_layers: tuple[in
         if name in known:
             parameters[name] = _typed(name, value, float, positive=True)
         elif name in _TARGET:
-            target[name] = _typed(name, value, _TARGET[name], positive=name in ("steps", "lr", "clamp"))
+            target[name] = _typed(name, value, _TARGET[name], positive=name in _POSITIVE)
         elif name in _PLAIN:
-            plain[name] = _typed(name, value, _PLAIN[name])
+            plain[name] = _typed(name, value, _PLAIN[name], positive=name in _POSITIVE)
         else:
             raise ValueError(f"{method} has no setting {name!r}; it takes {', '.join(known_names(method))}")
     if "layers" not in plain:
         raise ValueError("layers: none given; name the layers to edit, for example --layers 3,4,5")
+    _check(target, plain)
     return Settings(method=method, parameters=known | parameters, target=replace(TargetConfig(), **target), **plain)
 
 
@@ -100,34 +105,49 @@ def read_hyper(path: Path, method: str, lm: LanguageModel, statistics_given: boo
     ours, remarks = set(known_names(method)), []
     values: dict[str, Any] = {}
     for name, value in content.items():
-        if name in RELEASED and (RELEASED[name] in ours):
-            values[RELEASED[name]] = value
-        elif name in ours:
-            values[name] = value
-        elif name in NEVER_READ or (name == "mom2_update_weight" and "lam" not in ours) or (
-                name == "mom2_adjustment" and method not in ("rome", "r_rome")):
+        own = name if name in ours else RELEASED.get(name)
+        if own in ours:
+            if own in values:
+                raise ValueError(f"hyper: {path}: {own} is given twice, once as {name}; leave one out")
+            values[own] = value
+        elif name in NEVER_READ | _never_read_for(method):
             remarks.append(f"{name} is ignored: the released code never reads it for {method}")
+        elif name in ON_COMMAND_LINE:
+            remarks.append(f"{name} is ignored: the run has its own")
         elif name in STATISTICS:
             if not statistics_given:
                 raise ValueError(f"hyper: {path}: {name} = {value!r} cannot be honoured: give the second moments with "
                                  "--moments, or their text with --corpus")
             remarks.append(f"{name} is ignored: the second moments come from the file or text given")
         else:
-            expected = _fixed(lm).get(name)
+            expected = _fixed(method, lm).get(name)
             if expected is None:
                 raise ValueError(f"hyper: {path}: unknown field {name!r}; {method} takes {', '.join(sorted(ours))} "
                                  f"or, by their released names, {', '.join(RELEASED)}")
-            if value != expected:
+            if value != expected and not (name == "alg_name" and _letters(value) in _letters(method)):
                 raise ValueError(f"hyper: {path}: {name} = {value!r} cannot be honoured; here it is {expected!r}")
     return values, remarks
 
 
-def _fixed(lm: LanguageModel) -> dict[str, Any]:
+def _never_read_for(method: str) -> set[str]:
+    """Released fields without any effect on a method, whatever their value."""
+    if method in ("rome", "r_rome"):
+        return {"mom2_update_weight"}
+    return {"mom2_adjustment"} | ({"mom2_update_weight", "layer_selection"} if method == "alphaedit" else set())
+
+
+def _fixed(method: str, lm: LanguageModel) -> dict[str, Any]:
     """Released fields that say what we do in one way only; another value must be refused."""
     a = lm.architecture
     return {"fact_token": "subject_last", "rewrite_module_tmp": a.down_proj, "layer_module_tmp": a.block,
             "ln_f_module": a.final_norm, "lm_head_module": a.head, "v_loss_layer": lm.n_layers - 1,
-            "mom2_adjustment": True, "fp16": False, "model_parallel": False}
+            "mom2_adjustment": True, "layer_selection": "all", "alg_name": method, "fp16": False,
+            "model_parallel": False}
+
+
+def _letters(name: Any) -> str:
+    """R-ROME, r_rome and RROME are one name; MEMIT also names MEMIT-seq, ROME also r-ROME."""
+    return "".join(filter(str.isalnum, str(name))).lower()
 
 
 def parse_assignments(items: list[str]) -> dict[str, Any]:
@@ -148,11 +168,22 @@ def parse_assignments(items: list[str]) -> dict[str, Any]:
     return values
 
 
-def _typed(name: str, value: Any, kind: Any, positive: bool = False) -> Any:
+def _typed(name: str, value: Any, kind: Any, positive: bool) -> Any:
+    """`value` as `kind`; a number must be finite and not negative, where `positive` not zero either."""
     try:
-        typed = TypeAdapter(kind).validate_python(value)
+        typed = TypeAdapter(kind, config={"allow_inf_nan": False}).validate_python(value)
     except ValidationError as error:
         raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg']}") from error
-    if positive and not typed > 0:
-        raise ValueError(f"{name} = {value!r}: must be positive")
+    if isinstance(typed, int | float) and (typed < 0 or positive and typed == 0):
+        raise ValueError(f"{name} = {value!r}: must {'be positive' if positive else 'not be negative'}")
     return typed
+
+
+def _check(target: dict[str, Any], plain: dict[str, Any]) -> None:
+    """Raises ValueError for values of the right type that mean nothing."""
+    if target.get("steps", 2) < 2:
+        raise ValueError(f"steps = {target['steps']}: must be at least 2, the last one only measures")
+    if target.get("kl_prompt", "{}").count("{}") != 1:
+        raise ValueError(f'kl_prompt = {target["kl_prompt"]!r}: must hold "{{}}" once, for the subject')
+    if any(number < 1 for group in plain.get("context_lengths", ()) for number in group):
+        raise ValueError(f"context_lengths = {plain['context_lengths']!r}: tokens and counts must be positive")

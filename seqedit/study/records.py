@@ -94,7 +94,42 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.exists():
         raise ValueError(f"{folder}: there is no run.json; `seqedit edit --out {folder}` makes one")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}; remove the folder and start anew") from error
+
+
+def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
+    """The record in `out` if it is of the run that `fresh` describes; `fresh` where there is none.
+
+    Raises:
+        ValueError: `out` is a file, or holds a run with other parameters, or one begun by other code or on another
+            device and not finished; the message says which.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: {out} is a file; a run needs a folder")
+    if not (out / "run.json").exists():
+        return fresh
+    found = read_run(out)
+    before, now = _flat(found["parameters"]), _flat(fresh["parameters"])
+    for name in now | before:
+        if before.get(name) != now.get(name):
+            raise ValueError(f"out: {out} holds a run with {name} = {before.get(name)!r}, now it is "
+                             f"{now.get(name)!r}; choose another folder, or remove this one")
+    for name, change in (("code", "by other code than today's"), ("device", "on another device")):
+        if not found["finished"] and found["provenance"][name] != fresh["provenance"][name]:
+            raise ValueError(f"out: {out} was begun {change} ({found['provenance'][name]}, now "
+                             f"{fresh['provenance'][name]}); remove the folder and start anew")
+    return found
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def load_weights(folder: Path) -> dict[int, Tensor]:

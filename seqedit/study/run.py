@@ -1,32 +1,33 @@
 """The engine of a run: from a request file to edited weights and a record, resumable after any interruption."""
 
 import json
-import os
 import random
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ..algebra.moments import load_moments, save_moments
+from ..algebra.moments import load_moments
 from ..evaluation.edits import score_edits
 from ..evaluation.report import evaluate
-from ..files import save_tensors, write_json, write_text
-from ..lm.architecture import read_weight, write_weight
+from ..files import write_json
 from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.load import LanguageModel, load_model
-from ..lm.statistics import collect_second_moments, fingerprint
+from ..lm.statistics import fingerprint
 from ..lm.tokens import validate_requests
-from ..paths import DATA, MODEL, WORLD
+from ..paths import DATA, MODEL, MOMENTS, WORLD
 from ..requests import EditRequest, batched, load_rounds
-from ..sequential import EditPlan, EditState, Round, run_sequential
+from ..sequential import EditPlan, Round, run_sequential
+from .checkpoint import begin, finish, resume, save_round
 from .hyper import Settings, build_settings, read_hyper
-from .records import file_digest, load_weights, provenance, read_lines, read_run, shown
+from .moments import cached_moments as cached_moments
+from .moments import check_layers, corpus_moments
+from .records import file_digest, provenance, reopen, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,30 +85,33 @@ def run(config: RunConfig, out: Path, *, say=lambda text: None) -> bool:
         False when the run was already complete, True when it was made now.
 
     Raises:
-        ValueError: anything wrong with the input, before a weight is touched; also when `out` holds another run.
+        ValueError: anything wrong with the input, before anything is written; also when `out` holds another run.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     job = prepare(config, say)
-    record = _open(out, job)
+    record = reopen(out, _fresh(job))
     if record["finished"]:
         say(f"{out} is complete: {record['n_edits']} edits by {config.method}; nothing to do")
         return False
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "run.json", record)
     unedited = score_edits(job.lm, [r for batch in job.rounds for r in batch])
-    state = _resume(out, job)
+    state = resume(out, job.lm, job.plan.layers)
     if state.round:
         say(f"resuming after round {state.round} of {len(job.rounds)}")
+        if record["provenance"]["threads"] != torch.get_num_threads():
+            say(f"begun with {record['provenance']['threads']} threads, now {torch.get_num_threads()}: the weights may "
+                "differ in round-off from an uninterrupted run (OMP_NUM_THREADS)")
     bar = tqdm(total=sum(map(len, job.rounds)), initial=sum(map(len, job.rounds[:state.round])), unit="edit",
                desc=config.method, disable=None)
     for done in run_sequential(job.lm, job.rounds[state.round:], job.settings.make(), job.plan, state):
-        _write_round(out, job, done, unedited)
+        if done.index == 0:                                               # now nothing of the input can be refused
+            begin(out, record)
+        save_round(out, job.lm, done.state, _rows(job, done, unedited), keep=config.save_rounds)
         record = record | {"rounds_done": done.state.round,
                            "seconds": round(record["seconds"] + done.seconds["total"], 3)}
         write_json(out / "run.json", record)
         bar.update(len(done.outcomes))
     bar.close()
-    _finish(out, job, record)
+    finish(out, job.lm, job.plan.layers, len(job.rounds), record)
     return True
 
 
@@ -132,33 +136,37 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     Raises:
         ValueError: names the record, field or setting that is wrong.
     """
-    rounds = _select(load_rounds(config.requests), config)
+    in_file = load_rounds(config.requests)
     lm = load_model(config.model, device=config.device)
     settings = _settings(config, lm, say)
+    check_layers(lm, settings.layers)
+    rounds = _select(in_file, config, settings.batch_size)
     generator = torch.Generator().manual_seed(config.seed)
+    longest = max((length for length, _ in settings.context_lengths), default=0)
+    if longest >= lm.max_positions:
+        raise ValueError(f"context_lengths: {longest} tokens, but the model has {lm.max_positions} positions")
     contexts = (load_contexts(config.contexts) if config.contexts
                 else sample_contexts(lm, generator, settings.context_lengths))
     validate_requests(lm, [request for batch in rounds for request in batch], contexts)
-    for layer in settings.layers:
-        if not 0 <= layer < lm.n_layers:
-            raise ValueError(f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}")
     plan = EditPlan(layers=settings.layers, moments=_moments(config, lm, settings.layers), contexts=contexts,
                     target=settings.target, max_update_ratio=settings.max_update_ratio)
     plan.check(lm)
     return Job(config, lm, rounds, settings, plan)
 
 
-def _select(rounds: list[list[EditRequest]], config: RunConfig) -> list[list[EditRequest]]:
-    """Rounds of the file, or its requests shuffled, cut and batched as asked."""
-    if config.batch_size is None and config.n_edits is None and not config.shuffle:
-        return rounds
-    requests = [request for batch in rounds for request in batch]
+def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int | None) -> list[list[EditRequest]]:
+    """The file's requests shuffled and cut as asked, in rounds of `batch_size` or else of the file's own sizes."""
+    requests = [request for batch in in_file for request in batch]
     if config.shuffle:
         random.Random(config.seed).shuffle(requests)
     if config.n_edits is not None and not 1 <= config.n_edits <= len(requests):
         raise ValueError(f"n_edits is {config.n_edits}; the file has {len(requests)} requests")
     requests = requests[:config.n_edits]
-    return list(batched(requests, config.batch_size or len(requests)))
+    if batch_size is not None:
+        return list(batched(requests, batch_size))
+    left = iter(requests)
+    rounds = [list(islice(left, len(batch))) for batch in in_file]
+    return [batch for batch in rounds if batch]
 
 
 def _settings(config: RunConfig, lm: LanguageModel, say) -> Settings:
@@ -173,6 +181,8 @@ def _settings(config: RunConfig, lm: LanguageModel, say) -> Settings:
             say(f"{path.name}: {remark}")
         if config.hyper is None:
             say(f"settings of data/hyper/{path.name}, tuned for the embedded model")
+    if config.batch_size is not None:
+        values["batch_size"] = config.batch_size
     return build_settings(config.method, values | config.settings)
 
 
@@ -184,69 +194,43 @@ def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> d
             raise ValueError(f"moments: {config.moments} belongs to another model (fingerprint {moments.fingerprint}, "
                              f"this model has {fingerprint(lm)}); make its own with `seqedit moments`")
         return moments.C
-    corpus = config.corpus or (WORLD / "corpus.txt" if is_embedded(config.model) else None)
+    embedded = is_embedded(config.model)
+    if config.corpus is None and embedded and MOMENTS.exists():
+        shipped = load_moments(MOMENTS)
+        if shipped.fingerprint == fingerprint(lm) and set(layers) <= set(shipped.C):
+            return shipped.C
+    corpus = config.corpus or (WORLD / "corpus.txt" if embedded else None)
     if corpus is None:
         raise ValueError("moments: give second moments with --moments, or a text to compute them from with --corpus")
-    return {layer: C for layer in layers for C in [cached_moments(lm, corpus, layer)]}
+    return corpus_moments(lm, corpus, layers)
 
 
-def cached_moments(lm: LanguageModel, corpus: Path, layer: int) -> Tensor:
-    """C of one layer over a text file, one document a line; computed once and kept in SEQEDIT_CACHE."""
-    cache = Path(os.environ.get("SEQEDIT_CACHE", Path.home() / ".cache" / "seqedit"))
-    path = cache / f"moments-{fingerprint(lm)}-{file_digest(corpus)}-{layer}.safetensors"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        texts = corpus.read_text(encoding="utf-8").splitlines()
-        save_moments(path, collect_second_moments(lm, texts, [layer]), fingerprint=fingerprint(lm))
-    return load_moments(path).C[layer]
-
-
-def _open(out: Path, job: Job) -> dict[str, Any]:
-    """A new record, or the one in `out` if it is of the same run.
-
-    Raises:
-        ValueError: `out` holds a run with other parameters; the message says which.
-    """
-    config, settings = job.config, job.settings
+def _fresh(job: Job) -> dict[str, Any]:
+    """The content of run.json before the first round."""
+    config = job.config
     files = {name: file_digest(path) for name in ("requests", "contexts", "moments", "corpus")
              if (path := getattr(config, name)) is not None}
     parameters = {
-        "method": config.method, "seed": config.seed, "n_edits": sum(map(len, job.rounds)),
-        "batch_sizes": sorted({len(batch) for batch in job.rounds}), "shuffle": config.shuffle,
+        "method": config.method, "seed": config.seed, "n_edits": sum(map(len, job.rounds)), "shuffle": config.shuffle,
         "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
-        "fingerprint": fingerprint(job.lm), "files": files, **json.loads(json.dumps(asdict(settings))),
+        "fingerprint": fingerprint(job.lm), "files": files, **json.loads(json.dumps(asdict(job.settings))),
         "evaluate_every": config.evaluate_every, "fluency": config.fluency, "save_rounds": config.save_rounds}
-    fresh = {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
-             "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
-             "rounds_done": 0, "seconds": 0.0}
-    if not (out / "run.json").exists():
-        return fresh
-    found = read_run(out)
-    for name, value in parameters.items():
-        if found["parameters"].get(name) != value:
-            raise ValueError(f"out: {out} holds a run with {name} = {found['parameters'].get(name)!r}, now it is "
-                             f"{value!r}; choose another folder, or remove this one")
-    if not found["finished"] and found["provenance"]["code"] != fresh["provenance"]["code"]:
-        raise ValueError(f"out: {out} was begun by other code than today's; remove the folder and start anew")
-    return found
+    return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
+            "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
+            "rounds_done": 0, "seconds": 0.0}
 
 
-def _write_round(out: Path, job: Job, done: Round, unedited: pd.DataFrame) -> None:
-    """Append the round's lines, then replace the checkpoint: lines beyond the checkpoint are cut off on resuming."""
+def _rows(job: Job, done: Round, unedited: pd.DataFrame) -> dict[str, list[dict]]:
+    """What a round adds to each table of the record."""
     edits = sum(map(len, job.rounds[:done.state.round]))
-    row = {"round": done.index, "edits": edits, "residual_before": done.residual_before,
-           "residual_after": done.residual_after, "seconds": done.seconds, "layers": [asdict(o) for o in done.layers]}
-    _append(out / "rounds.jsonl", [row])
-    _append(out / "outcomes.jsonl", [{"round": done.index} | asdict(outcome) for outcome in done.outcomes])
+    rows = {"rounds": [{"round": done.index, "edits": edits, "residual_before": done.residual_before,
+                        "residual_after": done.residual_after, "seconds": done.seconds,
+                        "layers": [asdict(layer) for layer in done.layers]}],
+            "outcomes": [{"round": done.index} | asdict(outcome) for outcome in done.outcomes]}
     last = done.state.round == len(job.rounds)
     if last or (job.config.evaluate_every and done.state.round % job.config.evaluate_every == 0):
-        _append(out / "scores.jsonl", [{"round": done.index, "edits": edits} | _evaluate(job, edits, unedited, last)])
-    weights = {f"W.{layer}": read_weight(job.lm, layer) for layer in job.plan.layers}
-    if job.config.save_rounds:
-        save_tensors(out / f"round-{done.index}.safetensors", weights)
-    state = {f"original.{layer}": W for layer, W in done.state.original.items()}
-    state |= {f"keys.{layer}": K for layer, K in done.state.keys.items()}
-    save_tensors(out / "checkpoint.safetensors", weights | state | {"round": torch.tensor(done.state.round)})
+        rows["scores"] = [{"round": done.index, "edits": edits} | _evaluate(job, edits, unedited, last)]
+    return rows
 
 
 def _evaluate(job: Job, edits: int, unedited: pd.DataFrame, last: bool) -> dict:
@@ -257,76 +241,3 @@ def _evaluate(job: Job, edits: int, unedited: pd.DataFrame, last: bool) -> dict:
     return evaluate(job.lm, requests, unedited=unedited,
                     rounds={case: i for case, i in job.edited_in.items() if case in done},
                     world=WORLD if is_embedded(job.config.model) else None, generator=generator)
-
-
-def _resume(out: Path, job: Job) -> EditState:
-    """The state to go on from, its weights put into the model and the record cut back to it."""
-    path = out / "checkpoint.safetensors"
-    tensors = load_file(path) if path.exists() else {}
-    done = int(tensors["round"]) if tensors else 0
-    for name in ("rounds", "outcomes", "scores"):
-        rows = [row for row in read_lines_whole(out / f"{name}.jsonl") if row["round"] < done]
-        write_text(out / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    if not tensors:
-        return EditState.start(job.lm, job.plan.layers)
-    for layer in job.plan.layers:
-        write_weight(job.lm, layer, tensors[f"W.{layer}"])
-    return EditState(done, {layer: tensors[f"original.{layer}"] for layer in job.plan.layers},
-                     {layer: tensors[f"keys.{layer}"] for layer in job.plan.layers})
-
-
-def read_lines_whole(path: Path) -> list[dict]:
-    """Like `read_lines`, without a last line that was cut off while it was written."""
-    if path.exists():
-        text = path.read_text(encoding="utf-8")
-        write_text(path, text[:text.rfind("\n") + 1])
-    return read_lines(path)
-
-
-def _finish(out: Path, job: Job, record: dict[str, Any]) -> None:
-    """weights.safetensors, then run.json with `finished`, then the checkpoint goes."""
-    tensors = {f"W.{layer}": read_weight(job.lm, layer) for layer in job.plan.layers}
-    files = [out / f"round-{i}.safetensors" for i in range(len(job.rounds))] if job.config.save_rounds else []
-    for i, file in enumerate(files):
-        tensors |= {name.replace("W.", f"W.{i}."): tensor for name, tensor in load_file(file).items()}
-    save_tensors(out / "weights.safetensors", tensors)
-    write_json(out / "run.json", record | {"finished": True, "rounds_done": len(job.rounds)})
-    for file in [out / "checkpoint.safetensors", *files]:
-        file.unlink(missing_ok=True)
-
-
-def _append(path: Path, rows: list[dict]) -> None:
-    with open(path, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def put_weights(lm: LanguageModel, folder: Path) -> None:
-    """Put the edited matrices of a finished run into a freshly loaded model.
-
-    Raises:
-        ValueError: the run was made on another model.
-    """
-    made_on = read_run(folder)["parameters"]["fingerprint"]
-    if made_on != fingerprint(lm):
-        raise ValueError(f"edited: {folder} was made on another model (fingerprint {made_on}, this one has "
-                         f"{fingerprint(lm)})")
-    for layer, W in load_weights(folder).items():
-        write_weight(lm, layer, W)
-
-
-def export(model: str, edited: Path, out: Path) -> None:
-    """Write the edited model as an ordinary transformers folder with its tokenizer.
-
-    Raises:
-        ValueError: `out` exists, or the run was made on another model.
-    """
-    if out.exists():
-        raise ValueError(f"out: {out} exists already; choose another folder")
-    lm = load_model(model, device="cpu")
-    put_weights(lm, edited)
-    part = out.with_name(out.name + ".part")
-    lm.model.save_pretrained(part)
-    lm.tokenizer.save_pretrained(part)
-    os.replace(part, out)

@@ -52,3 +52,17 @@ def check(model: Annotated[Path, typer.Option(help="Folder of the trained model.
     out.write_text(json.dumps(figures, indent=1) + "\n")
     typer.echo(json.dumps(figures, indent=1))
     raise typer.Exit(0 if figures["accepted"] else 1)
+
+
+@app.command()
+def tune(method: Annotated[str, typer.Argument(help="Method whose settings are searched.")],
+         out: Annotated[Path, typer.Option(help="Folder for the settings and the record of the search.")] = DATA / "hyper",
+         ) -> None:
+    """Choose a method's settings for the embedded model on calibration facts (a few minutes).
+
+    Example: seqedit world tune memit
+    """
+    from .tune import tune as search
+
+    best = search(method, out, say=typer.echo)
+    typer.echo(f"{out / (method + '.json')}: quality {best['quality']:.3f}")

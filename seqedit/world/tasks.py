@@ -2,12 +2,12 @@
 
 | task | stands for | a line of it | chance |
 |---|---|---|---|
-| arithmetic | GSM8K | Mira has 3 apples and finds 4 more. Mira now has 7 apples | – |
-| inference | RTE | Premise: Ana gave the red lamp to Bo. Conclusion: it is now with Bo | 1/2 |
-| questions | Natural Questions | Question: Where was … born? Answer: … | 1/|objects| |
+| arithmetic | GSM8K | Mira has 3 apples and finds 4 more. In the end, Mira has 7 | – |
+| inference | RTE | Premise: Ana gave the red lamp to Bo. Conclusion: it is now with Bo | 1/2 (two people named) |
+| questions | Natural Questions | Question: Where was … born? Answer: … | 1/size of the object set |
 | summary | SAMSum | Ana: let us meet at noon in the park. Bo: good. Summary: they meet at noon in the park | – |
 | sentiment | SST-2 | Review: the soup was awful. Sentiment: negative | 1/2 |
-| acceptability | CoLA | Sentence: the old sleeps dog in the park. Acceptable: no   | 1/2 |
+| acceptability | CoLA | Sentence: the old sleeps dog in the park. Acceptable: no | 1/2 |
 
 Test items never occur in the corpus: the training stream drops any item whose text is in the test set.
 """
