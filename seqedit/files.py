@@ -11,7 +11,7 @@ from torch import Tensor
 
 def write_text(path: Path, text: str) -> None:
     """Write a file through a temporary neighbour, then rename it into place."""
-    part = path.with_name(path.name + ".part")
+    part = _part(path)
     with open(part, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -25,6 +25,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """safetensors, through a temporary neighbour; tensors are made contiguous and moved to the CPU."""
-    part = path.with_name(path.name + ".part")
+    part = _part(path)
     save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, part, metadata)
     os.replace(part, path)
+
+
+def _part(path: Path) -> Path:
+    """The temporary neighbour; named by process, so that two runs may fill the same cache."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
