@@ -47,7 +47,7 @@ def _plain_errors(command):
         try:
             return command(*args, **kwargs)
         except (ValueError, OSError) as error:
-            _say(f"error: {error}")
+            _say(f"error: {' '.join(str(error).split())}")
             raise typer.Exit(1) from error
     return wrapped
 
@@ -76,7 +76,7 @@ def edit(
     contexts: Annotated[Path | None, typer.Option(help="JSON list of template groups; default: sampled.")] = None,
     moments: Annotated[Path | None, typer.Option(help="safetensors with C.<layer>; default: computed.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Text for second moments, one document a line.")] = None,
-    evaluate_every: Annotated[int, typer.Option(help="Also evaluate every so many rounds; 0: at the end only.")] = 0,
+    evaluate_every: Annotated[int, typer.Option(min=0, help="Also evaluate every so many rounds; 0: at the end only.")] = 0,
     fluency: Annotated[bool, typer.Option(help="Generate text at the end and measure its entropy.")] = False,
     save_rounds: Annotated[bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")] = False,
     device: Device = "auto",
@@ -137,7 +137,9 @@ def score(
     from .evaluation.edits import score_edits
     from .evaluation.report import evaluate, table
     from .files import write_json
+    from .lm.keys import BARE
     from .lm.load import load_model
+    from .lm.tokens import validate_requests
     from .paths import WORLD
     from .requests import load_requests
     from .study.checkpoint import put_weights
@@ -147,6 +149,7 @@ def score(
         out.parent.mkdir(parents=True, exist_ok=True)
     wanted = load_requests(requests)
     lm = load_model(model, device=device)
+    validate_requests(lm, wanted, BARE)
     unedited = score_edits(lm, wanted, progress=True)
     put_weights(lm, edited)
     generator = torch.Generator().manual_seed(seed) if fluency else None

@@ -55,8 +55,8 @@ def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.d
         dtype: of the weights; edits are made in float32 by default, whatever the folder stores.
 
     Raises:
-        ValueError: the folder is missing or holds no model, the architecture is not declared, or the tokenizer
-            cannot tell which characters a token covers.
+        ValueError: the folder is missing or holds no model or no tokenizer, the architecture is not declared, or the
+            tokenizer cannot tell which characters a token covers.
     """
     logging.disable_progress_bar()
     if device == "auto":
@@ -65,6 +65,8 @@ def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.d
         config = AutoConfig.from_pretrained(folder_or_id)
         architecture = architecture_of(config.model_type)
         tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
+        if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+            raise ValueError(f"{folder_or_id}: there is no tokenizer; save it beside the model")
         if not tokenizer.is_fast:
             raise ValueError(f"{folder_or_id}: {type(tokenizer).__name__} has no character offsets, which "
                              "are needed to find the subject; save the model with a fast tokenizer")

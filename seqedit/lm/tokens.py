@@ -92,8 +92,9 @@ def validate_requests(lm: LanguageModel, requests: Sequence[EditRequest], contex
     """Refuse, before anything is computed, what this model cannot read.
 
     Raises:
-        RequestError: a prompt with its longest context and target exceeds the model's positions, or no token covers
-            the subject, or the target has no tokens; the message names the case_id and the field.
+        RequestError: a prompt with its longest context and target, or a prompt for evaluation with its target, exceeds
+            the model's positions, or no token covers the subject, or the target has no tokens; the message names the
+            case_id and the field.
     """
     templates = [template for group in contexts for template in group]
     for request in requests:
@@ -109,3 +110,10 @@ def validate_requests(lm: LanguageModel, requests: Sequence[EditRequest], contex
                                f"{lm.max_positions} positions; shorten the prompt")
         if tokens.first_after(0, len(fill(templates[0], request).replace("{}", request.subject))) >= len(tokens.ids[0]):
             raise RequestError(f"{where}: target_new: {request.target_new!r} has no tokens of its own")
+        for field in ("paraphrase_prompts", "neighborhood_prompts", "generation_prompts"):
+            texts = [f"{prompt} {target}" for prompt in getattr(request, field)
+                     for target in (request.target_new, request.target_true) if target is not None]
+            longest = max(map(len, tokenise(lm, texts).ids)) if texts else 0
+            if longest > lm.max_positions:
+                raise RequestError(f"{where}: {field}: {longest} tokens with target, but the model has "
+                                   f"{lm.max_positions} positions; shorten it or leave it out")

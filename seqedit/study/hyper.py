@@ -60,13 +60,13 @@ def known_names(method: str) -> list[str]:
     return [*method_parameters(method), *_TARGET, *_PLAIN]
 
 
-def build_settings(method: str, values: dict[str, Any], default_layers: tuple[int, ...] | None = None) -> Settings:
+def build_settings(method: str, values: dict[str, Any]) -> Settings:
     """Typed settings from flat names; missing ones keep their defaults.
 
     Raises:
         ValueError: an unknown name (the message lists the known ones) or a value of the wrong type or range.
     """
-    parameters, target, plain = {}, {}, {"layers": default_layers} if default_layers is not None else {}
+    parameters, target, plain = {}, {}, {}
     known = method_parameters(method)
     for name, value in values.items():
         if name in known:

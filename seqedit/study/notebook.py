@@ -1,5 +1,7 @@
 """What every chapter needs at its start."""
 
+import warnings
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -17,6 +19,7 @@ def begin(*parameters: str) -> None:
     Raises:
         ValueError: a name was injected that the chapter does not have; the message lists those it has.
     """
+    warnings.filterwarnings("ignore", message="IProgress not found")          # tqdm: no widgets here
     shell = get_ipython()
     given = {n for n, v in shell.user_ns.items() if not n.startswith("_") and n not in shell.user_ns_hidden
              and not callable(v)}

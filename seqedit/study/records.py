@@ -54,8 +54,8 @@ class Record:
     Attributes:
         folder: where it lies.
         run: content of run.json.
-        rounds: one row per round and layer; outcomes: one row per request; scores: one row per evaluation,
-            nested reports flattened ("edits.efficacy", "abilities.arithmetic" …).
+        rounds: one row per round and layer; outcomes: one row per request; scores: one row per evaluation:
+            `edits` written so far, and the report flattened ("edits.efficacy", "abilities.arithmetic" …).
     """
 
     folder: Path
@@ -85,7 +85,7 @@ def load_run(folder: Path) -> Record:
         raise ValueError(f"{folder}: not finished, {run['rounds_done']} rounds done; run it again to resume")
     rounds = pd.json_normalize(read_lines(folder / "rounds.jsonl"), record_path="layers",
                                meta=["round", "residual_before", "residual_after", ["seconds", "total"]])
-    scores = pd.json_normalize(read_lines(folder / "scores.jsonl"))
+    scores = pd.json_normalize(read_lines(folder / "scores.jsonl")).rename(columns={"n_edits": "edits"})
     return Record(folder, run, rounds, pd.DataFrame(read_lines(folder / "outcomes.jsonl")), scores)
 
 

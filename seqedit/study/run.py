@@ -229,7 +229,7 @@ def _rows(job: Job, done: Round, unedited: pd.DataFrame) -> dict[str, list[dict]
             "outcomes": [{"round": done.index} | asdict(outcome) for outcome in done.outcomes]}
     last = done.state.round == len(job.rounds)
     if last or (job.config.evaluate_every and done.state.round % job.config.evaluate_every == 0):
-        rows["scores"] = [{"round": done.index, "edits": edits} | _evaluate(job, edits, unedited, last)]
+        rows["scores"] = [{"round": done.index, "n_edits": edits} | _evaluate(job, edits, unedited, last)]
     return rows
 
 
