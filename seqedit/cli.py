@@ -76,7 +76,8 @@ def edit(
     contexts: Annotated[Path | None, typer.Option(help="JSON list of template groups; default: sampled.")] = None,
     moments: Annotated[Path | None, typer.Option(help="safetensors with C.<layer>; default: computed.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Text for second moments, one document a line.")] = None,
-    evaluate_every: Annotated[int, typer.Option(min=0, help="Also evaluate every so many rounds; 0: at the end only.")] = 0,
+    evaluate_every: Annotated[int, typer.Option(
+        min=0, help="Also evaluate every so many rounds; 0: at the end only.")] = 0,
     fluency: Annotated[bool, typer.Option(help="Generate text at the end and measure its entropy.")] = False,
     save_rounds: Annotated[bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")] = False,
     device: Device = "auto",

@@ -3,14 +3,15 @@
 import json
 
 import pytest
+from workspace import Workspace
 
 from seqedit.lm.targets import TargetConfig
 from seqedit.methods import METHODS, method_parameters
 from seqedit.study.hyper import build_settings, known_names, parse_assignments, read_hyper
 from seqedit.study.run import RunConfig, prepare
 
-COMMON = {"layers": [1, 2], "clamp_norm_factor": 0.75, "fact_token": "subject_last", "v_num_grad_steps": 20, "v_lr": 0.1,
-          "v_loss_layer": 2, "v_weight_decay": 0.25, "kl_factor": 0.5, "mom2_adjustment": True,
+COMMON = {"layers": [1, 2], "clamp_norm_factor": 0.75, "fact_token": "subject_last", "v_num_grad_steps": 20,
+          "v_lr": 0.1, "v_loss_layer": 2, "v_weight_decay": 0.25, "kl_factor": 0.5, "mom2_adjustment": True,
           "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj", "layer_module_tmp": "transformer.h.{}",
           "mlp_module_tmp": "transformer.h.{}.mlp", "attn_module_tmp": "transformer.h.{}.attn",
           "ln_f_module": "transformer.ln_f", "lm_head_module": "lm_head", "mom2_dataset": "wikipedia",
@@ -18,7 +19,8 @@ COMMON = {"layers": [1, 2], "clamp_norm_factor": 0.75, "fact_token": "subject_la
 RELEASED = {
     "memit": COMMON | {"layer_selection": "all", "mom2_update_weight": 15000},
     "memit_seq": COMMON | {"layer_selection": "all", "mom2_update_weight": 15000},
-    "alphaedit": COMMON | {"layer_selection": "all", "mom2_update_weight": 15000, "nullspace_threshold": 0.02, "L2": 10},
+    "alphaedit": COMMON | {"layer_selection": "all", "mom2_update_weight": 15000, "nullspace_threshold": 0.02,
+                            "L2": 10},
     "rome": COMMON | {"layers": [1], "context_template_length_params": [[5, 10], [10, 10]]},
     "r_rome": COMMON | {"layers": [1], "context_template_length_params": [[5, 10], [10, 10]]},
 }
@@ -78,7 +80,7 @@ def test_statistics_that_are_not_there(read):
 @pytest.mark.parametrize(("content", "message"), [
     ({"lamda": 3}, "unknown field 'lamda'; memit takes .*lam.*by their released names"),
     ({"nullspace_threshold": 0.1}, "unknown field 'nullspace_threshold'"),
-    ({"lam": 3, "mom2_update_weight": 4}, "lam is given twice"), ([], "must hold an object"), (3, "must hold an object")])
+    ({"lam": 3, "mom2_update_weight": 4}, "lam is given twice"), ([], "must hold an object"), (3, "must hold an")])
 def test_unknown_fields(read, content, message):
     with pytest.raises(ValueError, match=message):
         read(content)
@@ -100,12 +102,12 @@ def test_defaults():
 
 
 @pytest.mark.parametrize(("name", "value", "message"), [
-    ("lam", "much", "number"), ("lam", 0, "must be positive"), ("lam", -2.0, "must be positive"), ("lam", None, "number"),
-    ("lr", 0, "must be positive"), ("clamp", -1, "must be positive"), ("kl", -0.1, "must not be negative"),
+    ("lam", "much", "number"), ("lam", 0, "must be positive"), ("lam", -2.0, "must be positive"),
+    ("lam", None, "number"), ("lr", 0, "must be positive"), ("clamp", -1, "must be positive"), ("kl", -0.1, "must not be negative"),
     ("weight_decay", -1, "must not be negative"), ("steps", 2.5, "integer"), ("steps", 1, "at least 2"),
     ("layers", 3, "tuple"), ("layers", ["a"], "integer"), ("context_lengths", [[10]], "required"),
-    ("context_lengths", [[10, 0]], "positive"), ("batch_size", 0, "must be positive"), ("kl_prompt", "is a", 'must hold "{}"'),
-    ("kl_prompt", 7, "string"), ("max_update_ratio", -1, "must be positive"), ("threshold", 0.1, "no setting")])
+    ("context_lengths", [[10, 0]], "positive"), ("batch_size", 0, "must be positive"),
+    ("kl_prompt", "is a", 'must hold "{}"'), ("kl_prompt", 7, "string"), ("max_update_ratio", -1, "must be positive"), ("threshold", 0.1, "no setting")])
 def test_types_and_ranges(name, value, message):
     """The message names the setting and repeats the value."""
     with pytest.raises(ValueError, match=name) as error:
@@ -141,19 +143,18 @@ def test_known_names():
     assert "lam" not in known_names("alphaedit") and "l2" not in known_names("memit")
 
 
-def test_precedence(tmp_path):
+def test_precedence(tmp_path, tiny_folder, monkeypatch):
     """--set over --hyper over the defaults, one by one; --batch-size over the file's."""
-    from commands import Desk
-
-    desk = Desk.lay(tmp_path)
-    hyper = tmp_path / "h.json"
-    hyper.write_text(json.dumps({"lam": 7, "v_num_grad_steps": 9, "layers": [0, 1], "batch_size": 4}))
-    config = RunConfig(model=str(tmp_path / "model"), requests=tmp_path / "requests.json", method="memit", hyper=hyper,
-                       settings={"steps": 5, "layers": [1]}, moments=tmp_path / "moments.safetensors", device="cpu",
+    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
+    space = Workspace(tmp_path, tiny_folder)
+    hyper = space.write("h.json", {"lam": 7, "v_num_grad_steps": 9, "layers": [0, 1], "batch_size": 4})
+    config = RunConfig(model=str(tiny_folder), requests=tmp_path / "requests.json", method="memit", hyper=hyper,
+                       settings={"steps": 5, "layers": [1]}, corpus=tmp_path / "corpus.txt", device="cpu",
                        contexts=tmp_path / "contexts.json")
     job = prepare(config)
     assert job.settings.parameters == {"lam": 7.0} and job.settings.target.steps == 5 and job.settings.layers == (1,)
-    assert job.settings.target.lr == TargetConfig().lr and [len(batch) for batch in job.rounds] == [4, 2]
-    assert desk.edit(hyper=hyper, layers="1", batch_size=3, out=tmp_path / "out").exit_code == 0
-    record = json.loads((tmp_path / "out" / "run.json").read_text())["parameters"]
-    assert (record["batch_size"], record["layers"], record["target"]["steps"], record["parameters"]) == (3, [1], 4, {"lam": 0.5})
+    assert job.settings.target.lr == TargetConfig().lr and [len(batch) for batch in job.rounds] == [4, 1]
+    assert space.call(hyper=hyper, layers="1", batch_size=3, set="lam=8").exit_code == 0
+    record = json.loads((space.out / "run.json").read_text())["parameters"]
+    assert (record["batch_size"], record["layers"], record["parameters"]) == (3, [1], {"lam": 8.0})
+    assert record["target"]["steps"] == 9

@@ -1,4 +1,4 @@
-"""A run may be killed at any moment: continued, it ends in the same bytes; and nothing on disk is ever half written."""
+"""Runs survive anything: interrupted wherever it hurts and started again, they end in the same bits."""
 
 import json
 import os
@@ -6,248 +6,336 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from commands import Desk, records
+from conftest import ROOT, build_lm
 from safetensors.torch import load_file
+from workspace import RECORDS, SETTINGS, Workspace
 
-import seqedit.study.checkpoint as checkpoint
-import seqedit.study.records as study_records
-from seqedit.files import save_tensors, write_json, write_text
-from seqedit.study.records import code_digest, load_run
-from seqedit.study.run import RunConfig, run
+from seqedit import files
+from seqedit.algebra.moments import load_moments, save_moments
+from seqedit.lm.architecture import read_weight
+from seqedit.lm.load import load_model
+from seqedit.lm.statistics import collect_second_moments, fingerprint
+from seqedit.requests import load_requests
+from seqedit.study import checkpoint, moments, records
+from seqedit.study.moments import cached_moments, corpus_moments, read_corpus
+from seqedit.study.records import load_run, read_lines, read_run
+from seqedit.study.run import RunConfig, prepare, run
 
-ROUNDS = 4
-TABLES = ("rounds", "outcomes", "scores")
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory) -> Desk:
-    return Desk.lay(tmp_path_factory.mktemp("desk"), count=2 * ROUNDS)
-
-
-@pytest.fixture(scope="module")
-def config(desk) -> RunConfig:
-    return RunConfig(model=str(desk.folder / "model"), requests=desk.folder / "requests.json", method="memit_seq",
-                     settings={"layers": [0, 1], "lam": 0.5, "steps": 4, "lr": 0.3}, batch_size=2, device="cpu",
-                     moments=desk.folder / "moments.safetensors", evaluate_every=2, save_rounds=True)
+FILES = {"run.json", "rounds.jsonl", "outcomes.jsonl", "scores.jsonl", "weights.safetensors"}
 
 
-@pytest.fixture(scope="module")
-def whole(config, tmp_path_factory) -> Path:
-    """The run that nothing interrupted."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    assert run(config, out)
-    return out
+class Crash(BaseException):
+    """What a power cut looks like from inside."""
 
 
-def tensors_of(out: Path) -> dict[str, bytes]:
-    return {name: W.numpy().tobytes() for name, W in load_file(out / "weights.safetensors").items()}
+@pytest.fixture
+def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
+    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
+    return Workspace(tmp_path, tiny_folder)
 
 
-def rows_of(out: Path, table: str) -> list[dict]:
-    """Rows of a table without what the clock says."""
-    rows = [json.loads(line) for line in (out / f"{table}.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+def config(space: Workspace, **changes) -> RunConfig:
+    given = {"model": str(space.model), "requests": space.folder / "requests.json", "method": "memit_seq",
+             "settings": SETTINGS, "batch_size": 2, "contexts": space.folder / "contexts.json",
+             "corpus": space.folder / "corpus.txt", "device": "cpu"}
+    return RunConfig(**given | changes)
 
 
-def same_record(left: Path, right: Path) -> None:
-    assert tensors_of(left) == tensors_of(right)
-    assert (left / "outcomes.jsonl").read_bytes() == (right / "outcomes.jsonl").read_bytes()
-    assert (left / "scores.jsonl").read_bytes() == (right / "scores.jsonl").read_bytes()
-    assert rows_of(left, "rounds") == rows_of(right, "rounds")
-    runs = [json.loads((out / "run.json").read_text()) for out in (left, right)]
-    assert [r.pop("seconds") > 0 for r in runs] == [True, True] and runs[0] == runs[1]
-    assert sorted(p.name for p in left.iterdir()) == sorted(p.name for p in right.iterdir())
+def content(out: Path) -> dict[str, bytes]:
+    """Everything that must not depend on interruptions: matrices, outcomes and scores."""
+    return {name: (out / name).read_bytes() for name in ("weights.safetensors", "outcomes.jsonl", "scores.jsonl")}
 
 
-def test_killed(tmp_path):
-    """SIGKILL in the middle of a run of its own process, twice, then to the end; against a run left alone."""
-    desk = Desk.lay(tmp_path, count=60)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-    def start(out: Path) -> subprocess.Popen:
-        words = desk.words(out=out, batch_size=1, layers="0,1", set_=["steps=25", "stop_loss=0"])
-        return subprocess.Popen([sys.executable, "-m", "seqedit.cli", *words], env=environment,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    out, alone = tmp_path / "out", tmp_path / "alone"
-    undisturbed = start(alone)
-    for enough in (2, 12):
-        process = start(out)
-        deadline = time.monotonic() + 120
-        while not (out / "rounds.jsonl").exists() or (out / "rounds.jsonl").read_bytes().count(b"\n") < enough:
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        assert not json.loads((out / "run.json").read_text())["finished"]
-        assert not (out / "weights.safetensors").exists()
-        with pytest.raises(ValueError, match="not finished"):
-            load_run(out)
-    process = start(out)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert "resuming after round" in said
-    assert undisturbed.communicate(timeout=300) and undisturbed.returncode == 0
-    assert tensors_of(out) == tensors_of(alone)
-    assert (out / "outcomes.jsonl").read_bytes() == (alone / "outcomes.jsonl").read_bytes()
-    assert len(rows_of(out, "outcomes")) == 60
+@pytest.fixture
+def whole(space) -> dict[str, bytes]:
+    """The content of the same run, never interrupted."""
+    run(config(space, save_rounds=True, evaluate_every=1), space.folder / "whole")
+    return content(space.folder / "whole")
 
 
-class Interrupted(Exception):
-    """Stands for the end of the process."""
+def test_record(space):
+    """What a run writes is what happened: the matrices equal those of the loop, the rows those of its rounds."""
+    assert run(config(space, save_rounds=True), space.out) is True
+    assert {p.name for p in space.out.iterdir()} == FILES
+    record = load_run(space.out)
+    assert record.run["finished"] and record.run["n_edits"] == 5 and record.run["rounds_done"] == 3
+    assert not record.stale
+    assert list(record.outcomes["case_id"]) == [r["case_id"] for r in RECORDS]
+    assert list(record.outcomes["round"]) == [0, 0, 1, 1, 2]
+    assert list(zip(record.rounds["round"], record.rounds["layer"], strict=True)) == [
+        (i, layer) for i in range(3) for layer in (0, 1)]
+    assert record.scores["edits"].tolist() == [5]
+    tensors = load_file(space.out / "weights.safetensors")
+    assert set(tensors) == {f"W.{i}{layer}" for i in ("", "0.", "1.", "2.") for layer in (0, 1)}
+    original = read_weight(load_model(space.model, device="cpu"), 1)
+    for layer, W in record.weights().items():
+        assert W.shape == original.shape == (16, 64) and W.dtype == torch.float32                 # out × in
+        assert torch.equal(W, tensors[f"W.2.{layer}"]) and not torch.equal(W, tensors[f"W.1.{layer}"])
+    moved = (record.weights()[1] - original).norm().item()
+    assert record.rounds.iloc[-1]["total_norm"] == pytest.approx(moved, rel=1e-5)
 
 
-@pytest.mark.parametrize("moment", range(14))
-def test_interrupted_anywhere(config, whole, tmp_path, monkeypatch, moment):
-    """The process ends before any one of its writes of tables, tensors and JSON."""
-    out, left = tmp_path / "out", [moment]
-
-    def until(write):
-        def wrapped(*args, **kwargs):
-            if not left[0]:
-                raise Interrupted
-            left[0] -= 1
-            return write(*args, **kwargs)
-        return wrapped
-
-    with monkeypatch.context() as patch:
-        for name in ("_append", "save_tensors", "write_json", "write_text"):
-            patch.setattr(checkpoint, name, until(getattr(checkpoint, name)))
-        with pytest.raises(Interrupted):
-            run(config, out)
-    assert not (out / "weights.safetensors").exists()
-    said = []
-    assert run(config, out, say=said.append)
-    assert any("resuming" in line for line in said) == (moment > 4), said
-    same_record(out, whole)
+def test_complete_run_is_left_alone(space):
+    run(config(space), space.out)
+    before, said = content(space.out), []
+    assert run(config(space), space.out, say=said.append) is False
+    assert content(space.out) == before and "is complete: 5 edits by memit_seq" in said[-1]
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_a_torn_line_is_repaired(config, whole, tmp_path, monkeypatch, table):
-    """The process ended while it wrote a row: the row is cut off and written again."""
-    out, append = tmp_path / "out", checkpoint._append
+def test_crash_at_every_write(space, whole, monkeypatch):
+    """Each rename and each flushed append is a place to die: before it, and after it."""
+    places, real = [], {"replace": os.replace, "fsync": os.fsync}
 
-    def tear(path, rows):
-        append(path, rows)
-        if path.stem == table and len(rows_of(out, table)) >= 2:
-            path.write_bytes(path.read_bytes()[:-7])
-            raise Interrupted
+    def crashing(at: int | None, after: bool) -> None:
+        places.clear()
+        for name, do in real.items():
+            def step(*args, do=do, name=name):
+                places.append(name)
+                if len(places) == at and not after:
+                    raise Crash
+                do(*args)
+                if len(places) == at:
+                    raise Crash
+            monkeypatch.setattr(os, name, step)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_append", tear)
-        with pytest.raises(Interrupted):
-            run(config, out)
-    with pytest.raises(json.JSONDecodeError):
-        rows_of(out, table)
-    assert run(config, out)
-    same_record(out, whole)
-
-
-def test_same_seed_same_weights(config, whole, tmp_path):
-    """Sampled context templates included, whatever torch's global generator holds."""
-    torch.manual_seed(99)
-    assert run(config, tmp_path / "again")
-    same_record(tmp_path / "again", whole)
-    assert run(replace(config, seed=1), tmp_path / "other")
-    assert tensors_of(tmp_path / "other") != tensors_of(whole)
-    contexts = [load_run(out).run["contexts"] for out in (whole, tmp_path / "again", tmp_path / "other")]
-    assert contexts[0] == contexts[1] != contexts[2]
-
-
-def test_shuffle_is_the_seeds(config, whole, tmp_path):
-    """The same requests in an order that the seed decides; the first n of that order, not of the file."""
-    orders = {}
-    for name, seed, n in (("a", 0, None), ("b", 0, None), ("c", 1, None), ("d", 0, 3)):
-        run(replace(config, seed=seed, shuffle=True, n_edits=n, save_rounds=False), tmp_path / name)
-        orders[name] = load_run(tmp_path / name).outcomes["case_id"].tolist()
-    assert orders["a"] == orders["b"] and orders["a"] != orders["c"]
-    assert sorted(orders["a"]) == sorted(orders["c"]) == load_run(whole).outcomes["case_id"].tolist()
-    assert orders["a"] != sorted(orders["a"]) and orders["d"] == orders["a"][:3]
-    assert tensors_of(tmp_path / "a") == tensors_of(tmp_path / "b")
+    crashing(None, False)
+    run(config(space, save_rounds=True, evaluate_every=1), space.folder / "counted")
+    steps = len(places)
+    assert steps > 20
+    for at in range(1, steps + 1):
+        out, after = space.folder / f"crash-{at}", bool(at % 2)
+        crashing(at, after)
+        with pytest.raises(Crash):
+            run(config(space, save_rounds=True, evaluate_every=1), out)
+        crashing(None, False)
+        finished = (out / "run.json").exists() and read_run(out)["finished"]
+        if (out / "weights.safetensors").exists():                        # whole or not there
+            assert (out / "weights.safetensors").read_bytes() == whole["weights.safetensors"]
+        run(config(space, save_rounds=True, evaluate_every=1), out)
+        assert content(out) == whole, f"crash {'after' if after else 'before'} step {at}, {places[at - 1]}"
+        left = {p.name for p in out.iterdir()} - FILES
+        assert not left or finished, left
 
 
-def test_rounds_of_the_file(config, desk, tmp_path):
-    """Without a batch size the file's rounds hold, or it is one round."""
-    write_json(tmp_path / "r.json", {"rounds": [records()[:1], records()[1:4]]})
-    run(replace(config, requests=tmp_path / "r.json", batch_size=None), tmp_path / "a")
-    assert load_run(tmp_path / "a").outcomes["round"].tolist() == [0, 1, 1, 1]
-    run(replace(config, batch_size=None), tmp_path / "b")
-    assert set(load_run(tmp_path / "b").outcomes["round"]) == {0}
+def test_row_cut_off_in_the_middle(space, whole, monkeypatch):
+    """Rows beyond the checkpoint, the last one half written, are written again and not twice."""
+    real = checkpoint.save_tensors
+
+    def stop(path, tensors, *rest):
+        if path.name == "checkpoint.safetensors" and int(tensors["round"]) == 2:
+            raise Crash
+        real(path, tensors, *rest)
+    monkeypatch.setattr(checkpoint, "save_tensors", stop)
+    with pytest.raises(Crash):
+        run(config(space, save_rounds=True, evaluate_every=1), space.out)
+    monkeypatch.setattr(checkpoint, "save_tensors", real)
+    path = space.out / "outcomes.jsonl"
+    assert len(read_lines(path)) == 4                                     # round 1 is there, its checkpoint is not
+    path.write_text(path.read_text()[:-20])
+    run(config(space, save_rounds=True, evaluate_every=1), space.out)
+    assert content(space.out) == whole
 
 
-def test_stale(whole, tmp_path, monkeypatch):
-    """A record of other code says so."""
-    assert not load_run(whole).stale
-    package = tmp_path / "seqedit"
-    for path in study_records.PACKAGE.rglob("*.py"):
-        target = package / path.relative_to(study_records.PACKAGE)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
-    digest = code_digest()
-    monkeypatch.setattr(study_records, "PACKAGE", package)
-    assert code_digest() == digest and not load_run(whole).stale
-    with open(package / "cli.py", "a") as file:
-        file.write("# changes no result\n")
-    assert not load_run(whole).stale
-    for changed in ("methods.py", "algebra/solve.py", "lm/targets.py", "evaluation/edits.py"):
-        text = (package / changed).read_text()
-        (package / changed).write_text(text + "\n")
-        assert code_digest() != digest and load_run(whole).stale
-        (package / changed).write_text(text)
+def test_killed_process_resumes_bit_for_bit(space):
+    """A real process, a real SIGKILL in the middle of a run, and the same command again."""
+    many = [r | {"case_id": f"{i}-{r['case_id']}", "prompt": f"No. {i}: {r['prompt']}"}
+            for i in range(12) for r in RECORDS]
+    requests = space.write("many.json", many)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+    def command(out: Path) -> list[str]:
+        return [sys.executable, "-m", "seqedit.cli", *space.words(requests=requests, out=out, batch_size=1)]
+
+    def finish(out: Path) -> str:
+        done = subprocess.run(command(out), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    finish(space.folder / "whole")
+    process = subprocess.Popen(command(space.out), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL)
+    rows = space.out / "rounds.jsonl"
+    deadline = time.monotonic() + 120
+    while not (rows.exists() and rows.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (space.out / "weights.safetensors").exists()
+    assert not json.loads((space.out / "run.json").read_text())["finished"]
+    assert "resuming after round" in finish(space.out)
+    assert content(space.out) == content(space.folder / "whole")
+    assert len(read_lines(space.out / "outcomes.jsonl")) == 60
 
 
-def test_other_code_does_not_continue(config, tmp_path, monkeypatch):
-    """An unfinished run of other code is not mixed with today's."""
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "finish", None)
-        patch.setattr("seqedit.study.run.finish", lambda *_: (_ for _ in ()).throw(Interrupted))
-        with pytest.raises(Interrupted):
-            run(config, tmp_path / "out")
-    found = json.loads((tmp_path / "out" / "run.json").read_text())
-    write_json(tmp_path / "out" / "run.json", found | {"provenance": found["provenance"] | {"code": "0" * 16}})
-    with pytest.raises(ValueError, match="begun by other code"):
-        run(config, tmp_path / "out")
+def test_same_seed_same_bits_other_seed_other_contexts(space):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(config(space, contexts=None, settings=SETTINGS | {"context_lengths": [[4, 2]]}, seed=seed),
+            space.folder / name)
+    assert content(space.folder / "a") == content(space.folder / "b")
+    first, other = load_run(space.folder / "a"), load_run(space.folder / "c")
+    assert first.run["contexts"] != other.run["contexts"] and first.run["contexts"][0] == ["{}"]
+    assert not torch.equal(first.weights()[0], other.weights()[0])
 
 
-def test_finished_is_left_alone(config, whole):
-    before = {path.name: path.read_bytes() for path in whole.iterdir()}
-    said = []
-    assert not run(config, whole, say=said.append)
-    assert "is complete" in said[-1]
-    assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
+@pytest.mark.parametrize(("changes", "name"), [
+    ({"seed": 1}, "seed"), ({"batch_size": 1}, "batch_size"), ({"n_edits": 4}, "n_edits"),
+    ({"shuffle": True}, "shuffle"),
+    ({"method": "memit"}, "method"), ({"settings": SETTINGS | {"lr": 0.2}}, "target.lr"),
+    ({"settings": SETTINGS | {"lam": 0.25}}, "parameters.lam"), ({"settings": SETTINGS | {"layers": [1]}}, "layers"),
+    ({"evaluate_every": 1}, "evaluate_every"), ({"save_rounds": True}, "save_rounds")])
+def test_other_parameters_are_refused_by_name(space, changes, name):
+    run(config(space), space.out)
+    before = {p.name: p.read_bytes() for p in space.out.iterdir()}
+    with pytest.raises(ValueError, match=rf"holds a run with {name} = .*, now it is .*; choose another folder"):
+        run(config(space, **changes), space.out)
+    assert {p.name: p.read_bytes() for p in space.out.iterdir()} == before
 
 
-def test_writes_are_whole(whole, tmp_path, monkeypatch):
-    """No temporary neighbour stays; a write that fails leaves the old content."""
-    assert not list(whole.glob("*.part"))
-    path = tmp_path / "a.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "half \ud800")
-    assert json.loads(path.read_text()) == {"a": 1}
-    save_tensors(tmp_path / "t.safetensors", {"a": torch.ones(3)})
-    with monkeypatch.context() as patch:
-        patch.setattr("seqedit.files.save_file", lambda tensors, part, metadata: part.write_bytes(b"half") and 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            save_tensors(tmp_path / "t.safetensors", {"a": torch.zeros(3)})
-    assert torch.equal(load_file(tmp_path / "t.safetensors")["a"], torch.ones(3))
-    write_text(path, "{}")
-    save_tensors(tmp_path / "t.safetensors", {"a": torch.zeros(3).T})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "t.safetensors"]
+def test_other_files_are_refused_by_name(space):
+    run(config(space), space.out)
+    space.write("requests.json", RECORDS[::-1])
+    with pytest.raises(ValueError, match="holds a run with files.requests = "):
+        run(config(space), space.out)
 
 
-def test_method_parameters_are_recorded(whole):
-    """run.json says everything that decided the result, and no place outside the project."""
-    parameters = load_run(whole).run["parameters"]
-    assert parameters["parameters"] == {"lam": 0.5} and parameters["layers"] == [0, 1]
-    assert parameters["target"]["steps"] == 4 and parameters["target"]["clamp"] == 0.75
-    assert set(parameters["files"]) == {"requests", "moments"} and parameters["model"] == "model"
-    assert "/" not in json.dumps(load_run(whole).run["provenance"])
+def test_rounds_of_equal_sizes_in_another_order_are_another_run(space):
+    """[1, 2, 2] in the file and [2, 2, 1] by batch size have the same sizes and the same edits."""
+    requests = space.write("rounds.json", {"rounds": [RECORDS[:1], RECORDS[1:3], RECORDS[3:]]})
+    run(config(space, requests=requests, batch_size=None), space.out)
+    with pytest.raises(ValueError, match="holds a run with batch_size = None, now it is 2"):
+        run(config(space, requests=requests), space.out)
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("code", "0" * 16, "begun by other code than today's"), ("device", "cuda", "begun on another device")])
+def test_unfinished_run_of_another_setting(space, name, value, message, monkeypatch):
+    monkeypatch.setattr("seqedit.study.run.finish", lambda *args: None)   # all rounds are done, the end is not
+    run(config(space), space.out)
+    record = json.loads((space.out / "run.json").read_text())
+    record["provenance"][name] = value
+    files.write_json(space.out / "run.json", record)
+    with pytest.raises(ValueError, match=message):
+        run(config(space), space.out)
+    with pytest.raises(ValueError, match="not finished, 3 rounds done"):
+        load_run(space.out)
+
+
+def test_stale_record(space, monkeypatch):
+    run(config(space), space.out)
+    monkeypatch.setattr(records, "code_digest", lambda: "other")
+    assert load_run(space.out).stale
+
+
+def test_checkpoint_without_a_record_is_not_trusted(space, whole):
+    """Somebody removed run.json: whose checkpoint it is cannot be known, so the run starts anew."""
+    space.out.mkdir()
+    (space.out / "checkpoint.safetensors").write_bytes(b"of another run")
+    (space.out / "outcomes.jsonl").write_text('{"round": 0}\n')
+    run(config(space, save_rounds=True, evaluate_every=1), space.out)
+    assert content(space.out) == whole
+
+
+def test_refusal_by_the_loop_leaves_no_record(space):
+    """ROME on two layers is refused by the loop itself; the folder stays free for the corrected run."""
+    changes = {"method": "rome", "settings": {"steps": 4, "layers": [0, 1]}}
+    with pytest.raises(ValueError, match="ROME edits one layer"):
+        run(config(space, **changes), space.out)
+    assert not space.out.exists()
+    run(config(space, method="rome", settings={"steps": 4, "layers": [1]}), space.out)
+
+
+def test_run_in_which_every_round_is_refused(space):
+    """Every request has its reason, the model is as it was, and the rows are JSON without NaN."""
+    run(config(space, settings=SETTINGS | {"max_update_ratio": 1e-9}), space.out)
+    record = load_run(space.out)
+    assert set(record.outcomes["status"]) == {"refused"} and record.rounds.empty
+    lm = load_model(space.model, device="cpu")
+    assert all(torch.equal(W, read_weight(lm, layer)) for layer, W in record.weights().items())
+    for path in space.out.glob("*.json*"):
+        assert "NaN" not in path.read_text()
+
+
+def test_rounds_of_the_file(space):
+    """A file's rounds are kept, cut by n_edits and kept under shuffling; a batch size replaces them."""
+    requests = space.write("rounds.json", {"rounds": [RECORDS[:1], RECORDS[1:3], RECORDS[3:]]})
+
+    def sizes(**changes) -> list[int]:
+        asked = {"requests": requests, "batch_size": None} | changes
+        return [len(batch) for batch in prepare(config(space, **asked)).rounds]
+    assert sizes() == [1, 2, 2] and sizes(n_edits=4) == [1, 2, 1] and sizes(n_edits=1) == [1]
+    assert sizes(shuffle=True) == [1, 2, 2] and sizes(batch_size=3) == [3, 2]
+    assert sizes(settings=SETTINGS | {"batch_size": 4}) == [4, 1]
+    for wrong in (0, 6, -1):
+        with pytest.raises(ValueError, match=rf"n_edits is {wrong}; the file has 5 requests"):
+            sizes(n_edits=wrong)
+
+
+def test_shuffle_is_drawn_from_the_seed(space):
+    def order(seed: int) -> list:
+        return [r.case_id for batch in prepare(config(space, shuffle=True, seed=seed)).rounds for r in batch]
+    given = [r.case_id for r in load_requests(space.folder / "requests.json")]
+    assert order(1) == order(1) != order(2) and sorted(map(str, order(1))) == sorted(map(str, given))
+
+
+def test_moments_are_computed_once_for_all_layers(space, monkeypatch):
+    """One pass gives every layer what a pass of its own would; a second call reads the cache."""
+    lm, corpus, passes = load_model(space.model, device="cpu"), space.folder / "corpus.txt", []
+
+    def counted(lm, texts, layers, **rest):
+        passes.append(list(layers))
+        return collect_second_moments(lm, texts, layers, **rest)
+    monkeypatch.setattr(moments, "collect_second_moments", counted)
+    alone = cached_moments(lm, corpus, 1)
+    found = corpus_moments(lm, corpus, [0, 1, 2])
+    assert passes == [[1], [0, 2]] and torch.equal(found[1], alone)
+    corpus_moments(lm, corpus, [0, 1, 2])
+    assert len(passes) == 2
+    expected = collect_second_moments(lm, read_corpus(corpus), [2])[2].mean.float()
+    assert torch.equal(found[2], expected)
+    assert torch.equal(corpus_moments(build_lm(seed=1), corpus, [1])[1], alone) is False          # another model
+    corpus.write_text("Another text. It has two sentences.")
+    assert torch.equal(cached_moments(lm, corpus, 1), alone) is False
+
+
+def test_shipped_moments_are_used_where_they_fit(space, monkeypatch):
+    """For the embedded model: the shipped file, if it is of these very weights; else the world's corpus."""
+    lm, shipped = load_model(space.model, device="cpu"), space.folder / "moments.safetensors"
+    found = collect_second_moments(lm, ["The town is quiet."], [0, 1])
+    for name, value in (("MODEL", space.model), ("WORLD", space.folder), ("DATA", space.folder), ("MOMENTS", shipped)):
+        monkeypatch.setattr(f"seqedit.study.run.{name}", value)
+    for identity, used in ((fingerprint(lm), True), ("0" * 16, False)):
+        save_moments(shipped, found, fingerprint=identity)
+        plan = prepare(config(space, corpus=None)).plan
+        assert torch.equal(plan.moments[0], load_moments(shipped).C[0]) is used
+        assert torch.equal(plan.moments[0], cached_moments(lm, space.folder / "corpus.txt", 0)) is not used
+
+
+def test_put_weights_and_export(space):
+    """The exported folder is the edited model, for anybody's transformers."""
+    run(config(space), space.out)
+    lm = load_model(space.model, device="cpu")
+    checkpoint.put_weights(lm, space.out)
+    (space.folder / "exported.part").mkdir()
+    (space.folder / "exported.part" / "left.txt").write_text("of an interrupted export")
+    checkpoint.export(str(space.model), space.out, space.folder / "exported")
+    again = load_model(space.folder / "exported", device="cpu")
+    for (name, left), (_, right) in zip(lm.model.state_dict().items(), again.model.state_dict().items(), strict=True):
+        assert torch.equal(left, right), name
+    assert not (space.folder / "exported" / "left.txt").exists()
+    with pytest.raises(ValueError, match="exists already"):
+        checkpoint.export(str(space.model), space.out, space.folder / "exported")
+    with pytest.raises(ValueError, match="was made on another model"):
+        checkpoint.put_weights(build_lm(seed=1), space.out)
+
+
+def test_reading_what_is_not_a_run(space):
+    with pytest.raises(ValueError, match="there is no run.json"):
+        load_run(space.folder)
+    space.write("run.json", "{")
+    with pytest.raises(ValueError, match="run.json: not valid JSON"):
+        load_run(space.folder)

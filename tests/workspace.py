@@ -21,7 +21,7 @@ SETTINGS = {"layers": [0, 1], "lam": 0.5, "steps": 4, "lr": 0.3}
 
 
 class Workspace:
-    """Files `requests.json`, `contexts.json`, `corpus.txt` and `hyper.json` in `folder`; `model` is a saved tiny model."""
+    """Files `requests.json`, `contexts.json`, `corpus.txt` and `hyper.json` in `folder`, and a saved tiny `model`."""
 
     def __init__(self, folder: Path, model: Path):
         self.folder, self.model, self.out = folder, model, folder / "out"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -18,6 +19,8 @@ def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd
              generator: torch.Generator | None = None, progress: bool = False) -> dict:
     """Edit metrics of `requests`, and what else is asked for; None where the requests lack the prompts for a metric.
 
+    The perplexity of a model that is broken can overflow, and is None then.
+
     Args:
         unedited: `score_edits` of the same requests on the unedited model, for `neighborhood_kept`.
         rounds: case_id → round in which it was edited, for retention by age.
@@ -31,8 +34,9 @@ def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd
         report["retention"] = retention(scores.dropna(subset=["round"]), max(rounds.values())).to_dict("records")
     if world is not None:
         texts = (world / "heldout.txt").read_text(encoding="utf-8").splitlines()
+        surprise = perplexity(lm, texts)
         report |= {"abilities": score_abilities(lm, world), "unrelated_facts": unrelated_facts(lm, world),
-                   "perplexity": perplexity(lm, texts)}
+                   "perplexity": surprise if np.isfinite(surprise) else None}
     if generator is not None:
         prompts = [r.generation_prompts[0] if r.generation_prompts else r.text for r in requests]
         report["fluency"] = ngram_entropy(generate(lm, prompts, generator))
@@ -50,5 +54,5 @@ def table(report: dict) -> str:
         elif isinstance(values, list):
             lines += [f"{section}:", pd.DataFrame(values).to_string(index=False)]
         else:
-            lines.append(f"{section:<26}{values:>10.3f}")
+            lines.append(f"{section:<26}{'–' if values is None else f'{values:.3f}':>10}")
     return "\n".join(lines)

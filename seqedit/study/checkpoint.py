@@ -63,14 +63,14 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
 
 
 def finish(out: Path, lm: LanguageModel, layers: Sequence[int], rounds: int, record: dict[str, Any]) -> None:
-    """weights.safetensors, then run.json with `finished`, then the checkpoint goes."""
+    """weights.safetensors, then run.json with `finished`; then the checkpoint and what killed processes left go."""
     tensors = {f"W.{layer}": read_weight(lm, layer) for layer in layers}
     kept = {i: path for i in range(rounds) if (path := out / f"round-{i}.safetensors").exists()}
     for i, path in kept.items():
         tensors |= {name.replace("W.", f"W.{i}."): tensor for name, tensor in load_file(path).items()}
     save_tensors(out / "weights.safetensors", tensors)
     write_json(out / "run.json", record | {"finished": True, "rounds_done": rounds})
-    for path in [out / "checkpoint.safetensors", *kept.values()]:
+    for path in [out / "checkpoint.safetensors", *kept.values(), *out.glob("*.part")]:
         path.unlink(missing_ok=True)
 
 

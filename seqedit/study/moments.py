@@ -54,7 +54,5 @@ def corpus_moments(lm: LanguageModel, corpus: Path, layers: Sequence[int]) -> di
     if missing:
         cache.mkdir(parents=True, exist_ok=True)
         for layer, moment in collect_second_moments(lm, texts, missing).items():
-            part = paths[layer].with_suffix(f".{os.getpid()}")            # two processes may compute the same file
-            save_moments(part, {layer: moment}, fingerprint=identity)
-            os.replace(part, paths[layer])
+            save_moments(paths[layer], {layer: moment}, fingerprint=identity)
     return {layer: load_moments(path).C[layer] for layer, path in paths.items()}

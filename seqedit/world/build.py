@@ -26,7 +26,7 @@ def write_world(folder: Path, seed: int = 0) -> dict[str, int]:
         "calibration.json": make_records(world, "calibration", seed, first_id=100_000),
         "reversal.json": reversal_records(world, seed),
         "facts.jsonl": fact_rows(world),
-        "tasks.jsonl": test_items(world, seed),
+        "tasks.jsonl": test_items(world),
         "unrelated.jsonl": [
             {"prompt": template.format(fact.subject), "target": fact.object}
             for fact in world.of_split("kept") for template in BY_NAME[fact.relation].train[:1]],

@@ -9,7 +9,8 @@
 | sentiment | SST-2 | Review: the soup was awful. Sentiment: negative | 1/2 |
 | acceptability | CoLA | Sentence: the old sleeps dog in the park. Acceptable: no | 1/2 |
 
-Test items never occur in the corpus: the training stream drops any item whose text is in the test set.
+Test items never occur in the corpus: the training stream drops any item whose text is in the test set. Questions are
+the exception: they ask for facts that the corpus states, some as the same question, and measure what is known.
 """
 
 import random
@@ -83,9 +84,9 @@ def question(fact) -> tuple[str, str]:
     return f"Question: {BY_NAME[fact.relation].question.format(fact.subject)} Answer:", fact.object
 
 
-def test_items(world: World, seed: int = 0, per_task: int = 200) -> list[dict]:
-    """`per_task` distinct items of each task, in the order of the table above."""
-    rng = random.Random(f"{seed}/tasks")
+def test_items(world: World, per_task: int = 200) -> list[dict]:
+    """`per_task` distinct items of each task. Worlds differ in the questions only, which are about their facts."""
+    rng = random.Random("0/tasks")
     items = []
     for task, make in GENERATED.items():
         seen = {}
