@@ -203,21 +203,6 @@ def test_score(space):
     assert other.exit_code == 1 and "there is no run.json" in other.stderr
 
 
-def test_moments_of_the_command_are_those_of_a_run(space):
-    """`seqedit moments` and a run that computes its own end in the same edit."""
-    out = space.folder / "new" / "moments.safetensors"
-    options = {"corpus": space.folder / "corpus.txt", "out": out}
-    result = space.call("moments", **options, layers="0,1")
-    assert result.exit_code == 0 and "tokens, layers 0, 1" in result.stdout
-    assert space.call().exit_code == 0
-    assert space.call(corpus=None, moments=out, out=space.folder / "other").exit_code == 0
-    left, right = (load_file(folder / "weights.safetensors") for folder in (space.out, space.folder / "other"))
-    assert all(torch.equal(left[name], right[name]) for name in left)
-    for changes, word in [({"layers": "7"}, "layers: 7 is out of range"), ({"corpus": "none"}, "cannot be read")]:
-        wrong = space.call("moments", **options | {"layers": "0"} | changes)
-        assert wrong.exit_code == 1 and word in wrong.stderr
-
-
 def test_golden_run(golden, space):
     """MEMIT with the released configuration file as it is, through the command line: the released weights."""
     options = {name: golden / f"{name}.json" for name in ("requests", "contexts")}

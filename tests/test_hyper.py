@@ -103,11 +103,13 @@ def test_defaults():
 
 @pytest.mark.parametrize(("name", "value", "message"), [
     ("lam", "much", "number"), ("lam", 0, "must be positive"), ("lam", -2.0, "must be positive"),
-    ("lam", None, "number"), ("lr", 0, "must be positive"), ("clamp", -1, "must be positive"), ("kl", -0.1, "must not be negative"),
+    ("lam", None, "number"), ("lr", 0, "must be positive"), ("clamp", -1, "must be positive"),
+    ("kl", -0.1, "must not be negative"),
     ("weight_decay", -1, "must not be negative"), ("steps", 2.5, "integer"), ("steps", 1, "at least 2"),
     ("layers", 3, "tuple"), ("layers", ["a"], "integer"), ("context_lengths", [[10]], "required"),
     ("context_lengths", [[10, 0]], "positive"), ("batch_size", 0, "must be positive"),
-    ("kl_prompt", "is a", 'must hold "{}"'), ("kl_prompt", 7, "string"), ("max_update_ratio", -1, "must be positive"), ("threshold", 0.1, "no setting")])
+    ("kl_prompt", "is a", 'must hold "{}"'), ("kl_prompt", 7, "string"),
+    ("max_update_ratio", -1, "must be positive"), ("threshold", 0.1, "no setting")])
 def test_types_and_ranges(name, value, message):
     """The message names the setting and repeats the value."""
     with pytest.raises(ValueError, match=name) as error:

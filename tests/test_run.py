@@ -1,18 +1,12 @@
-"""Runs survive anything: interrupted wherever it hurts and started again, they end in the same bits."""
+"""Runs and their records: what is written, what makes two runs the same, where second moments come from."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, build_lm
+from conftest import build_lm
 from safetensors.torch import load_file
-from workspace import RECORDS, SETTINGS, Workspace
+from workspace import FILES, RECORDS, SETTINGS, Workspace, content
 
 from seqedit import files
 from seqedit.algebra.moments import load_moments, save_moments
@@ -22,14 +16,8 @@ from seqedit.lm.statistics import collect_second_moments, fingerprint
 from seqedit.requests import load_requests
 from seqedit.study import checkpoint, moments, records
 from seqedit.study.moments import cached_moments, corpus_moments, read_corpus
-from seqedit.study.records import load_run, read_lines, read_run
-from seqedit.study.run import RunConfig, prepare, run
-
-FILES = {"run.json", "rounds.jsonl", "outcomes.jsonl", "scores.jsonl", "weights.safetensors"}
-
-
-class Crash(BaseException):
-    """What a power cut looks like from inside."""
+from seqedit.study.records import load_run
+from seqedit.study.run import prepare, run
 
 
 @pytest.fixture
@@ -38,28 +26,9 @@ def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
     return Workspace(tmp_path, tiny_folder)
 
 
-def config(space: Workspace, **changes) -> RunConfig:
-    given = {"model": str(space.model), "requests": space.folder / "requests.json", "method": "memit_seq",
-             "settings": SETTINGS, "batch_size": 2, "contexts": space.folder / "contexts.json",
-             "corpus": space.folder / "corpus.txt", "device": "cpu"}
-    return RunConfig(**given | changes)
-
-
-def content(out: Path) -> dict[str, bytes]:
-    """Everything that must not depend on interruptions: matrices, outcomes and scores."""
-    return {name: (out / name).read_bytes() for name in ("weights.safetensors", "outcomes.jsonl", "scores.jsonl")}
-
-
-@pytest.fixture
-def whole(space) -> dict[str, bytes]:
-    """The content of the same run, never interrupted."""
-    run(config(space, save_rounds=True, evaluate_every=1), space.folder / "whole")
-    return content(space.folder / "whole")
-
-
 def test_record(space):
     """What a run writes is what happened: the matrices equal those of the loop, the rows those of its rounds."""
-    assert run(config(space, save_rounds=True), space.out) is True
+    assert run(space.config(save_rounds=True), space.out) is True
     assert {p.name for p in space.out.iterdir()} == FILES
     record = load_run(space.out)
     assert record.run["finished"] and record.run["n_edits"] == 5 and record.run["rounds_done"] == 3
@@ -80,101 +49,15 @@ def test_record(space):
 
 
 def test_complete_run_is_left_alone(space):
-    run(config(space), space.out)
+    run(space.config(), space.out)
     before, said = content(space.out), []
-    assert run(config(space), space.out, say=said.append) is False
+    assert run(space.config(), space.out, say=said.append) is False
     assert content(space.out) == before and "is complete: 5 edits by memit_seq" in said[-1]
-
-
-def test_crash_at_every_write(space, whole, monkeypatch):
-    """Each rename and each flushed append is a place to die: before it, and after it."""
-    places, real = [], {"replace": os.replace, "fsync": os.fsync}
-
-    def crashing(at: int | None, after: bool) -> None:
-        places.clear()
-        for name, do in real.items():
-            def step(*args, do=do, name=name):
-                places.append(name)
-                if len(places) == at and not after:
-                    raise Crash
-                do(*args)
-                if len(places) == at:
-                    raise Crash
-            monkeypatch.setattr(os, name, step)
-
-    crashing(None, False)
-    run(config(space, save_rounds=True, evaluate_every=1), space.folder / "counted")
-    steps = len(places)
-    assert steps > 20
-    for at in range(1, steps + 1):
-        out, after = space.folder / f"crash-{at}", bool(at % 2)
-        crashing(at, after)
-        with pytest.raises(Crash):
-            run(config(space, save_rounds=True, evaluate_every=1), out)
-        crashing(None, False)
-        finished = (out / "run.json").exists() and read_run(out)["finished"]
-        if (out / "weights.safetensors").exists():                        # whole or not there
-            assert (out / "weights.safetensors").read_bytes() == whole["weights.safetensors"]
-        run(config(space, save_rounds=True, evaluate_every=1), out)
-        assert content(out) == whole, f"crash {'after' if after else 'before'} step {at}, {places[at - 1]}"
-        left = {p.name for p in out.iterdir()} - FILES
-        assert not left or finished, left
-
-
-def test_row_cut_off_in_the_middle(space, whole, monkeypatch):
-    """Rows beyond the checkpoint, the last one half written, are written again and not twice."""
-    real = checkpoint.save_tensors
-
-    def stop(path, tensors, *rest):
-        if path.name == "checkpoint.safetensors" and int(tensors["round"]) == 2:
-            raise Crash
-        real(path, tensors, *rest)
-    monkeypatch.setattr(checkpoint, "save_tensors", stop)
-    with pytest.raises(Crash):
-        run(config(space, save_rounds=True, evaluate_every=1), space.out)
-    monkeypatch.setattr(checkpoint, "save_tensors", real)
-    path = space.out / "outcomes.jsonl"
-    assert len(read_lines(path)) == 4                                     # round 1 is there, its checkpoint is not
-    path.write_text(path.read_text()[:-20])
-    run(config(space, save_rounds=True, evaluate_every=1), space.out)
-    assert content(space.out) == whole
-
-
-def test_killed_process_resumes_bit_for_bit(space):
-    """A real process, a real SIGKILL in the middle of a run, and the same command again."""
-    many = [r | {"case_id": f"{i}-{r['case_id']}", "prompt": f"No. {i}: {r['prompt']}"}
-            for i in range(12) for r in RECORDS]
-    requests = space.write("many.json", many)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-    def command(out: Path) -> list[str]:
-        return [sys.executable, "-m", "seqedit.cli", *space.words(requests=requests, out=out, batch_size=1)]
-
-    def finish(out: Path) -> str:
-        done = subprocess.run(command(out), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    finish(space.folder / "whole")
-    process = subprocess.Popen(command(space.out), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL)
-    rows = space.out / "rounds.jsonl"
-    deadline = time.monotonic() + 120
-    while not (rows.exists() and rows.read_bytes().count(b"\n") >= 3):
-        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (space.out / "weights.safetensors").exists()
-    assert not json.loads((space.out / "run.json").read_text())["finished"]
-    assert "resuming after round" in finish(space.out)
-    assert content(space.out) == content(space.folder / "whole")
-    assert len(read_lines(space.out / "outcomes.jsonl")) == 60
 
 
 def test_same_seed_same_bits_other_seed_other_contexts(space):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(config(space, contexts=None, settings=SETTINGS | {"context_lengths": [[4, 2]]}, seed=seed),
+        run(space.config(contexts=None, settings=SETTINGS | {"context_lengths": [[4, 2]]}, seed=seed),
             space.folder / name)
     assert content(space.folder / "a") == content(space.folder / "b")
     first, other = load_run(space.folder / "a"), load_run(space.folder / "c")
@@ -189,69 +72,60 @@ def test_same_seed_same_bits_other_seed_other_contexts(space):
     ({"settings": SETTINGS | {"lam": 0.25}}, "parameters.lam"), ({"settings": SETTINGS | {"layers": [1]}}, "layers"),
     ({"evaluate_every": 1}, "evaluate_every"), ({"save_rounds": True}, "save_rounds")])
 def test_other_parameters_are_refused_by_name(space, changes, name):
-    run(config(space), space.out)
+    run(space.config(), space.out)
     before = {p.name: p.read_bytes() for p in space.out.iterdir()}
     with pytest.raises(ValueError, match=rf"holds a run with {name} = .*, now it is .*; choose another folder"):
-        run(config(space, **changes), space.out)
+        run(space.config(**changes), space.out)
     assert {p.name: p.read_bytes() for p in space.out.iterdir()} == before
 
 
 def test_other_files_are_refused_by_name(space):
-    run(config(space), space.out)
+    run(space.config(), space.out)
     space.write("requests.json", RECORDS[::-1])
     with pytest.raises(ValueError, match="holds a run with files.requests = "):
-        run(config(space), space.out)
+        run(space.config(), space.out)
 
 
 def test_rounds_of_equal_sizes_in_another_order_are_another_run(space):
     """[1, 2, 2] in the file and [2, 2, 1] by batch size have the same sizes and the same edits."""
     requests = space.write("rounds.json", {"rounds": [RECORDS[:1], RECORDS[1:3], RECORDS[3:]]})
-    run(config(space, requests=requests, batch_size=None), space.out)
+    run(space.config(requests=requests, batch_size=None), space.out)
     with pytest.raises(ValueError, match="holds a run with batch_size = None, now it is 2"):
-        run(config(space, requests=requests), space.out)
+        run(space.config(requests=requests), space.out)
 
 
 @pytest.mark.parametrize(("name", "value", "message"), [
     ("code", "0" * 16, "begun by other code than today's"), ("device", "cuda", "begun on another device")])
 def test_unfinished_run_of_another_setting(space, name, value, message, monkeypatch):
     monkeypatch.setattr("seqedit.study.run.finish", lambda *args: None)   # all rounds are done, the end is not
-    run(config(space), space.out)
+    run(space.config(), space.out)
     record = json.loads((space.out / "run.json").read_text())
     record["provenance"][name] = value
     files.write_json(space.out / "run.json", record)
     with pytest.raises(ValueError, match=message):
-        run(config(space), space.out)
+        run(space.config(), space.out)
     with pytest.raises(ValueError, match="not finished, 3 rounds done"):
         load_run(space.out)
 
 
 def test_stale_record(space, monkeypatch):
-    run(config(space), space.out)
+    run(space.config(), space.out)
     monkeypatch.setattr(records, "code_digest", lambda: "other")
     assert load_run(space.out).stale
-
-
-def test_checkpoint_without_a_record_is_not_trusted(space, whole):
-    """Somebody removed run.json: whose checkpoint it is cannot be known, so the run starts anew."""
-    space.out.mkdir()
-    (space.out / "checkpoint.safetensors").write_bytes(b"of another run")
-    (space.out / "outcomes.jsonl").write_text('{"round": 0}\n')
-    run(config(space, save_rounds=True, evaluate_every=1), space.out)
-    assert content(space.out) == whole
 
 
 def test_refusal_by_the_loop_leaves_no_record(space):
     """ROME on two layers is refused by the loop itself; the folder stays free for the corrected run."""
     changes = {"method": "rome", "settings": {"steps": 4, "layers": [0, 1]}}
     with pytest.raises(ValueError, match="ROME edits one layer"):
-        run(config(space, **changes), space.out)
+        run(space.config(**changes), space.out)
     assert not space.out.exists()
-    run(config(space, method="rome", settings={"steps": 4, "layers": [1]}), space.out)
+    run(space.config(method="rome", settings={"steps": 4, "layers": [1]}), space.out)
 
 
 def test_run_in_which_every_round_is_refused(space):
     """Every request has its reason, the model is as it was, and the rows are JSON without NaN."""
-    run(config(space, settings=SETTINGS | {"max_update_ratio": 1e-9}), space.out)
+    run(space.config(settings=SETTINGS | {"max_update_ratio": 1e-9}), space.out)
     record = load_run(space.out)
     assert set(record.outcomes["status"]) == {"refused"} and record.rounds.empty
     lm = load_model(space.model, device="cpu")
@@ -266,7 +140,7 @@ def test_rounds_of_the_file(space):
 
     def sizes(**changes) -> list[int]:
         asked = {"requests": requests, "batch_size": None} | changes
-        return [len(batch) for batch in prepare(config(space, **asked)).rounds]
+        return [len(batch) for batch in prepare(space.config(**asked)).rounds]
     assert sizes() == [1, 2, 2] and sizes(n_edits=4) == [1, 2, 1] and sizes(n_edits=1) == [1]
     assert sizes(shuffle=True) == [1, 2, 2] and sizes(batch_size=3) == [3, 2]
     assert sizes(settings=SETTINGS | {"batch_size": 4}) == [4, 1]
@@ -277,7 +151,7 @@ def test_rounds_of_the_file(space):
 
 def test_shuffle_is_drawn_from_the_seed(space):
     def order(seed: int) -> list:
-        return [r.case_id for batch in prepare(config(space, shuffle=True, seed=seed)).rounds for r in batch]
+        return [r.case_id for batch in prepare(space.config(shuffle=True, seed=seed)).rounds for r in batch]
     given = [r.case_id for r in load_requests(space.folder / "requests.json")]
     assert order(1) == order(1) != order(2) and sorted(map(str, order(1))) == sorted(map(str, given))
 
@@ -310,14 +184,14 @@ def test_shipped_moments_are_used_where_they_fit(space, monkeypatch):
         monkeypatch.setattr(f"seqedit.study.run.{name}", value)
     for identity, used in ((fingerprint(lm), True), ("0" * 16, False)):
         save_moments(shipped, found, fingerprint=identity)
-        plan = prepare(config(space, corpus=None)).plan
+        plan = prepare(space.config(corpus=None)).plan
         assert torch.equal(plan.moments[0], load_moments(shipped).C[0]) is used
         assert torch.equal(plan.moments[0], cached_moments(lm, space.folder / "corpus.txt", 0)) is not used
 
 
 def test_put_weights_and_export(space):
     """The exported folder is the edited model, for anybody's transformers."""
-    run(config(space), space.out)
+    run(space.config(), space.out)
     lm = load_model(space.model, device="cpu")
     checkpoint.put_weights(lm, space.out)
     (space.folder / "exported.part").mkdir()
@@ -339,3 +213,18 @@ def test_reading_what_is_not_a_run(space):
     space.write("run.json", "{")
     with pytest.raises(ValueError, match="run.json: not valid JSON"):
         load_run(space.folder)
+
+
+def test_moments_of_the_command_are_those_of_a_run(space):
+    """`seqedit moments` and a run that computes its own end in the same edit."""
+    out = space.folder / "new" / "moments.safetensors"
+    options = {"corpus": space.folder / "corpus.txt", "out": out}
+    result = space.call("moments", **options, layers="0,1")
+    assert result.exit_code == 0 and "tokens, layers 0, 1" in result.stdout
+    assert space.call().exit_code == 0
+    assert space.call(corpus=None, moments=out, out=space.folder / "other").exit_code == 0
+    left, right = (load_file(folder / "weights.safetensors") for folder in (space.out, space.folder / "other"))
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    for changes, word in [({"layers": "7"}, "layers: 7 is out of range"), ({"corpus": "none"}, "cannot be read")]:
+        wrong = space.call("moments", **options | {"layers": "0"} | changes)
+        assert wrong.exit_code == 1 and word in wrong.stderr

@@ -7,6 +7,7 @@ from conftest import CONTEXTS, SENTENCES
 from typer.testing import CliRunner
 
 from seqedit.cli import app
+from seqedit.study.run import RunConfig
 
 RECORDS = [
     {"case_id": 0, "prompt": "The mother tongue of {} is", "subject": "Danielle Darrieux", "target_new": "Dutch",
@@ -17,6 +18,7 @@ RECORDS = [
     {"case_id": "3b", "prompt": "A teacher in", "subject": "teacher", "target_new": "the town", "target_true": "Łódź"},
     {"case_id": 4, "prompt": "Here comes {}", "subject": "André", "target_new": "again", "target_true": "Zoë"},
 ]
+FILES = {"run.json", "rounds.jsonl", "outcomes.jsonl", "scores.jsonl", "weights.safetensors"}
 SETTINGS = {"layers": [0, 1], "lam": 0.5, "steps": 4, "lr": 0.3}
 
 
@@ -35,6 +37,13 @@ class Workspace:
         path = self.folder / name
         path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
         return path
+
+    def config(self, **changes) -> RunConfig:
+        """The same run as `words`, for the engine."""
+        given = {"model": str(self.model), "requests": self.folder / "requests.json", "method": "memit_seq",
+                 "settings": SETTINGS, "batch_size": 2, "contexts": self.folder / "contexts.json",
+                 "corpus": self.folder / "corpus.txt", "device": "cpu"}
+        return RunConfig(**given | changes)
 
     def words(self, command: str = "edit", **changes) -> list[str]:
         """The words of a command line; a change of None leaves an option out, True makes it a flag."""
@@ -55,3 +64,8 @@ class Workspace:
     def call(self, command: str = "edit", **changes):
         """The command line's result: exit_code, stdout, stderr."""
         return CliRunner().invoke(app, self.words(command, **changes))
+
+
+def content(out: Path) -> dict[str, bytes]:
+    """Everything that must not depend on interruptions: matrices, outcomes and scores."""
+    return {name: (out / name).read_bytes() for name in ("weights.safetensors", "outcomes.jsonl", "scores.jsonl")}

@@ -56,8 +56,7 @@ def check(model: Annotated[Path, typer.Option(help="Folder of the trained model.
 
 @app.command()
 def tune(method: Annotated[str, typer.Argument(help="Method whose settings are searched.")],
-         out: Annotated[Path, typer.Option(help="Folder for the settings and the record of the search.")] = DATA / "hyper",
-         ) -> None:
+         out: Annotated[Path, typer.Option(help="Folder for settings and search.")] = DATA / "hyper") -> None:
     """Choose a method's settings for the embedded model on calibration facts (a few minutes).
 
     Example: seqedit world tune memit

@@ -1,0 +1,145 @@
+"""Runs survive anything: interrupted wherever it hurts and started again, they end in the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from workspace import FILES, RECORDS, SETTINGS, Workspace, content
+
+from seqedit.study import checkpoint
+from seqedit.study.records import read_lines, read_run
+from seqedit.study.run import run
+
+
+class Crash(BaseException):
+    """What a power cut looks like from inside."""
+
+
+@pytest.fixture
+def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
+    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
+    return Workspace(tmp_path, tiny_folder)
+
+
+@pytest.fixture
+def whole(space) -> dict[str, bytes]:
+    """The content of the same run, never interrupted."""
+    run(space.config(save_rounds=True, evaluate_every=1), space.folder / "whole")
+    return content(space.folder / "whole")
+
+
+def test_crash_at_every_write(space, whole, monkeypatch):
+    """Each rename and each flushed append is a place to die: before it, and after it."""
+    places, real = [], {"replace": os.replace, "fsync": os.fsync}
+
+    def crashing(at: int | None, after: bool) -> None:
+        places.clear()
+        for name, do in real.items():
+            def step(*args, do=do, name=name):
+                places.append(name)
+                if len(places) == at and not after:
+                    raise Crash
+                do(*args)
+                if len(places) == at:
+                    raise Crash
+            monkeypatch.setattr(os, name, step)
+
+    crashing(None, False)
+    run(space.config(save_rounds=True, evaluate_every=1), space.folder / "counted")
+    steps = len(places)
+    assert steps > 20
+    for at in range(1, steps + 1):
+        out, after = space.folder / f"crash-{at}", bool(at % 2)
+        crashing(at, after)
+        with pytest.raises(Crash):
+            run(space.config(save_rounds=True, evaluate_every=1), out)
+        crashing(None, False)
+        finished = (out / "run.json").exists() and read_run(out)["finished"]
+        if (out / "weights.safetensors").exists():                        # whole or not there
+            assert (out / "weights.safetensors").read_bytes() == whole["weights.safetensors"]
+        run(space.config(save_rounds=True, evaluate_every=1), out)
+        assert content(out) == whole, f"crash {'after' if after else 'before'} step {at}, {places[at - 1]}"
+        left = {p.name for p in out.iterdir()} - FILES
+        assert not left or finished, left
+
+
+def test_row_cut_off_in_the_middle(space, whole, monkeypatch):
+    """Rows beyond the checkpoint, the last one half written, are written again and not twice."""
+    real = checkpoint.save_tensors
+
+    def stop(path, tensors, *rest):
+        if path.name == "checkpoint.safetensors" and int(tensors["round"]) == 2:
+            raise Crash
+        real(path, tensors, *rest)
+    monkeypatch.setattr(checkpoint, "save_tensors", stop)
+    with pytest.raises(Crash):
+        run(space.config(save_rounds=True, evaluate_every=1), space.out)
+    monkeypatch.setattr(checkpoint, "save_tensors", real)
+    path = space.out / "outcomes.jsonl"
+    assert len(read_lines(path)) == 4                                     # round 1 is there, its checkpoint is not
+    path.write_text(path.read_text()[:-20])
+    run(space.config(save_rounds=True, evaluate_every=1), space.out)
+    assert content(space.out) == whole
+
+
+def test_killed_process_resumes_bit_for_bit(space):
+    """A real process, a real SIGKILL in the middle of a run, and the same command again."""
+    many = [r | {"case_id": f"{i}-{r['case_id']}", "prompt": f"No. {i}: {r['prompt']}"}
+            for i in range(12) for r in RECORDS]
+    requests = space.write("many.json", many)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+    def command(out: Path) -> list[str]:
+        return [sys.executable, "-m", "seqedit.cli", *space.words(requests=requests, out=out, batch_size=1)]
+
+    def finish(out: Path) -> str:
+        done = subprocess.run(command(out), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    finish(space.folder / "whole")
+    process = subprocess.Popen(command(space.out), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL)
+    rows = space.out / "rounds.jsonl"
+    deadline = time.monotonic() + 120
+    while not (rows.exists() and rows.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (space.out / "weights.safetensors").exists()
+    assert not json.loads((space.out / "run.json").read_text())["finished"]
+    assert "resuming after round" in finish(space.out)
+    assert content(space.out) == content(space.folder / "whole")
+    assert len(read_lines(space.out / "outcomes.jsonl")) == 60
+
+
+def test_checkpoint_without_a_record_is_not_trusted(space, whole):
+    """Somebody removed run.json: whose checkpoint it is cannot be known, so the run starts anew."""
+    space.out.mkdir()
+    (space.out / "checkpoint.safetensors").write_bytes(b"of another run")
+    (space.out / "outcomes.jsonl").write_text('{"round": 0}\n')
+    run(space.config(save_rounds=True, evaluate_every=1), space.out)
+    assert content(space.out) == whole
+
+
+def test_checkpoint_of_another_run_goes_before_the_record_comes(space, whole, monkeypatch):
+    """run.json was removed, and the new run dies in its first round: the old checkpoint must not be found after it."""
+    def die(*args, **rest):
+        raise Crash
+    with monkeypatch.context() as patch:
+        patch.setattr("seqedit.study.run.finish", lambda *args: None)
+        run(space.config(settings=SETTINGS | {"lam": 9}), space.out)
+    assert (space.out / "checkpoint.safetensors").exists()
+    (space.out / "run.json").unlink()
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr("seqedit.study.run.save_round", die)
+        run(space.config(save_rounds=True, evaluate_every=1), space.out)
+    run(space.config(save_rounds=True, evaluate_every=1), space.out)
+    assert content(space.out) == whole
