@@ -25,7 +25,6 @@ from ..requests import EditRequest, batched, load_rounds
 from ..sequential import EditPlan, Round, run_sequential
 from .checkpoint import begin, finish, resume, save_round
 from .hyper import Settings, build_settings, read_hyper
-from .moments import cached_moments as cached_moments
 from .moments import check_layers, corpus_moments
 from .records import file_digest, provenance, reopen, shown
 
