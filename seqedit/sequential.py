@@ -1,16 +1,14 @@
 """The loop: rounds of requests written into one model, with everything it remembers held in the open."""
 
-import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .algebra.diagnostics import condition_number, drift, spectrum
+from .clock import Clock
 from .lm.architecture import apply_update, read_weight, write_weight
 from .lm.keys import BARE, Contexts, read_keys, read_values
 from .lm.load import LanguageModel
@@ -88,7 +86,7 @@ class EditState:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one request."""
+    """What became of one request; "already satisfied": no target step was needed, and greedy decoding was right."""
 
     case_id: int | str
     status: Literal["edited", "already satisfied", "refused"]
@@ -138,12 +136,14 @@ def run_sequential(lm: LanguageModel, rounds: Iterable[list[EditRequest]], metho
                    state: EditState | None = None) -> Iterator[Round]:
     """Edit `lm` round by round, yielding a `Round` after each; the model ends in its edited state.
 
-    A round whose update is not finite or too large is undone, bit for bit, and its requests are refused.
+    A round whose update is not finite or too large is undone, bit for bit, and its requests are refused. A round that
+    ends in any other exception, an interruption by the user included, is undone too before the exception goes on.
     Pass the `state` of a finished run, with its weights in the model, to continue it: continuing equals never
     having stopped (`tests/test_sequential.py`).
 
     Raises:
-        ValueError: layers or moments do not fit the model, or the method edits one layer and several are given.
+        ValueError: layers or moments do not fit the model, the method edits one layer and several are given, or a
+            round holds no requests.
     """
     plan.check(lm)
     if method.one_at_a_time and len(plan.layers) != 1:
@@ -160,7 +160,9 @@ def run_sequential(lm: LanguageModel, rounds: Iterable[list[EditRequest]], metho
 def edit_round(lm: LanguageModel, requests: list[EditRequest], method: EditMethod, plan: EditPlan, state: EditState,
                bases: dict[int, Tensor | None]) -> Round:
     """One round: targets for all requests, then layer by layer keys, residuals, update."""
-    clock = _Clock()
+    if not requests:
+        raise ValueError(f"round {state.round} holds no requests; leave it out")
+    clock = Clock()
     before = {layer: read_weight(lm, layer) for layer in plan.layers}
     groups = [[request] for request in requests] if method.one_at_a_time else [requests]
     targets, keys = [], []
@@ -169,17 +171,19 @@ def edit_round(lm: LanguageModel, requests: list[EditRequest], method: EditMetho
             found, read = _write(lm, group, method, plan, state, bases, clock)
             targets.append(found)
             keys.append(read)
-    except (UpdateRefused, torch.linalg.LinAlgError) as error:
+        with clock.stage("observe"):
+            now = read_values(lm, requests, plan.layers[-1], method.site).T
+            layers = tuple(_observe(lm, layer, before[layer], state.original[layer], plan.moments[layer])
+                           for layer in plan.layers)
+    except BaseException as error:                                        # no half-written round, whatever happened
         for layer, W in before.items():
             write_weight(lm, layer, W)
+        if not isinstance(error, UpdateRefused | torch.linalg.LinAlgError):
+            raise
         outcomes = tuple(Outcome(r.case_id, "refused", str(error), float("nan"), 0, False) for r in requests)
         return Round(state.round, outcomes, (), float("nan"), float("nan"), clock.seconds(),
                      replace(state, round=state.round + 1))
     z, h = torch.cat([t.z for t in targets]), torch.cat([t.h for t in targets])
-    with clock.stage("observe"):
-        now = read_values(lm, requests, plan.layers[-1], method.site).T
-        layers = tuple(_observe(lm, layer, before[layer], state.original[layer], plan.moments[layer])
-                       for layer in plan.layers)
     outcomes = tuple(o for group, found in zip(groups, targets, strict=True)
                      for o in _outcomes(group, found, plan.target))
     new_keys = {layer: torch.cat([k[layer] for k in keys], dim=1).cpu() for layer in plan.layers}
@@ -188,7 +192,7 @@ def edit_round(lm: LanguageModel, requests: list[EditRequest], method: EditMetho
 
 
 def _write(lm, requests, method: EditMethod, plan: EditPlan, state: EditState, bases,
-           clock: "_Clock") -> tuple[Targets, dict[int, Tensor]]:
+           clock: Clock) -> tuple[Targets, dict[int, Tensor]]:
     """Targets and updates of requests that are solved together; returns the keys used."""
     last = plan.layers[-1]
     with clock.stage("targets"):
@@ -226,10 +230,12 @@ def _outcomes(requests, targets: Targets, config: TargetConfig) -> list[Outcome]
     limit = config.clamp * targets.h.norm(dim=1)
     clamped = (targets.z - targets.h).norm(dim=1) >= limit * (1 - 1e-4)              # the clamp's own rounding
     reasons = {"loss": f"target loss below {config.stop_loss:g}", "steps": f"target used all {config.steps} steps"}
-    return [Outcome(request.case_id, "edited" if updates else "already satisfied", reasons[stopped], loss, updates, hit)
-            for request, updates, stopped, loss, hit in zip(
-                requests, targets.updates.tolist(), targets.stopped, targets.loss.tolist(), clamped.tolist(),
-                strict=True)]
+    satisfied = (targets.updates == 0) & targets.right
+    return [Outcome(request.case_id, "already satisfied" if done and stopped == "loss" else "edited",
+                    reasons[stopped], loss, updates, hit)
+            for request, done, stopped, loss, updates, hit in zip(
+                requests, satisfied.tolist(), targets.stopped, targets.loss.tolist(), targets.updates.tolist(),
+                clamped.tolist(), strict=True)]
 
 
 def _observe(lm, layer: int, before: Tensor, original: Tensor, C: Tensor) -> LayerObservation:
@@ -238,22 +244,3 @@ def _observe(lm, layer: int, before: Tensor, original: Tensor, C: Tensor) -> Lay
     return LayerObservation(
         layer, update.norm().item(), spectrum(update)[0].item(), total.norm().item(), spectrum(W)[0].item(),
         condition_number(W), drift(total, C.cpu()))
-
-
-@dataclass
-class _Clock:
-    """Seconds by stage."""
-
-    started: float = field(default_factory=time.perf_counter)
-    spent: Counter = field(default_factory=Counter)
-
-    @contextmanager
-    def stage(self, name: str):
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spent[name] += time.perf_counter() - start
-
-    def seconds(self) -> dict[str, float]:
-        return dict(self.spent) | {"total": time.perf_counter() - self.started}

@@ -93,7 +93,7 @@ def target_value(lm, request, templates, layer, config, module=None) -> tuple[Te
     longest = max(map(len, rows))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    delta = torch.zeros(model.config.hidden_size, requires_grad=True)
+    delta = torch.zeros(model.config.hidden_size, dtype=model.dtype, requires_grad=True)
     found = {}
 
     def read(_, __, output):

@@ -1,9 +1,10 @@
 """ΔW, z and history against what released implementations computed from the same inputs (see that folder's README).
 
-Both sides are float32. The solves agree to 1e-6; the 19 Adam steps of a target amplify round-off, because Adam
-divides each gradient component by its own running size. Relative Frobenius errors of ΔW reached here (worst layer and
-round, one thread): MEMIT 3.6e-6, MEMIT-seq 3.8e-6, AlphaEdit 3.4e-5, ROME 7e-4 (clamp 4 lets targets move far, and the
-released code edits one request after the other). Five times that is allowed, for other machines' order of summation.
+The released code ran in float32, ours runs in float64, so the errors are the released code's round-off: the 19 Adam
+steps of a target amplify it, because Adam divides each gradient component by its own running size. Relative Frobenius
+errors of ΔW reached here (worst layer and round): MEMIT 3.6e-6, MEMIT-seq 3.8e-6, AlphaEdit 3.4e-5, ROME 5.6e-4
+(clamp 4 lets targets move far, and edits are made one after the other: in float32, another order of summation alone
+moves the last of its 15 edits by up to 4e-2). Five times that is allowed.
 """
 
 import json
@@ -23,7 +24,7 @@ from seqedit.methods import make_method
 from seqedit.requests import load_rounds
 from seqedit.sequential import EditPlan, EditState, run_sequential
 
-ALLOWED = {"memit": 2e-5, "memit_seq": 2e-5, "alphaedit": 1.7e-4, "rome": 3.5e-3}
+ALLOWED = {"memit": 2e-5, "memit_seq": 2e-5, "alphaedit": 1.7e-4, "rome": 3e-3}
 Z_ALLOWED = 1e-4                                                          # of ‖z‖, worst row; reached 2.3e-5
 PAST_ALLOWED = 5e-5                                                       # of ‖K_pK_pᵀ‖; reached 9.9e-6
 
@@ -52,7 +53,8 @@ def run_of(golden):
         parameters = {"memit": {"lam": float(h.get("mom2_update_weight", 0))},
                       "alphaedit": {"threshold": h.get("nullspace_threshold"), "l2": h.get("L2")}, "rome": {}}
         parameters["memit_seq"] = parameters["memit"]
-        lm, method = load_model(golden / "model", device="cpu"), make_method(name, **parameters[name])
+        lm = load_model(golden / "model", device="cpu", dtype=torch.float64)
+        method = make_method(name, **parameters[name])
         plan = EditPlan(layers=tuple(h["layers"]), moments=load_moments(golden / "moments.safetensors").C,
                         contexts=load_contexts(golden / "contexts.json"),
                         target=TargetConfig(steps=h["v_num_grad_steps"], lr=h["v_lr"], kl=h["kl_factor"],

@@ -7,6 +7,7 @@ import torch
 from conftest import build_plan
 from runs import every_method, method_and_plan, same, weights
 
+import seqedit.sequential as loop
 from seqedit.lm.architecture import read_weight
 from seqedit.methods import alphaedit, memit, r_rome, rome
 from seqedit.sequential import run_sequential
@@ -76,6 +77,41 @@ def test_targets_that_are_not_finite(tiny_lm, requests):
     done, = run_sequential(lm, [requests], memit(0.5), build_plan(lm))
     assert {(o.status, o.reason[:24]) for o in done.outcomes} == {("refused", "a target is not finite; ")}
     assert torch.equal(read_weight(lm, 1), W)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), KeyboardInterrupt()], ids=["memory", "interrupt"])
+@pytest.mark.parametrize(("stage", "call"), [("read_keys", 2), ("read_values", 2), ("apply_update", 2),
+                                             ("read_values", 3), ("condition_number", 2)])
+def test_any_other_exception_undoes_the_round(tiny_lm, requests, monkeypatch, stage, call, error):
+    """Not a refusal, it reaches the caller; but the layers already written are put back, bit for bit, and the same
+    round can be run again as if nothing had happened."""
+    lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan, before, calls, real = build_plan(lm), weights(lm), [], getattr(loop, stage)
+
+    def fail(*arguments):
+        calls.append(stage)
+        if len(calls) == call:
+            raise error
+        return real(*arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, stage, fail)
+        with pytest.raises(type(error)):
+            next(run_sequential(lm, [requests], memit(0.5), plan))
+    assert len(calls) == call and same(weights(lm), before)
+    for model in (lm, other):
+        next(run_sequential(model, [requests], memit(0.5), plan))
+    assert same(weights(lm), weights(other)) and not same(weights(lm), before)
+
+
+def test_an_empty_round(tiny_lm, requests):
+    """Says which round; the one before it stays written."""
+    lm = tiny_lm("gpt2")
+    rounds = run_sequential(lm, [requests, []], memit(0.5), build_plan(lm))
+    next(rounds)
+    written = weights(lm)
+    with pytest.raises(ValueError, match="round 1 holds no requests; leave it out"):
+        next(rounds)
+    assert same(weights(lm), written)
 
 
 def plan_errors():

@@ -160,14 +160,17 @@ def test_a_clamped_target_is_reported(tiny_lm, requests):
 
 
 def test_already_satisfied(tiny_lm, requests):
-    """Requests whose loss is low from the start are said to be so, and their residual is zero."""
-    lm = tiny_lm("gpt2")
+    """No step was needed and greedy decoding is right; a low loss alone, or a plan without steps, is not enough."""
+    lm = tiny_lm("gpt2", seed=3)
+    said = replace(requests[4], target_new="b")                           # what this random model says by itself
     before = weights(lm)
-    plan = build_plan(lm, layers=(1,), target=TargetConfig(stop_loss=1e9))
-    done = next(run_sequential(lm, [requests], memit(0.5), plan))
-    assert {(o.status, o.reason) for o in done.outcomes} == {("already satisfied", "target loss below 1e+09")}
-    assert max(o.update_norm for o in done.layers) < 1e-5                 # z and h come from differently padded batches
-    assert all(torch.allclose(tensor, before[name], atol=1e-5) for name, tensor in weights(lm).items())
+    for stop_loss, steps, reason in ((1e9, 6, "target loss below 1e+09"), (0.0, 1, "target used all 1 steps")):
+        plan = build_plan(lm, layers=(1,), target=TargetConfig(stop_loss=stop_loss, steps=steps))
+        done = next(run_sequential(lm, [[requests[0], said]], memit(0.5), plan))
+        assert [o.status for o in done.outcomes] == ["edited", "already satisfied" if steps > 1 else "edited"]
+        assert {(o.reason, o.target_updates) for o in done.outcomes} == {(reason, 0)}
+        assert max(o.update_norm for o in done.layers) < 1e-5             # z and h come from differently padded batches
+        assert all(torch.allclose(tensor, before[name], atol=1e-5) for name, tensor in weights(lm).items())
 
 
 @pytest.mark.parametrize("model_type", ["gptj", "gpt_neox", "llama", "qwen3"])

@@ -45,6 +45,6 @@ def perplexity(lm: LanguageModel, texts: Sequence[str], batch_tokens: int = 16_3
         hidden = observe(lm, batch, {last: lm.block(last)}, last=last)[last].hidden
         real = torch.arange(batch.shape[1] - 1) + 1 < torch.tensor([[len(row)] for row in ids[part]])
         real = real.to(batch.device)                                                  # (rows, tokens − 1)
-        total += cross_entropy(lm.logits(hidden[:, :-1][real]).float(), batch[:, 1:][real], reduction="sum").item()
+        total += cross_entropy(lm.logits(hidden[:, :-1][real]), batch[:, 1:][real], reduction="sum").item()
         count += int(real.sum())
     return float(np.exp(total / count))

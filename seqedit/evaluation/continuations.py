@@ -50,7 +50,7 @@ def rate(lm: LanguageModel, prompts: Sequence[str], continuations: Sequence[str]
         hidden = observe(lm, ids, {last: lm.block(lm.n_layers - 1)}, last=last)[last].hidden
         at = [(i, p) for i, row in enumerate(rows) for p in range(starts[row], len(tokens.ids[row]))]
         i, position = (torch.tensor(column, device=lm.device) for column in zip(*at, strict=True))
-        log_p = log_softmax(lm.logits(hidden[i, position - 1]).float(), dim=-1)       # (tokens, vocabulary)
+        log_p = log_softmax(lm.logits(hidden[i, position - 1]), dim=-1)       # (tokens, vocabulary)
         told = log_p.gather(1, ids[i, position][:, None])[:, 0]
         best = log_p.argmax(dim=-1)
         counts = torch.bincount(i, minlength=len(rows))

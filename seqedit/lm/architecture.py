@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from ..precision import at_least_float32
+
 if TYPE_CHECKING:
     from .load import LanguageModel
 
@@ -61,8 +63,8 @@ def architecture_of(model_type: str) -> Architecture:
 
 
 def read_weight(lm: "LanguageModel", layer: int) -> Tensor:
-    """A float32 copy of the edited matrix of `layer`, (d_model, d_ff): always out × in."""
-    return _as_out_by_in(lm.down_proj(layer)).detach().float().clone()
+    """A copy of the edited matrix of `layer`, (d_model, d_ff), always out × in, in at least float32."""
+    return at_least_float32(_as_out_by_in(lm.down_proj(layer)).detach()).clone()
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from .load import LanguageModel
 
@@ -31,10 +32,11 @@ class _Stop(Exception):
 
 
 @torch.no_grad()
-def observe(lm: LanguageModel, ids: Tensor, modules: Mapping[Hashable, nn.Module], last: Hashable) -> dict[Any, Call]:
+def observe(lm: LanguageModel, ids: Tensor, modules: Mapping[Hashable, nn.Module], last: Hashable,
+            cache: Cache | None = None) -> dict[Any, Call]:
     """One forward pass over right-padded `ids` (rows, tokens); the calls of `modules`, stopping after module `last`.
 
-    Hooks are removed whatever happens.
+    Hooks are removed whatever happens. Attention's keys and values stay in `cache`, if one is given.
     """
     calls: dict[Any, Call] = {}
 
@@ -47,7 +49,7 @@ def observe(lm: LanguageModel, ids: Tensor, modules: Mapping[Hashable, nn.Module
 
     handles = [module.register_forward_hook(hook(name), with_kwargs=True) for name, module in modules.items()]
     try:
-        lm.model.base_model(input_ids=ids, use_cache=False)
+        lm.model.base_model(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
     except _Stop:
         pass
     finally:

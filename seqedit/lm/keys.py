@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..precision import at_least_float32
 from ..requests import EditRequest
 from .hooks import observe
 from .load import LanguageModel
@@ -39,9 +40,9 @@ def read_keys(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Cont
     Source: MEMIT (2210.07229) eq. 19 and the released grouping; ROME (2202.05262) eq. 3.
     """
     templates = [t for group in contexts for t in group]
-    weights = context_weights(contexts, average).to(lm.device)
     read = _at_subject(lm, requests, templates, lm.down_proj(layer), batch_tokens, lambda call: call.input)
-    return torch.einsum("nck,c->kn", read.unflatten(0, (len(requests), len(templates))), weights)
+    return torch.einsum("nck,c->kn", read.unflatten(0, (len(requests), len(templates))),
+                        context_weights(contexts, average).to(read))
 
 
 def read_values(lm: LanguageModel, requests: Sequence[EditRequest], layer: int, site: str = "block",
@@ -60,5 +61,5 @@ def _at_subject(lm, requests, templates, module, batch_tokens, pick) -> Tensor:
     for part in chunks([len(row) for row in rows], batch_tokens):
         call = observe(lm, padded(lm, rows[part]), {"module": module}, last="module")["module"]
         at = torch.tensor(positions[part], device=lm.device)
-        read.append(pick(call)[torch.arange(len(at), device=lm.device), at].float())
+        read.append(at_least_float32(pick(call)[torch.arange(len(at), device=lm.device), at]))
     return torch.cat(read)

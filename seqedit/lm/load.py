@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..precision import at_least_float32
 from .architecture import Architecture, architecture_of
 
 
@@ -41,9 +42,9 @@ class LanguageModel:
         return self.model.get_submodule(self.architecture.down_proj.format(layer))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Residual stream after the last block (…, d_model) to logits (…, vocabulary)."""
+        """Residual stream after the last block (…, d_model) to logits (…, vocabulary), in at least float32."""
         norm = self.model.get_submodule(self.architecture.final_norm)
-        return self.model.get_submodule(self.architecture.head)(norm(hidden))
+        return at_least_float32(self.model.get_submodule(self.architecture.head)(norm(hidden)))
 
 
 def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32) -> LanguageModel:

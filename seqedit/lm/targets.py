@@ -1,22 +1,27 @@
 """Target values z*: which residual-stream value at the subject's last token makes the model say the new object.
 
 All requests are optimised together, and exactly as if alone: rows do not see each other, Adam is elementwise,
-and each request has its own clamp and its own end. Blocks up to the edited layer run once; only the blocks
-above it run again at each step.
+and each request has its own clamp and its own end. A step costs what δ can reach: the blocks above the edited
+layer, from the subject's last token to the last token whose prediction is asked for. All else runs once.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import log_softmax
+from transformers import DynamicCache
 
+from ..precision import at_least_float32
 from ..requests import EditRequest
 from .hooks import observe
 from .keys import Contexts
 from .load import LanguageModel
+from .tails import Tails, arguments_of
 from .tokens import chunks, fill, lookup_rows, padded
 
 
@@ -50,8 +55,9 @@ class Targets:
     Attributes:
         z: target values, (n, d_model); h: values before, (n, d_model).
         loss: total loss at the last forward pass, (n,).
-        updates: Adam steps taken, (n,); 0 means the request was satisfied from the start.
+        updates: Adam steps taken, (n,); 0 with `stopped` "loss" means the loss was low from the start.
         stopped: "loss" (fell below `stop_loss`) or "steps" (used them up), for each request.
+        right: whether greedy decoding of the bare prompt gave every target token before any step, (n,).
     """
 
     z: Float[Tensor, "n d_model"]
@@ -59,6 +65,7 @@ class Targets:
     loss: Tensor
     updates: Tensor
     stopped: list[str]
+    right: Tensor
 
 
 def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Contexts, layer: int,
@@ -76,99 +83,155 @@ def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], context
         ROME (2202.05262) eq. 4, MEMIT (2210.07229) eq. 16, with the released stopping and decay.
     """
     templates = [t for group in contexts for t in group]
-    longest = [max(len(ids) for ids in _tokens(lm, [r], templates, config)[0].ids) for r in requests]
-    parts = [_optimise(lm, requests[part], templates, layer, config, site)
-             for part in chunks([n * (len(templates) + 1) for n in longest], batch_tokens)]
+    rows = _rows(lm, requests, templates, config)
+    parts = [_optimise(_Problem.of(lm, rows[part], layer, config, site))
+             for part in chunks([sum(len(row.ids) for row in own) for own in rows], batch_tokens)]
     return Targets(torch.cat([p.z for p in parts]), torch.cat([p.h for p in parts]),
                    torch.cat([p.loss for p in parts]), torch.cat([p.updates for p in parts]),
-                   [reason for p in parts for reason in p.stopped])
+                   [reason for p in parts for reason in p.stopped], torch.cat([p.right for p in parts]))
 
 
-def _optimise(lm, requests, templates, layer, config, site) -> Targets:
-    """Adam on δ (n, d_model). The batch is rebuilt once half of its requests are finished."""
-    problem = _Problem(lm, requests, templates, layer, config, site)
-    n, h = len(requests), problem.h
+def _optimise(problem: "_Problem") -> Targets:
+    """Adam on δ (n, d_model); requests that are finished leave the batch."""
+    config, h, right = problem.config, problem.h, problem.right
+    n = len(h)
     delta, first, second = (torch.zeros_like(h) for _ in range(3))        # δ, Adam's two averages
-    loss, updates = torch.zeros(n, device=h.device), torch.zeros(n, dtype=torch.long, device=h.device)
-    active = torch.arange(n, device=h.device)                             # requests of `problem`, in its order
-    running = torch.ones(n, dtype=torch.bool, device=h.device)            # over all requests
+    loss, updates = h.new_zeros(n), torch.zeros(n, dtype=torch.long, device=h.device)
+    active = torch.arange(n, device=h.device)                             # requests still running
     for step in range(1, config.steps + 1):
         trial = delta[active].requires_grad_()
         value = problem.loss(trial)                                       # (active,)
         gradient, = torch.autograd.grad(value.sum(), trial)
-        loss[active] = torch.where(running[active], value.detach(), loss[active])
-        running[active] &= ~(value.detach() < config.stop_loss)           # NaN goes on, to be refused
-        if step == config.steps or not running.any():
+        loss[active] = value.detach()
+        moving = ~(value.detach() < config.stop_loss)                     # NaN goes on, to be refused
+        active, gradient = active[moving], gradient[moving]
+        if step == config.steps or not len(active):
             break
-        moving = running[active]
-        rows, gradient = active[moving], gradient[moving]
-        first[rows] = 0.9 * first[rows] + 0.1 * gradient
-        second[rows] = 0.999 * second[rows] + 0.001 * gradient**2
-        size = (second[rows] / (1 - 0.999**step)).sqrt() + 1e-8
-        moved = delta[rows] - config.lr * (first[rows] / (1 - 0.9**step)) / size
-        limit = config.clamp * h[rows].norm(dim=1, keepdim=True)
-        delta[rows] = moved * (limit / moved.norm(dim=1, keepdim=True)).clamp(max=1.0)
-        updates[rows] += 1
-        if 2 * len(rows) <= len(active):
-            active = rows
-            problem = _Problem(lm, [requests[i] for i in rows.tolist()], templates, layer, config, site)
-    return Targets(h + delta, h, loss, updates, ["steps" if r else "loss" for r in running.tolist()])
+        if not moving.all():
+            problem = problem.select(moving)
+        first[active] = 0.9 * first[active] + 0.1 * gradient
+        second[active] = 0.999 * second[active] + 0.001 * gradient**2
+        size = (second[active] / (1 - 0.999**step)).sqrt() + 1e-8
+        moved = delta[active] - config.lr * (first[active] / (1 - 0.9**step)) / size
+        limit = config.clamp * h[active].norm(dim=1, keepdim=True)
+        delta[active] = moved * (limit / moved.norm(dim=1, keepdim=True)).clamp(max=1.0)
+        updates[active] += 1
+    running = set(active.tolist())
+    return Targets(h + delta, h, loss, updates, ["steps" if i in running else "loss" for i in range(n)], right)
 
 
-def _tokens(lm, requests, templates, config):
-    """Rows of each request: its contexts with the target appended, then the KL prompt."""
+class _Row(NamedTuple):
+    """A text of a request: its contexts with all but the target's last token, then the KL prompt up to the subject."""
+
+    ids: list[int]
+    at: int                           # the subject's last token
+    target: tuple[int, ...]           # target tokens, told by the last places of the row; none in the KL prompt
+
+
+def _rows(lm, requests, templates, config: TargetConfig) -> list[list[_Row]]:
+    """The rows of each request. What the target's last token or the rest of the KL prompt hold is never asked for."""
     filled = [row for r in requests for row in (*(fill(t, r) for t in templates), config.kl_prompt)]
     subjects = [r.subject for r in requests for _ in range(len(templates) + 1)]
     suffixes = [x for r in requests for x in (*[" " + r.target_new] * len(templates), "")]
     tokens, positions = lookup_rows(lm, filled, subjects, suffixes)
-    starts = [tokens.first_after(row, len(text.replace("{}", subject)))
-              for row, (text, subject) in enumerate(zip(filled, subjects, strict=True))]
-    return tokens, positions, starts
+    rows = []
+    for row, (at, text, subject) in enumerate(zip(positions, filled, subjects, strict=True)):
+        ids = tokens.ids[row]
+        start = max(tokens.first_after(row, len(text.replace("{}", subject))), at + 1)
+        rows.append(_Row(ids[:at + 1], at, ()) if row % (len(templates) + 1) == len(templates)
+                    else _Row(ids[:-1], at, tuple(ids[start:])))
+    per = len(templates) + 1
+    return [rows[i:i + per] for i in range(0, len(rows), per)]
 
 
+class _Part(NamedTuple):
+    """Rows with equally long tails and equally many target tokens, so that nothing is padded."""
+
+    owner: Tensor                     # request of each row, (rows,)
+    stem: Tensor                      # edited layer's output from the subject's last token on, (rows, length, d_model)
+    tails: Tails
+    target: Tensor                    # (rows, k); k is 0 for KL prompts
+
+    def select(self, chosen: Tensor) -> "_Part":
+        """The rows of chosen requests, which are renumbered; `chosen` is a mask over requests."""
+        rows = chosen[self.owner]
+        number = chosen.cumsum(0) - 1
+        return _Part(number[self.owner[rows]], self.stem[rows], self.tails[rows], self.target[rows])
+
+    def run(self, delta: Tensor) -> Tensor:
+        """Output of the last block, (rows, length, d_model), with δ added at the first token."""
+        first = self.stem[:, :1] + delta[self.owner][:, None].to(self.stem.dtype)
+        return self.tails.run(torch.cat([first, self.stem[:, 1:]], dim=1))
+
+
+@dataclass(frozen=True)
 class _Problem:
-    """The loss of some requests as a function of δ, with everything below the edited layer computed once."""
+    """The loss of n requests as a function of δ.
 
-    def __init__(self, lm: LanguageModel, requests, templates, layer: int, config: TargetConfig, site: str):
-        self.lm, self.config, self.count = lm, config, len(requests)
-        per = len(templates) + 1                                          # rows of a request
-        tokens, positions, starts = _tokens(lm, requests, templates, config)
-        device = lm.device
-        above = list(range(layer + 1, lm.n_layers))
-        modules = {("block", i): lm.block(i) for i in range(layer, lm.n_layers)} | {"mlp": lm.mlp(layer)}
-        calls = observe(lm, padded(lm, tokens.ids), modules, last=("block", lm.n_layers - 1))
-        self.stem = calls["block", layer].hidden                          # (rows, tokens, d_model)
-        self.above = [(lm.block(i), calls["block", i].args[1:], calls["block", i].kwargs) for i in above]
-        self.rows = torch.arange(len(tokens.ids), device=device)
-        self.at = torch.tensor(positions, device=device)
-        self.owner = self.rows // per
-        place = self.stem if site == "block" else calls["mlp"].hidden
-        bare = self.rows[::per]
-        self.h = place[bare, self.at[bare]].float()                       # (n, d_model)
-        spans = [(row, p, tokens.ids[row][p], row // per, 1 / ((per - 1) * (len(tokens.ids[row]) - starts[row])))
-                 for row in range(len(tokens.ids)) if row % per != per - 1
-                 for p in range(starts[row], len(tokens.ids[row]))]       # one entry for each target token
-        row, position, token, owner, weight = zip(*spans, strict=True)
-        self.row, self.before = torch.tensor(row, device=device), torch.tensor(position, device=device) - 1
-        self.token, self.token_owner = torch.tensor(token, device=device), torch.tensor(owner, device=device)
-        self.weight = torch.tensor(weight, device=device)
-        self.kl_row = self.rows[per - 1::per]
-        with torch.no_grad():
-            last = calls["block", lm.n_layers - 1].hidden
-            self.log_p0 = log_softmax(lm.logits(last[self.kl_row, self.at[self.kl_row]]).float(), dim=-1)
+    Attributes:
+        told: contexts with targets; neutral: the KL prompts, one row of one token for each request.
+        log_p0: log-probabilities after the KL prompts without δ, (n, vocabulary).
+        h, right: see `Targets`.
+    """
+
+    lm: LanguageModel
+    config: TargetConfig
+    templates: int
+    told: list[_Part]
+    neutral: _Part
+    log_p0: Tensor
+    h: Tensor
+    right: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, lm: LanguageModel, requests: list[list[_Row]], layer: int, config: TargetConfig,
+           site: str) -> "_Problem":
+        """One pass over the whole rows gives all that δ cannot reach."""
+        rows = [row for own in requests for row in own]
+        owner = torch.tensor([i for i, own in enumerate(requests) for _ in own], device=lm.device)
+        upper, cache = range(layer + 1, lm.n_layers), DynamicCache()
+        modules = {i: lm.block(i) for i in range(layer, lm.n_layers)} | {"mlp": lm.mlp(layer)}
+        calls = observe(lm, padded(lm, [row.ids for row in rows]), modules, last=lm.n_layers - 1, cache=cache)
+        blocks = [(lm.block(i), arguments_of(lm.block(i), calls[i])) for i in upper]
+        stem, final = calls[layer].hidden, calls[lm.n_layers - 1].hidden  # (rows, tokens, d_model)
+
+        def part(members: list[int]) -> _Part:
+            row = torch.tensor(members, device=lm.device)
+            at = torch.tensor([range(rows[i].at, len(rows[i].ids)) for i in members], device=lm.device)
+            kept = [(cache.layers[i].keys[row], cache.layers[i].values[row]) for i in upper]
+            target = torch.tensor([rows[i].target for i in members], dtype=torch.long, device=lm.device)
+            return _Part(owner[row], stem[row[:, None], at], Tails(blocks, kept, at), target)
+
+        groups = defaultdict(list)
+        for i, row in enumerate(rows):
+            groups[len(row.target), len(row.ids) - row.at].append(i)
+        kl_rows = groups.pop((0, 1))
+        bare = list(range(0, len(rows), len(requests[0])))                # the bare prompt is each request's first row
+        place = stem if site == "block" else calls["mlp"].hidden
+        told = torch.cat([final[i, len(rows[i].ids) - len(rows[i].target):len(rows[i].ids)] for i in bare])
+        best = lm.logits(told).argmax(-1).split([len(rows[i].target) for i in bare])
+        return cls(
+            lm, config, len(requests[0]) - 1, [part(members) for members in groups.values()], part(kl_rows),
+            log_p0=log_softmax(lm.logits(final[kl_rows, [rows[i].at for i in kl_rows]]), dim=-1),
+            h=at_least_float32(place[bare, [rows[i].at for i in bare]]),
+            right=torch.tensor([tuple(b.tolist()) == rows[i].target for i, b in zip(bare, best, strict=True)]))
+
+    def select(self, chosen: Tensor) -> "_Problem":
+        """Some of the requests; `chosen` is a mask."""
+        told = [part.select(chosen) for part in self.told if chosen[part.owner].any()]
+        return replace(self, told=told, neutral=self.neutral.select(chosen), log_p0=self.log_p0[chosen],
+                       h=self.h[chosen])
 
     def loss(self, delta: Float[Tensor, "n d_model"]) -> Float[Tensor, "n"]:
-        """NLL of the target (mean over contexts, then tokens) + KL + decay, for each request."""
-        hidden = self.stem.index_put((self.rows, self.at), delta[self.owner].to(self.stem.dtype), accumulate=True)
-        for block, args, kwargs in self.above:
-            out = block(hidden, *args, **kwargs)
-            hidden = out[0] if isinstance(out, tuple) else out
-        rows = torch.cat([self.row, self.kl_row])
-        places = torch.cat([self.before, self.at[self.kl_row]])
-        log_p = log_softmax(self.lm.logits(hidden[rows, places]).float(), dim=-1)
-        told = log_p[:len(self.row)].gather(1, self.token[:, None])[:, 0] * self.weight
-        nll = -told.new_zeros(self.count).index_add(0, self.token_owner, told)
-        log_p = log_p[len(self.row):]
+        """NLL of the target (mean over contexts and tokens) + KL + decay, for each request."""
+        nll = delta.new_zeros(len(delta))
+        for part in self.told:
+            hidden = part.run(delta)[:, -part.target.shape[1]:]           # the places that tell the target
+            log_p = log_softmax(self.lm.logits(hidden), dim=-1)
+            said = log_p.gather(2, part.target[:, :, None])[:, :, 0].mean(dim=1)
+            nll = nll.index_add(0, part.owner, said, alpha=-1 / self.templates)
+        log_p = log_softmax(self.lm.logits(self.neutral.run(delta)[:, 0]), dim=-1)
         kl = (log_p.exp() * (log_p - self.log_p0)).sum(-1)                # KL(p_δ ‖ p_0), (n,)
         decay = delta.norm(dim=1) / self.h.norm(dim=1) ** 2
         return nll + self.config.kl * kl + self.config.weight_decay * decay
