@@ -1,5 +1,6 @@
 """The one measurement behind every metric: how a model rates given continuations of given prompts."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,31 +35,36 @@ def rate(lm: LanguageModel, prompts: Sequence[str], continuations: Sequence[str]
     """Rate each continuation after its prompt, a space between them.
 
     Prompt and continuation are tokenised as one text with the tokenizer's own special tokens, so a BOS appears
-    exactly once, and the continuation's tokens are those that reach beyond the prompt's characters. Sequences are
+    exactly once, and the continuation's tokens are those that reach beyond the prompt's characters. Its last token is
+    only predicted, never read, so that two continuations of one token share the pass over their prompt. Sequences are
     sorted by length and batched; logits are computed at the continuations' positions only.
     """
     tokens = tokenise(lm, [f"{p} {c}" for p, c in zip(prompts, continuations, strict=True)])
     starts = [tokens.first_after(row, len(prompt)) for row, prompt in enumerate(prompts)]
-    order = sorted(range(len(prompts)), key=lambda row: len(tokens.ids[row]))
+    sharing = defaultdict(list)                                           # what is read → the texts that begin so
+    for row, ids in enumerate(tokens.ids):
+        sharing[tuple(ids[:-1])].append(row)
+    read = sorted(sharing, key=len)
     nll, correct = np.zeros(len(prompts)), np.zeros(len(prompts), dtype=bool)
     top = np.zeros(len(prompts), dtype=np.int64)
     last = ("block", lm.n_layers - 1)
-    bar = tqdm(total=len(prompts), unit="text", disable=None if progress else True, leave=False, desc="evaluate")
-    for part in chunks([len(tokens.ids[row]) for row in order], batch_tokens):
-        rows = order[part]
-        ids = padded(lm, [tokens.ids[row] for row in rows])
-        hidden = observe(lm, ids, {last: lm.block(lm.n_layers - 1)}, last=last)[last].hidden
-        at = [(i, p) for i, row in enumerate(rows) for p in range(starts[row], len(tokens.ids[row]))]
-        i, position = (torch.tensor(column, device=lm.device) for column in zip(*at, strict=True))
-        log_p = log_softmax(lm.logits(hidden[i, position - 1]), dim=-1)       # (tokens, vocabulary)
-        told = log_p.gather(1, ids[i, position][:, None])[:, 0]
+    bar = tqdm(total=len(read), unit="text", disable=None if progress else True, leave=False, desc="evaluate")
+    for part in chunks([len(ids) for ids in read], batch_tokens):
+        hidden = observe(lm, padded(lm, read[part]), {last: lm.block(lm.n_layers - 1)}, last=last)[last].hidden
+        rows = [row for ids in read[part] for row in sharing[ids]]
+        of = [i for i, ids in enumerate(read[part]) for _ in sharing[ids]]
+        at = [(n, i, p, tokens.ids[row][p]) for n, (row, i) in enumerate(zip(rows, of, strict=True))
+              for p in range(starts[row], len(tokens.ids[row]))]
+        n, i, position, told = (torch.tensor(column, device=lm.device) for column in zip(*at, strict=True))
+        log_p = log_softmax(lm.logits(hidden[i, position - 1]), dim=-1)               # (tokens, vocabulary)
         best = log_p.argmax(dim=-1)
-        counts = torch.bincount(i, minlength=len(rows))
-        missed = torch.bincount(i, weights=(best != ids[i, position]).double(), minlength=len(rows))
-        nll[rows] = (-torch.bincount(i, weights=told.double(), minlength=len(rows)) / counts).cpu().numpy()
+        counts = torch.bincount(n, minlength=len(rows))
+        said = log_p.gather(1, told[:, None])[:, 0].double()
+        missed = torch.bincount(n, weights=(best != told).double(), minlength=len(rows))
+        nll[rows] = (-torch.bincount(n, weights=said, minlength=len(rows)) / counts).cpu().numpy()
         correct[rows] = (missed == 0).cpu().numpy()
         top[rows] = best[counts.cumsum(0) - counts].cpu().numpy()
-        bar.update(len(rows))
+        bar.update(part.stop - part.start)
     bar.close()
     return Ratings(nll, correct, top)
 
