@@ -1,11 +1,13 @@
-"""Every method as a value: a metric on key space, allowed directions, and how targets are found.
+"""Every method as a value: a price on key space, allowed directions, and how targets are found.
 
-| method | metric M | basis | μ | history |
+| method | price M₀ | basis | μ | history |
 |---|---|---|---|---|
 | ROME, r-ROME | C | all | 0 | – |
 | MEMIT | λC | all | 1 | – |
-| MEMIT with history | λC + K_pK_pᵀ | all | 1 | keys of all earlier edits |
-| AlphaEdit | K_pK_pᵀ + L2·I | eigenvectors of C below τ | 1 | keys of all earlier edits |
+| MEMIT with history | λC | all | 1 | keys of all earlier edits |
+| AlphaEdit | L2·I | eigenvectors of C below τ | 1 | keys of all earlier edits |
+
+A history adds K_pK_pᵀ to the price: earlier keys cost like those of the round.
 """
 
 import inspect
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .algebra import subspace
-from .algebra.solve import solve_update
+from .algebra.recursion import Solver
 from .lm.keys import Average
 
 
@@ -27,7 +29,8 @@ class EditMethod:
 
     Attributes:
         name: as the field writes it.
-        metric: (C, past) → M, the price of moving along each key direction; `past` is K_pK_pᵀ.
+        price: C → M₀, what moving along each key direction costs.
+        history: price the keys of all earlier edits too.
         directions: C → orthonormal basis of the key directions an update may use; None allows all.
         mu: 0 for an exact fit, 1 for MEMIT's balance of fit and price.
         site: where targets are defined: the output of the block, or of the MLP (ROME).
@@ -37,7 +40,8 @@ class EditMethod:
     """
 
     name: str
-    metric: Callable[[Tensor, Tensor], Tensor]
+    price: Callable[[Tensor], Tensor]
+    history: bool = False
     directions: Callable[[Tensor], Tensor] | None = None
     mu: float = 1.0
     site: Literal["block", "mlp"] = "block"
@@ -45,12 +49,13 @@ class EditMethod:
     one_at_a_time: bool = False
     key: Literal["average", "mixed"] = "average"
 
-    def solve(self, K: Tensor, R: Tensor, C: Tensor, past: Tensor, basis: Tensor | None) -> Tensor:
-        """The round's update Δ of one layer, (d_model, d_ff), by the one solver."""
-        return solve_update(K, R, self.metric(C, past), basis=basis, mu=self.mu)
+    def solver(self, C: Tensor) -> Solver:
+        """The one solver, prepared for a layer with second moment C."""
+        C = C.double()
+        return Solver(self.price(C), self.directions(C) if self.directions else None, self.mu)
 
 
-def residuals(method: EditMethod, R: Tensor, K: Tensor, bare: Tensor, W: Tensor, C: Tensor) -> Tensor:
+def residuals(method: EditMethod, R: Tensor, K: Tensor, bare: Tensor, W: Tensor, solver: Solver) -> Tensor:
     """What ROME's rank-one step writes at the averaged key, given the residual of the bare prompt.
 
     r-ROME measures the residual at the averaged key k̄ itself: v* − Wk̄ = R − W(k̄ − k). The released ROME
@@ -60,19 +65,19 @@ def residuals(method: EditMethod, R: Tensor, K: Tensor, bare: Tensor, W: Tensor,
     Args:
         R: v* − (Wk + b) at the bare prompt, (d_model, 1).
         K: averaged key k̄, (d_ff, 1); bare: key k of the bare prompt, (d_ff, 1).
-        W: current weight; C: second moment.
+        W: current weight; solver: of the layer.
 
     Source: ROME (2202.05262) eq. 2, its released code; Gupta et al. (2403.07175) for r-ROME.
     """
     if method.key == "average":
         return R - W.to(R) @ (K - bare).to(R)
-    direction = torch.linalg.solve(C.double(), K.double())                # u = C⁻¹k̄
+    direction = solver.inverse(K)                                         # u = C⁻¹k̄
     return R * ((K.double() * direction).sum() / (bare.double() * direction).sum()).to(R)
 
 
 def r_rome() -> EditMethod:
     """Rank-one constrained least squares, the averaged key used throughout (2403.07175)."""
-    return EditMethod(name="r-ROME", metric=lambda C, past: C, mu=0.0, site="mlp", average="uniform",
+    return EditMethod(name="r-ROME", price=lambda C: C, mu=0.0, site="mlp", average="uniform",
                       one_at_a_time=True)
 
 
@@ -83,7 +88,7 @@ def rome() -> EditMethod:
 
 def memit(lam: float = 15_000.0) -> EditMethod:
     """Ridge least squares that prices movement by λC (2210.07229); forgets earlier edits."""
-    return EditMethod(name="MEMIT", metric=lambda C, past: lam * C)
+    return EditMethod(name="MEMIT", price=lambda C: lam * C)
 
 
 def memit_seq(lam: float = 15_000.0) -> EditMethod:
@@ -93,7 +98,7 @@ def memit_seq(lam: float = 15_000.0) -> EditMethod:
 
 def alphaedit(threshold: float = 2e-2, l2: float = 10.0) -> EditMethod:
     """Ridge in the null space of preserved keys, with history (2410.02355; L2 = 10 as released, 1 in the paper)."""
-    ridge = EditMethod(name="ridge", metric=lambda C, past: l2 * torch.eye(len(C), dtype=C.dtype, device=C.device))
+    ridge = EditMethod(name="ridge", price=lambda C: l2 * torch.eye(len(C), dtype=C.dtype, device=C.device))
     return replace(null_space(with_history(ridge), threshold), name="AlphaEdit")
 
 
@@ -104,7 +109,7 @@ def null_space(base: EditMethod, threshold: float = 2e-2) -> EditMethod:
 
 def with_history(base: EditMethod) -> EditMethod:
     """`base`, with the keys of all earlier edits priced like those of this round."""
-    return replace(base, name=f"{base.name}+history", metric=lambda C, past: base.metric(C, past) + past)
+    return replace(base, name=f"{base.name}+history", history=True)
 
 
 METHODS = {make.__name__: make for make in (rome, r_rome, memit, memit_seq, alphaedit)}

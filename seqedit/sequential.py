@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .algebra.diagnostics import condition_number, drift, spectrum
+from .algebra.recursion import Solver
 from .clock import Clock
 from .lm.architecture import apply_update, read_weight, write_weight
 from .lm.keys import BARE, Contexts, read_keys, read_values
@@ -60,6 +61,7 @@ class EditState:
         round: rounds done.
         original: layer → W₀, the matrix before any edit.
         keys: layer → keys of all written edits, (d_ff, N), one column per edit.
+        grams: layer → their Gram matrix for a method with history, see `Solver.extend`; else empty.
 
     Everything is held on the CPU, wherever the model is.
     """
@@ -67,21 +69,30 @@ class EditState:
     round: int
     original: dict[int, Tensor]
     keys: dict[int, Tensor]
+    grams: dict[int, Tensor]
 
     @classmethod
     def start(cls, lm: LanguageModel, layers: Sequence[int]) -> "EditState":
         original = {layer: read_weight(lm, layer).cpu() for layer in layers}
-        return cls(0, original, {layer: W.new_zeros(W.shape[1], 0) for layer, W in original.items()})
+        return cls(0, original, {layer: W.new_zeros(W.shape[1], 0) for layer, W in original.items()},
+                   {layer: torch.zeros(0, 0, dtype=torch.float64) for layer in layers})
 
     def past(self, layer: int) -> Tensor:
         """K_pK_pᵀ of the edits written so far, (d_ff, d_ff), float64; zero at the start."""
         keys = self.keys[layer].double()
         return keys @ keys.T
 
-    def remember(self, keys: dict[int, Tensor]) -> "EditState":
-        """The state after one more round; nothing is changed in place."""
-        return replace(self, round=self.round + 1, keys={
-            layer: torch.cat([old, keys[layer]], dim=1) if layer in keys else old for layer, old in self.keys.items()})
+    def remember(self, keys: dict[int, Tensor], solvers: dict[int, Solver] | None = None) -> "EditState":
+        """The state after more edits with these keys; nothing is changed in place.
+
+        Args:
+            solvers: of a method with history, to extend the Gram matrices.
+        """
+        grams = {layer: solvers[layer].extend(gram.to(keys[layer].device), self.keys[layer].to(keys[layer].device),
+                                              keys[layer]).cpu() for layer, gram in self.grams.items()} \
+            if solvers else self.grams
+        return replace(self, grams=grams, keys={
+            layer: torch.cat([old, keys[layer].cpu()], dim=1) for layer, old in self.keys.items()})
 
 
 @dataclass(frozen=True)
@@ -142,35 +153,42 @@ def run_sequential(lm: LanguageModel, rounds: Iterable[list[EditRequest]], metho
     having stopped (`tests/test_sequential.py`).
 
     Raises:
-        ValueError: layers or moments do not fit the model, the method edits one layer and several are given, or a
-            round holds no requests.
+        ValueError: layers or moments do not fit the model or the method, the method edits one layer and several are
+            given, or a round holds no requests.
     """
     plan.check(lm)
     if method.one_at_a_time and len(plan.layers) != 1:
         raise ValueError(f"layers: {method.name} edits one layer, {list(plan.layers)} were given")
     state = state or EditState.start(lm, plan.layers)
-    bases = {layer: method.directions(plan.moments[layer]).to(lm.device) if method.directions else None
-             for layer in plan.layers}
+    solvers = {layer: _solver(method, layer, plan.moments[layer].to(lm.device)) for layer in plan.layers}
     for requests in rounds:
-        done = edit_round(lm, requests, method, plan, state, bases)
+        done = edit_round(lm, requests, method, plan, state, solvers)
         state = done.state
         yield done
 
 
+def _solver(method: EditMethod, layer: int, C: Tensor) -> Solver:
+    try:
+        return method.solver(C)
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(f"moments: layer {layer}: {error}") from error
+
+
 def edit_round(lm: LanguageModel, requests: list[EditRequest], method: EditMethod, plan: EditPlan, state: EditState,
-               bases: dict[int, Tensor | None]) -> Round:
+               solvers: dict[int, Solver]) -> Round:
     """One round: targets for all requests, then layer by layer keys, residuals, update."""
     if not requests:
         raise ValueError(f"round {state.round} holds no requests; leave it out")
     clock = Clock()
     before = {layer: read_weight(lm, layer) for layer in plan.layers}
     groups = [[request] for request in requests] if method.one_at_a_time else [requests]
-    targets, keys = [], []
+    targets, after = [], state
     try:
         for group in groups:
-            found, read = _write(lm, group, method, plan, state, bases, clock)
+            found, keys = _write(lm, group, method, plan, after, solvers, clock)
             targets.append(found)
-            keys.append(read)
+            with clock.stage("solve"):
+                after = after.remember(keys, solvers if method.history else None)
         with clock.stage("observe"):
             now = read_values(lm, requests, plan.layers[-1], method.site).T
             layers = tuple(_observe(lm, layer, before[layer], state.original[layer], plan.moments[layer])
@@ -186,12 +204,11 @@ def edit_round(lm: LanguageModel, requests: list[EditRequest], method: EditMetho
     z, h = torch.cat([t.z for t in targets]), torch.cat([t.h for t in targets])
     outcomes = tuple(o for group, found in zip(groups, targets, strict=True)
                      for o in _outcomes(group, found, plan.target))
-    new_keys = {layer: torch.cat([k[layer] for k in keys], dim=1).cpu() for layer in plan.layers}
     return Round(state.round, outcomes, layers, (z - h).norm(dim=1).mean().item(), (z - now).norm(dim=1).mean().item(),
-                 clock.seconds(), state.remember(new_keys))
+                 clock.seconds(), replace(after, round=state.round + 1))
 
 
-def _write(lm, requests, method: EditMethod, plan: EditPlan, state: EditState, bases,
+def _write(lm, requests, method: EditMethod, plan: EditPlan, state: EditState, solvers: dict[int, Solver],
            clock: Clock) -> tuple[Targets, dict[int, Tensor]]:
     """Targets and updates of requests that are solved together; returns the keys used."""
     last = plan.layers[-1]
@@ -205,12 +222,12 @@ def _write(lm, requests, method: EditMethod, plan: EditPlan, state: EditState, b
             K = read_keys(lm, requests, plan.contexts, layer, method.average)         # (d_ff, n)
             h = read_values(lm, requests, last, method.site)                          # (d_model, n)
         with clock.stage("solve"):
-            C = plan.moments[layer].to(lm.device)
             R = (targets.z.T - h) / (len(plan.layers) - i)                            # the share of this layer
             if method.one_at_a_time:
                 bare = read_keys(lm, requests, BARE, layer)
-                R = residuals(method, R, K, bare, read_weight(lm, layer), C)
-            update = method.solve(K, R, C.double(), state.past(layer).to(lm.device), bases[layer])
+                R = residuals(method, R, K, bare, read_weight(lm, layer), solvers[layer])
+            past = (state.keys[layer].to(lm.device), state.grams[layer].to(lm.device)) if method.history else ()
+            update = solvers[layer].update(K, R, *past)
             _guard(update, layer, state.original[layer], plan.max_update_ratio)
             apply_update(lm, layer, update)
         keys[layer] = K

@@ -39,13 +39,11 @@ class Case:
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
         self.K, self.R, self.W, self.bare = random(d_ff, n), random(d_model, n), random(d_model, d_ff), random(d_ff, n)
         self.past_keys = random(d_ff, 3)
-        self.past = self.past_keys @ self.past_keys.T
         Q = torch.linalg.qr(random(d_ff, d_ff))[0]
         self.C = (Q * torch.linspace(0.02, 1.2, d_ff, dtype=torch.float64)) @ Q.T
 
     def solve(self, method):
-        basis = method.directions(self.C) if method.directions else None
-        return method.solve(self.K, self.R, self.C, self.past, basis)
+        return method.solver(self.C).update(self.K, self.R, self.past_keys if method.history else None)
 
 
 @pytest.fixture
@@ -111,7 +109,7 @@ def test_composition(case):
 def test_history_changes_methods_that_have_it(case):
     """Past keys matter to MEMIT-seq and AlphaEdit, and to no other method."""
     with_past = {name: case.solve(make()) for name, make in BASES.items()}
-    case.past = torch.zeros_like(case.past)
+    case.past_keys = torch.zeros_like(case.past_keys)
     changed = {name for name, make in BASES.items() if relative(case.solve(make()), with_past[name]) > 1e-3}
     assert changed == {"memit_seq", "alphaedit"}
 
@@ -121,8 +119,8 @@ def test_r_rome_interpolates_at_its_averaged_key():
     case = Case(n=1)
     target = case.W @ case.bare + case.R                                  # v* − (bias), defined at the bare prompt
     method = r_rome()
-    written = residuals(method, case.R, case.K, case.bare, case.W, case.C)
-    update = method.solve(case.K, written, case.C, case.past, None)
+    written = residuals(method, case.R, case.K, case.bare, case.W, method.solver(case.C))
+    update = method.solver(case.C).update(case.K, written)
     assert relative((case.W + update) @ case.K, target) < EXACT
 
 
@@ -130,8 +128,8 @@ def test_rome_scale_is_the_released_one():
     """Direction from the averaged key, scale from the bare one: the released formula, exact at the bare key only."""
     case = Case(n=1)
     method = rome()
-    written = residuals(method, case.R, case.K, case.bare, case.W, case.C)
-    update = method.solve(case.K, written, case.C, case.past, None)
+    written = residuals(method, case.R, case.K, case.bare, case.W, method.solver(case.C))
+    update = method.solver(case.C).update(case.K, written)
     expected = oracles.rome_released(case.K[:, 0], case.bare[:, 0], case.R[:, 0], case.C)
     assert relative(update, expected) < EXACT
     assert relative(update @ case.bare, case.R) < EXACT                   # exact at the bare key, where it was measured
@@ -143,8 +141,8 @@ def test_rome_and_r_rome_agree_when_the_keys_do():
     case = Case(n=1)
     expected = oracles.rome(case.K[:, 0], case.R[:, 0], case.C)
     for method in (rome(), r_rome()):
-        written = residuals(method, case.R, case.K, case.K, case.W, case.C)
-        assert relative(method.solve(case.K, written, case.C, case.past, None), expected) < EXACT
+        written = residuals(method, case.R, case.K, case.K, case.W, method.solver(case.C))
+        assert relative(method.solver(case.C).update(case.K, written), expected) < EXACT
 
 
 def test_table():
@@ -157,14 +155,15 @@ def test_table():
     assert {name for name, m in made.items() if m.one_at_a_time} == {"rome", "r_rome"}
     assert {name for name, m in made.items() if m.mu == 0} == {"rome", "r_rome"}
     assert {name for name, m in made.items() if m.directions} == {"alphaedit"}
+    assert {name for name, m in made.items() if m.history} == {"memit_seq", "alphaedit"}
     assert {(m.site, m.average) for m in made.values()} == {("mlp", "uniform"), ("block", "groups")}
 
 
 def test_parameters_reach_the_method(case):
     method = make_method("alphaedit", threshold=0.7, l2=3.0)
     assert method.directions(case.C).shape == subspace_of(case.C, 0.7).shape != subspace_of(case.C, 0.3).shape
-    assert torch.equal(method.metric(case.C, case.past), 3.0 * torch.eye(10, dtype=torch.float64) + case.past)
-    assert torch.equal(make_method("memit", lam=4.0).metric(case.C, case.past), 4.0 * case.C)
+    assert method.history and torch.equal(method.price(case.C), 3.0 * torch.eye(10, dtype=torch.float64))
+    assert torch.equal(make_method("memit", lam=4.0).price(case.C), 4.0 * case.C)
 
 
 @pytest.mark.parametrize("call", [make_method, method_parameters])

@@ -8,6 +8,7 @@ from conftest import build_plan
 from runs import every_method, method_and_plan, same, weights
 
 import seqedit.sequential as loop
+from seqedit.algebra.recursion import Solver
 from seqedit.lm.architecture import read_weight
 from seqedit.methods import alphaedit, memit, r_rome, rome
 from seqedit.sequential import run_sequential
@@ -40,12 +41,13 @@ def test_a_late_failure_undoes_the_whole_round(tiny_lm, requests, monkeypatch):
     """ROME edits one by one: when the last of a round fails, the earlier ones are taken back too."""
     lm = tiny_lm("gpt2")
     before, plan = weights(lm), build_plan(lm, layers=(1,))
-    solved = []
+    solved, update = [], Solver.update
 
-    def metric(C, past):
+    def fails_late(solver, K, R, *past):
         solved.append(1)
-        return C if len(solved) < 3 else torch.full_like(C, float("nan"))
-    done, = run_sequential(lm, [requests[:3]], replace(r_rome(), metric=metric), plan)
+        return update(solver, K, R, *past) * (1 if len(solved) < 3 else float("nan"))
+    monkeypatch.setattr(Solver, "update", fails_late)
+    done, = run_sequential(lm, [requests[:3]], r_rome(), plan)
     assert len(solved) == 3
     assert [o.status for o in done.outcomes] == ["refused"] * 3 and same(weights(lm), before)
 
@@ -54,19 +56,20 @@ def test_second_layer_failing_undoes_the_first(tiny_lm, requests):
     lm = tiny_lm("gpt2")
     before, plan = weights(lm), build_plan(lm)
     other = plan.moments | {1: 1e-30 * plan.moments[1]}
-    broken = replace(memit(1.0), metric=lambda C, past: C if C.trace() > 1e-20 else C * float("inf"))
+    broken = replace(memit(1.0), price=lambda C: C if C.trace() > 1e-20 else C * float("inf"))
     done, = run_sequential(lm, [requests], broken, replace(plan, moments=other))
     assert same(weights(lm), before)
     assert {o.reason for o in done.outcomes} == {"the update of layer 1 is not finite"}
 
 
-def test_a_singular_system_is_a_refusal(tiny_lm, requests):
-    """A metric of zeros leaves fewer equations than unknowns: refused, not solved somehow."""
+def test_a_singular_price_is_an_error(tiny_lm, requests):
+    """A price of zero leaves fewer equations than unknowns: an error before the first round, not solved somehow."""
     lm = tiny_lm("gpt2")
     before = weights(lm)
-    zero = replace(memit(1.0), metric=lambda C, past: 0 * C)
-    done, = run_sequential(lm, [requests[:2]], zero, build_plan(lm))
-    assert {o.status for o in done.outcomes} == {"refused"} and same(weights(lm), before)
+    zero = replace(memit(1.0), price=lambda C: 0 * C)
+    with pytest.raises(ValueError, match="moments: layer 0: the price of movement is singular"):
+        next(run_sequential(lm, [requests[:2]], zero, build_plan(lm)))
+    assert same(weights(lm), before)
 
 
 def test_targets_that_are_not_finite(tiny_lm, requests):

@@ -13,7 +13,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from seqedit.algebra.solve import solve_update
-from seqedit.algebra.subspace import null_space
 from seqedit.methods import alphaedit, memit, memit_seq, with_history
 from seqedit.methods import null_space as with_projection
 
@@ -106,11 +105,11 @@ def test_rome_of_one_request(problem):
 @given(problems(), st.sampled_from([0.1, 1.0, 100.0]))
 def test_memit_with_and_without_history(problem, lam):
     keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
-    past = oracles.columns(problem.random(problem.d_ff, 3))
-    seen = oracles.outer_sum(past, past)
-    C, args = problem.M, (problem.K, problem.R, problem.M, seen, None)
-    assert relative(memit(lam).solve(*args), oracles.memit(keys, residuals, lam, C)) < EXACT
-    assert relative(memit_seq(lam).solve(*args), oracles.memit_seq(keys, residuals, lam, C, past)) < EXACT
+    past, C = problem.random(problem.d_ff, 3), problem.M
+    update = memit(lam).solver(C).update(problem.K, problem.R)
+    assert relative(update, oracles.memit(keys, residuals, lam, C)) < EXACT
+    update = memit_seq(lam).solver(C).update(problem.K, problem.R, past)
+    assert relative(update, oracles.memit_seq(keys, residuals, lam, C, oracles.columns(past))) < EXACT
 
 
 @given(problems(), st.sampled_from([1e-2, 1.0]), st.sampled_from([0.5, 20.0]))
@@ -118,7 +117,7 @@ def test_thm_emmet_is_memit(problem, eps, lam):
     """A ridge ε on EMMET's constraint in the metric λC is MEMIT with ελ: one family, indexed by its price."""
     keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
     ridge = solve_update(problem.K, problem.R, lam * problem.M, mu=eps)
-    assert relative(ridge, memit(eps * lam).solve(problem.K, problem.R, problem.M, 0 * problem.M, None)) < EXACT
+    assert relative(ridge, memit(eps * lam).solver(problem.M).update(problem.K, problem.R)) < EXACT
     assert relative(ridge, oracles.emmet(keys, residuals, lam * problem.M, ridge=eps)) < 1e-7   # explicit inverses
 
 
@@ -131,12 +130,12 @@ def test_emmet_without_ridge(problem):
 
 def sequence(method, problem, C, groups):
     """W_T − W_0 after editing column groups of (K, Z) one after the other, residuals from the evolving weights."""
-    basis = method.directions(C) if method.directions else None
-    total, past = torch.zeros(problem.d_model, problem.d_ff, dtype=torch.float64), torch.zeros_like(C)
+    solver, past = method.solver(C), problem.K[:, :0]
+    total = torch.zeros(problem.d_model, problem.d_ff, dtype=torch.float64)
     for group in groups:
         K = problem.K[:, group]
-        total = total + method.solve(K, problem.R[:, group] - total @ K, C, past, basis)
-        past = past + K @ K.T
+        total = total + solver.update(K, problem.R[:, group] - total @ K, past if method.history else None)
+        past = torch.cat([past, K], dim=1)
     return total
 
 
@@ -159,8 +158,7 @@ def test_thm_sequential_is_joint(name, problem, data):
     groups = [list(order[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
     keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
     P = oracles.projection(C, TAU) if method.directions else torch.eye(problem.d_ff, dtype=torch.float64)
-    metric = method.metric(C, torch.zeros_like(C))
-    expected = oracles.joint_ridge(keys, residuals, metric, P)
+    expected = oracles.joint_ridge(keys, residuals, method.price(C), P)
     assert relative(sequence(method, problem, C, groups), expected) < 1e-8     # one digit for five solves in a row
     assert relative(sequence(method, problem, C, [list(range(problem.n))]), expected) < EXACT
 
@@ -182,10 +180,10 @@ def test_thm_alphaedit_reduced(problem, l2):
     """The symmetric system in null-space coordinates equals the dense non-symmetric one that was released."""
     C = problem.M
     assume(torch.linalg.eigvalsh(C)[0] < TAU)
-    past = oracles.columns(problem.random(problem.d_ff, 4))
+    past = problem.random(problem.d_ff, 4)
     keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
-    expected = oracles.alphaedit(keys, residuals, oracles.projection(C, TAU), l2, past)
-    found = alphaedit(TAU, l2).solve(problem.K, problem.R, C, oracles.outer_sum(past, past), null_space(C, TAU))
+    expected = oracles.alphaedit(keys, residuals, oracles.projection(C, TAU), l2, oracles.columns(past))
+    found = alphaedit(TAU, l2).solver(C).update(problem.K, problem.R, past)
     assert relative(found, expected) < EXACT
 
 

@@ -46,10 +46,10 @@ def solve_update(
         b = basis.double()
         k, m = b.T @ k, _symmetric(b.T @ m @ b)                           # (r, n), (r, r)
     if mu == 0.0:
-        read = _spd_solve(m, k)                                           # m⁻¹k, (r, n)
-        gain = _spd_solve(_symmetric(k.T @ read), read.T)                 # (kᵀm⁻¹k)⁻¹ kᵀm⁻¹, (n, r)
+        read = spd_solve(m, k)                                           # m⁻¹k, (r, n)
+        gain = spd_solve(_symmetric(k.T @ read), read.T)                 # (kᵀm⁻¹k)⁻¹ kᵀm⁻¹, (n, r)
     else:
-        gain = _spd_solve(mu * m + k @ k.T, k).T                          # kᵀ (μm + kkᵀ)⁻¹, (n, r)
+        gain = spd_solve(mu * m + k @ k.T, k).T                          # kᵀ (μm + kkᵀ)⁻¹, (n, r)
     update = R.double() @ gain                                            # (d_model, r)
     return (update if basis is None else update @ b.T).to(R.dtype)
 
@@ -58,7 +58,7 @@ def _symmetric(A: Tensor) -> Tensor:
     return (A + A.T) / 2
 
 
-def _spd_solve(A: Tensor, B: Tensor) -> Tensor:
+def spd_solve(A: Tensor, B: Tensor) -> Tensor:
     """A⁻¹B by Cholesky; by LU where rounding made a statistic slightly indefinite."""
     factor, failed = torch.linalg.cholesky_ex(A)
     return torch.linalg.solve(A, B) if failed.item() else torch.cholesky_solve(B, factor)

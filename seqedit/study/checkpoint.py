@@ -43,6 +43,7 @@ def save_round(out: Path, lm: LanguageModel, state: EditState, rows: dict[str, l
         save_tensors(out / f"round-{state.round - 1}.safetensors", weights)
     tensors = {f"original.{layer}": W for layer, W in state.original.items()}
     tensors |= {f"keys.{layer}": K for layer, K in state.keys.items()}
+    tensors |= {f"gram.{layer}": G for layer, G in state.grams.items()}
     save_tensors(out / "checkpoint.safetensors", weights | tensors | {"round": torch.tensor(state.round)})
 
 
@@ -59,7 +60,8 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
     for layer in layers:
         write_weight(lm, layer, tensors[f"W.{layer}"])
     return EditState(done, {layer: tensors[f"original.{layer}"] for layer in layers},
-                     {layer: tensors[f"keys.{layer}"] for layer in layers})
+                     {layer: tensors[f"keys.{layer}"] for layer in layers},
+                     {layer: tensors[f"gram.{layer}"] for layer in layers})
 
 
 def finish(out: Path, lm: LanguageModel, layers: Sequence[int], rounds: int, record: dict[str, Any]) -> None:
