@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from .algebra import subspace
@@ -29,9 +28,9 @@ class EditMethod:
 
     Attributes:
         name: as the field writes it.
-        price: C → M₀, what moving along each key direction costs.
+        price: C → M₀, what moving along each key direction costs; a number c means cI.
         history: price the keys of all earlier edits too.
-        directions: C → orthonormal basis of the key directions an update may use; None allows all.
+        directions: C → the subspace of key directions that an update may use; None allows all.
         mu: 0 for an exact fit, 1 for MEMIT's balance of fit and price.
         site: where targets are defined: the output of the block, or of the MLP (ROME).
         average: how a key is averaged over context templates.
@@ -40,9 +39,9 @@ class EditMethod:
     """
 
     name: str
-    price: Callable[[Tensor], Tensor]
+    price: Callable[[Tensor], Tensor | float]
     history: bool = False
-    directions: Callable[[Tensor], Tensor] | None = None
+    directions: Callable[[Tensor], subspace.Subspace] | None = None
     mu: float = 1.0
     site: Literal["block", "mlp"] = "block"
     average: Average = "groups"
@@ -98,7 +97,7 @@ def memit_seq(lam: float = 15_000.0) -> EditMethod:
 
 def alphaedit(threshold: float = 2e-2, l2: float = 10.0) -> EditMethod:
     """Ridge in the null space of preserved keys, with history (2410.02355; L2 = 10 as released, 1 in the paper)."""
-    ridge = EditMethod(name="ridge", price=lambda C: l2 * torch.eye(len(C), dtype=C.dtype, device=C.device))
+    ridge = EditMethod(name="ridge", price=lambda C: l2)
     return replace(null_space(with_history(ridge), threshold), name="AlphaEdit")
 
 

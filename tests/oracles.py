@@ -5,7 +5,6 @@ Keys, residuals and values are lists of vectors, one per request: k_i (d_ff,), r
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
 
 
 def columns(A: Tensor) -> list[Tensor]:
@@ -72,63 +71,3 @@ def joint_ridge(keys: list[Tensor], residuals: list[Tensor], metric: Tensor, P: 
     N = vectors[:, values > 0.5]
     system = N.T @ (outer_sum(keys, keys) + metric) @ N
     return outer_sum(residuals, keys) @ N @ torch.linalg.inv(system) @ N.T
-
-
-def target_value(lm, request, templates, layer, config, module=None) -> tuple[Tensor, int, float]:
-    """z of one request by AlphaEdit's published procedure: full forward passes, a hook that adds δ, `torch.optim.Adam`.
-
-    Args:
-        module: where h is read; the block of `layer` unless given (ROME: its MLP).
-
-    Returns:
-        z, the number of Adam steps, and the last total loss.
-    """
-    model, tokenizer, block = lm.model, lm.tokenizer, lm.block(layer)
-    target = tokenizer(" " + request.target_new, add_special_tokens=False)["input_ids"]
-    rows, lookups = [], []
-    for template in [*(t.replace("{}", request.prompt) for t in templates), config.kl_prompt]:
-        text = template.replace("{}", request.subject)
-        lookups.append(len(tokenizer(template[:template.index("{}")] + request.subject)["input_ids"]) - 1)
-        rows.append(tokenizer(text)["input_ids"] + (target[:-1] if template is not config.kl_prompt else []))
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    delta = torch.zeros(model.config.hidden_size, dtype=model.dtype, requires_grad=True)
-    found = {}
-
-    def read(_, __, output):
-        hidden = output[0] if isinstance(output, tuple) else output
-        found.setdefault("h", hidden[0, lookups[0]].detach().clone())
-
-    def shift(_, __, output):
-        hidden = (output[0] if isinstance(output, tuple) else output).clone()
-        for row, position in enumerate(lookups):
-            hidden[row, position] += delta
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-    handles = [(module or block).register_forward_hook(read), block.register_forward_hook(shift)]
-    optimizer, steps = torch.optim.Adam([delta], lr=config.lr), 0
-    try:
-        for forward in range(1, config.steps + 1):
-            log_p = log_softmax(model(input_ids=ids, attention_mask=mask).logits, dim=-1)
-            said = [log_p[i, len(rows[i]) - len(target) + t, target[t]]
-                    for i in range(len(templates)) for t in range(len(target))]
-            neutral = log_p[-1, lookups[-1]]
-            p0 = found.setdefault("p0", neutral.detach().clone())
-            loss = (-torch.stack(said).mean()
-                    + config.kl * kl_div(p0, neutral, log_target=True, reduction="sum")
-                    + config.weight_decay * delta.norm() / found["h"].norm() ** 2)
-            if loss < config.stop_loss or forward == config.steps:
-                break
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            steps += 1
-            limit = config.clamp * found["h"].norm()
-            if delta.norm() > limit:
-                with torch.no_grad():
-                    delta.mul_(limit / delta.norm())
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found["h"] + delta.detach(), steps, loss.item()

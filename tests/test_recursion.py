@@ -13,29 +13,48 @@ from test_solve import Problem, problems
 
 from seqedit.algebra.recursion import Solver
 from seqedit.algebra.solve import solve_update
+from seqedit.algebra.subspace import Subspace
 
 CLOSE = 1e-8
 
 
-def subspace(problem, r: int | None):
-    return None if r is None else torch.linalg.qr(problem.random(problem.d_ff, r))[0]
+def subspace(problem, r: int, complement: bool = False):
+    """Of dimension r, held by its own basis or by that of its complement."""
+    Q = torch.linalg.qr(problem.random(problem.d_ff, problem.d_ff))[0]
+    return Subspace(Q[:, r:] if complement else Q[:, :r], complement)
 
 
-def plain(problem, past, basis, mu):
-    return solve_update(problem.K, problem.R, problem.M + past @ past.T, basis=basis, mu=mu)
+def plain(problem, past, space=None, mu=1.0, M=None):
+    M = problem.M if M is None else M
+    return solve_update(problem.K, problem.R, M + past @ past.T, basis=space and space.basis, mu=mu)
+
+
+def solver_of(form, *args):
+    """A solver that uses the "gram" or the "plain" form whatever the sizes."""
+    solver = Solver(*args)
+    solver.dense_from = lambda d_ff: 0 if form == "plain" else 10**6
+    return solver
 
 
 @given(problems(), st.integers(0, 12), st.sampled_from([1.0, 0.3, 30.0]), st.booleans(), st.booleans())
 def test_solver_is_solve_update(problem, n_past, mu, projected, given_gram):
-    """Past keys by their Gram matrix, given or not, or beyond `dense_from`: always the plain update."""
-    basis = subspace(problem, (problem.d_ff + 1) // 2 if projected else None)
+    """Past keys by their Gram matrix, given or not, or summed: always the plain update."""
+    space = subspace(problem, (problem.d_ff + 1) // 2, complement=n_past % 2 == 1) if projected else None
     past = problem.random(problem.d_ff, n_past)
-    expected = plain(problem, past, basis, mu)
-    for dense_from in (0, 10**6):
-        solver = Solver(problem.M, basis, mu)
-        solver.dense_from = dense_from
+    for form in ("gram", "plain"):
+        solver = solver_of(form, problem.M, space, mu)
         gram = past.T @ solver.inverse(past) if given_gram else None
-        assert relative(solver.update(problem.K, problem.R, past, gram), expected) < CLOSE
+        assert relative(solver.update(problem.K, problem.R, past, gram), plain(problem, past, space, mu)) < CLOSE
+
+
+@given(problems(), st.integers(0, 12), st.booleans(), st.booleans())
+def test_a_number_for_a_price(problem, n_past, projected, complement):
+    """c in place of cI: the same update, whichever of the two bases holds the subspace."""
+    space = subspace(problem, (problem.d_ff + 1) // 2, complement) if projected else None
+    past, eye = problem.random(problem.d_ff, n_past), torch.eye(problem.d_ff, dtype=torch.float64)
+    for form in ("gram", "plain"):
+        update = solver_of(form, 0.3, space).update(problem.K, problem.R, past)
+        assert relative(update, plain(problem, past, space, M=0.3 * eye)) < CLOSE
 
 
 @given(problems(fits=True), st.integers(0, 5))
@@ -44,18 +63,15 @@ def test_exact_fit_with_history(problem, n_past):
     if torch.linalg.cond(problem.K) > 30:
         return
     past = problem.random(problem.d_ff, n_past)
-    solver = Solver(problem.M, mu=0.0)
-    solver.dense_from = 10**6
-    update = solver.update(problem.K, problem.R, past)
+    update = solver_of("gram", problem.M, None, 0.0).update(problem.K, problem.R, past)
     assert relative(update @ problem.K, problem.R) < 1e-7
-    assert relative(update, plain(problem, past, None, 0.0)) < 1e-6       # two solves in a row with each other's error
+    assert relative(update, plain(problem, past, mu=0.0)) < 1e-6       # two solves in a row with each other's error
 
 
 @given(problems(), st.integers(1, 4), st.booleans())
 def test_gram_grows_block_by_block(problem, size, projected):
     """`extend` after every round gives the Gram matrix of all keys."""
-    solver = Solver(problem.M, subspace(problem, 3) if projected and problem.d_ff >= 3 else None)
-    solver.dense_from = 10**6
+    solver = solver_of("gram", problem.M, subspace(problem, 1) if projected else None)
     keys, gram = problem.random(problem.d_ff, 3 * size), torch.zeros(0, 0, dtype=torch.float64)
     for i in range(3):
         gram = solver.extend(gram, keys[:, :i * size], keys[:, i * size:(i + 1) * size])
@@ -65,9 +81,7 @@ def test_gram_grows_block_by_block(problem, size, projected):
 def test_past_keys_like_the_new_ones():
     """The same keys again: what is written already leaves half of each residual, in both forms."""
     problem = Problem(1, d_ff=12, d_model=3, n=3)
-    solver = Solver(1e-6 * problem.M)
-    solver.dense_from = 100
-    update = solver.update(problem.K, problem.R, problem.K)
+    update = solver_of("gram", 1e-6 * problem.M).update(problem.K, problem.R, problem.K)
     assert relative(update, solve_update(problem.K, problem.R, 1e-6 * problem.M + problem.K @ problem.K.T)) < 1e-6
     assert relative(update @ problem.K, problem.R / 2) < 1e-5
 
@@ -78,7 +92,7 @@ def test_large_histories_use_the_plain_form():
     solver, past = Solver(problem.M), problem.random(10, 4)
     gram = past.T @ solver.inverse(past)
     assert solver.extend(gram, past, problem.K) is gram
-    assert torch.equal(solver.update(problem.K, problem.R, past, gram), plain(problem, past, None, 1.0))
+    assert torch.equal(solver.update(problem.K, problem.R, past, gram), plain(problem, past))
 
 
 def test_types_and_singular_prices():

@@ -30,8 +30,10 @@ sizes = st.integers(2, 20).flatmap(lambda size: st.tuples(st.integers(0, 2**32),
 def test_projection(case):
     """P = BBᵀ is an orthogonal projection (P² = P = Pᵀ) whose rank is the number of eigenvalues below τ."""
     C = moment(*case)
-    B = null_space(C, TAU)
-    P = B @ B.T
+    space = null_space(C, TAU)
+    B, P = space.basis, space.project(torch.eye(case[1], dtype=torch.float64))
+    assert space.vectors.shape[1] == min(case[2], case[1] - case[2]) or 2 * case[2] == case[1]
+    assert torch.allclose(B @ B.T, P, atol=1e-12)
     assert B.shape == (case[1], case[2])
     assert torch.allclose(B.T @ B, torch.eye(case[2], dtype=torch.float64), atol=1e-12)
     assert torch.allclose(P @ P, P, atol=1e-12)
@@ -43,7 +45,7 @@ def test_projection(case):
 def test_thm_drift_is_bounded(case):
     """tr(ΔCΔᵀ) ≤ τ‖Δ‖² for every Δ whose rows lie in the span."""
     C = moment(*case)
-    B = null_space(C, TAU)
+    B = null_space(C, TAU).basis
     generator = torch.Generator().manual_seed(case[0] + 1)
     update = torch.randn(3, B.shape[1], generator=generator, dtype=torch.float64) @ B.T
     assert -1e-12 <= drift(update, C) <= TAU * update.norm() ** 2
@@ -62,7 +64,7 @@ def test_float32_statistics_are_taken():
     """Moments stored in float32 give the same subspace in float64; 1e-2 allows for float32 round-off
     of entries near 10 (6e-7) over the gap at τ (4e-4)."""
     C = moment(1, 10, 6)
-    B, b = null_space(C, TAU), null_space(C.float(), TAU)
+    B, b = null_space(C, TAU).basis, null_space(C.float(), TAU).basis
     assert b.dtype == torch.float64
     assert torch.allclose(b @ b.T, B @ B.T, atol=1e-2) and b.shape == B.shape
 

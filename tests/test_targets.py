@@ -7,7 +7,6 @@ Models are therefore run in float64 where implementations are compared: 2e-16 gr
 
 from dataclasses import replace
 
-import oracles
 import pytest
 import torch
 from conftest import CONTEXTS, MODEL_TYPES, hook_count, relative
@@ -15,6 +14,7 @@ from conftest import CONTEXTS, MODEL_TYPES, hook_count, relative
 from seqedit.lm.keys import BARE
 from seqedit.lm.targets import TargetConfig, optimise_targets
 from seqedit.lm.tokens import validate_requests
+from seqedit.plain import target_value
 from seqedit.requests import parse_requests
 
 SAME = 1e-9                                                               # of ‖δ‖; see above
@@ -64,7 +64,7 @@ def test_naive_implementation(exact_lm, requests, model_type, site):
     found = optimise_targets(lm, chosen, CONTEXTS, 1, CONFIG, site=site)
     for i, request in enumerate(chosen):
         module = lm.mlp(1) if site == "mlp" else None
-        z, steps, loss = oracles.target_value(lm, request, templates, 1, CONFIG, module)
+        z, steps, loss = target_value(lm, request, templates, 1, CONFIG, module)
         assert found.updates[i] == steps == 5
         assert abs(found.loss[i] - loss) < same
         assert relative(deltas(found)[i], z - found.h[i]) < same
@@ -89,7 +89,7 @@ def test_naive_implementation_with_stop_and_clamp(exact_lm, endings):
     ratio = deltas(found).norm(dim=1) / found.h.norm(dim=1)
     assert (ratio > 0.599).any() and (ratio < 0.5).any()
     for i, request in enumerate(endings):
-        z, steps, loss = oracles.target_value(lm, request, templates, 0, config)
+        z, steps, loss = target_value(lm, request, templates, 0, config)
         assert found.updates[i] == steps
         assert abs(found.loss[i] - loss) < SAME
         assert steps == 0 or relative(deltas(found)[i], z - found.h[i]) < SAME
@@ -188,5 +188,5 @@ def test_last_layer(exact_lm, requests):
     lm = exact_lm("gpt2")
     request = requests[4]                                                 # the subject ends the prompt
     found = optimise_targets(lm, [request], CONTEXTS, 2, CONFIG)
-    z, steps, _ = oracles.target_value(lm, request, [t for g in CONTEXTS for t in g], 2, CONFIG)
+    z, steps, _ = target_value(lm, request, [t for g in CONTEXTS for t in g], 2, CONFIG)
     assert relative(deltas(found)[0], z - found.h[0]) < SAME and found.updates[0] == steps

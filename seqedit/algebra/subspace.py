@@ -1,11 +1,38 @@
 """Directions of key space that an update may use."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
-def null_space(C: Float[Tensor, "d_ff d_ff"], threshold: float) -> Float[Tensor, "d_ff r"]:
+@dataclass(frozen=True)
+class Subspace:
+    """A subspace of key space, held by the thinner of two sets of orthonormal columns.
+
+    Attributes:
+        vectors: columns that span the subspace, or what is orthogonal to it; (d_ff, k), float64.
+        complement: whether they span what is orthogonal to it.
+    """
+
+    vectors: Float[Tensor, "d_ff k"]
+    complement: bool
+
+    def project(self, Y: Float[Tensor, "d_ff n"]) -> Float[Tensor, "d_ff n"]:
+        """PY, the nearest point of the subspace, at a cost of d_ff · k per column."""
+        inside = self.vectors @ (self.vectors.T @ Y.double())
+        return Y.double() - inside if self.complement else inside
+
+    @property
+    def basis(self) -> Float[Tensor, "d_ff r"]:
+        """Orthonormal columns B that span the subspace: P = BBᵀ."""
+        if not self.complement:
+            return self.vectors
+        return torch.linalg.qr(self.vectors, mode="complete").Q[:, self.vectors.shape[1]:]
+
+
+def null_space(C: Float[Tensor, "d_ff d_ff"], threshold: float) -> Subspace:
     """The directions that preserved keys hardly use: eigenvectors of C with eigenvalue below `threshold`.
 
     Args:
@@ -13,8 +40,7 @@ def null_space(C: Float[Tensor, "d_ff d_ff"], threshold: float) -> Float[Tensor,
         threshold: τ, in the units of C. Not scale-free: it must fit the model's activations.
 
     Returns:
-        Orthonormal columns B (float64), so that P = BBᵀ is AlphaEdit's projection and
-        tr(ΔCΔᵀ) ≤ τ‖Δ‖² for every Δ with rows in its span.
+        The subspace whose projection P is AlphaEdit's, with tr(ΔCΔᵀ) ≤ τ‖Δ‖² for every Δ with rows in it.
 
     Raises:
         ValueError: no eigenvalue is below the threshold; the message gives the smallest one.
@@ -24,8 +50,9 @@ def null_space(C: Float[Tensor, "d_ff d_ff"], threshold: float) -> Float[Tensor,
         symmetric positive semi-definite matrix; a symmetric eigensolver is faster and needs no sign convention.
     """
     eigenvalues, vectors = torch.linalg.eigh(C.double())
-    chosen = eigenvalues < threshold
-    if not chosen.any():
+    kept = int((eigenvalues < threshold).sum())                           # eigenvalues ascend
+    if not kept:
         raise ValueError(f"no direction of key space has a second moment below threshold = {threshold:g}; the smallest "
                          f"eigenvalue of C is {eigenvalues[0].item():.3g}: raise the threshold above it")
-    return vectors[:, chosen]
+    complement = 2 * kept > len(C)
+    return Subspace((vectors[:, kept:] if complement else vectors[:, :kept]).clone(), complement)
