@@ -1,4 +1,4 @@
-"""The command line: `seqedit edit`, `score`, `export`, `moments`, `methods` and `world …`."""
+"""The command line: `seqedit edit`, `score`, `export`, `moments`, `methods`, `bench` and `world …`."""
 
 import sys
 from functools import wraps
@@ -208,6 +208,22 @@ def methods() -> None:
     for name, make in METHODS.items():
         typer.echo(f"{name:<12}{' '.join(f'{k}={v:g}' for k, v in method_parameters(name).items()):<28}"
                    f"{make.__doc__.splitlines()[0]}")
+
+
+@app.command()
+@_plain_errors
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(
+        help="round, flops, rounds, evaluation, solve; default: all.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the record.")] = None,
+) -> None:
+    """Measure the speed-ups beside the plain way (minutes; needs a clone with its embedded model).
+
+    Example: seqedit bench round evaluation
+    """
+    from .bench import bench as measure
+
+    measure(names or [], out, typer.echo)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The plain way, one request at a time: the yardstick of tests and benchmarks, never used for editing.
 
-Written from the published procedures, with whole forward passes, hooks, `torch.optim.Adam` and the dense system that the
-released code solves; nothing is shared with `lm/targets.py`, `lm/keys.py` or `algebra`.
+Written from the published procedures, with whole forward passes, hooks, `torch.optim.Adam` and the dense system that
+the released code solves; nothing is shared with `lm/targets.py`, `lm/keys.py` or `algebra`.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ def target_value(lm: LanguageModel, request: EditRequest, templates: Sequence[st
 
 @torch.no_grad()
 def at_subject(lm: LanguageModel, request: EditRequest, template: str, module: nn.Module, side: str) -> Tensor:
-    """Input or output (`side`) of a module at the subject's last token of a filled template, by a whole forward pass."""
+    """Input or output (`side`) of a module at the subject's last token of a filled template, by a whole pass."""
     text = template.replace("{}", request.prompt)
     position = len(lm.tokenizer(text[:text.index("{}")] + request.subject)["input_ids"]) - 1
     found = {}

@@ -1,8 +1,8 @@
 """The loop: rounds of requests written into one model, with everything it remembers held in the open."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,133 +10,13 @@ from torch import Tensor
 from .algebra.diagnostics import condition_number, drift, spectrum
 from .algebra.recursion import Solver
 from .clock import Clock
-from .lm.architecture import apply_update, read_weight, write_weight
-from .lm.keys import BARE, Contexts, read_keys, read_values
+from .lm.architecture import apply_update, read_weight, restored, write_weight
+from .lm.keys import BARE, read_keys, read_values
 from .lm.load import LanguageModel
 from .lm.targets import TargetConfig, Targets, optimise_targets
 from .methods import EditMethod, residuals
 from .requests import EditRequest
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditPlan:
-    """What stays the same over a run.
-
-    Attributes:
-        layers: edited layers in ascending order; targets are defined at the last.
-        moments: layer → C, second moment of preserved keys, (d_ff, d_ff).
-        contexts: groups of context templates.
-        target: how targets are optimised.
-        max_update_ratio: a round whose update of a layer exceeds this multiple of ‖W₀‖ is refused.
-    """
-
-    layers: tuple[int, ...]
-    moments: dict[int, Tensor]
-    contexts: Contexts
-    target: TargetConfig
-    max_update_ratio: float = 10.0
-
-    def check(self, lm: LanguageModel) -> None:
-        """Raises ValueError when layers or moments do not fit the model, naming the layer."""
-        if not self.layers or list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers {list(self.layers)}: give at least one, ascending, none twice")
-        for layer in self.layers:
-            if not 0 <= layer < lm.n_layers:
-                raise ValueError(f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}")
-            if layer not in self.moments:
-                raise ValueError(f"moments: none for layer {layer}; there are {sorted(self.moments)}")
-            size = read_weight(lm, layer).shape[1]
-            if tuple(self.moments[layer].shape) != (size, size):
-                raise ValueError(f"moments: C.{layer} is {tuple(self.moments[layer].shape)}, but keys of layer {layer} "
-                                 f"have {size} entries; these moments belong to another model")
-            if not torch.isfinite(self.moments[layer]).all():
-                raise ValueError(f"moments: C.{layer} has entries that are not finite; compute it again")
-
-
-@dataclass(frozen=True)
-class EditState:
-    """What a run remembers between rounds.
-
-    Attributes:
-        round: rounds done.
-        original: layer → W₀, the matrix before any edit.
-        keys: layer → keys of all written edits, (d_ff, N), one column per edit.
-        grams: layer → their Gram matrix for a method with history, see `Solver.extend`; else empty.
-
-    Everything is held on the CPU, wherever the model is.
-    """
-
-    round: int
-    original: dict[int, Tensor]
-    keys: dict[int, Tensor]
-    grams: dict[int, Tensor]
-
-    @classmethod
-    def start(cls, lm: LanguageModel, layers: Sequence[int]) -> "EditState":
-        original = {layer: read_weight(lm, layer).cpu() for layer in layers}
-        return cls(0, original, {layer: W.new_zeros(W.shape[1], 0) for layer, W in original.items()},
-                   {layer: torch.zeros(0, 0, dtype=torch.float64) for layer in layers})
-
-    def past(self, layer: int) -> Tensor:
-        """K_pK_pᵀ of the edits written so far, (d_ff, d_ff), float64; zero at the start."""
-        keys = self.keys[layer].double()
-        return keys @ keys.T
-
-    def remember(self, keys: dict[int, Tensor], solvers: dict[int, Solver] | None = None) -> "EditState":
-        """The state after more edits with these keys; nothing is changed in place.
-
-        Args:
-            solvers: of a method with history, to extend the Gram matrices.
-        """
-        grams = {layer: solvers[layer].extend(gram.to(keys[layer].device), self.keys[layer].to(keys[layer].device),
-                                              keys[layer]).cpu() for layer, gram in self.grams.items()} \
-            if solvers else self.grams
-        return replace(self, grams=grams, keys={
-            layer: torch.cat([old, keys[layer].cpu()], dim=1) for layer, old in self.keys.items()})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one request; "already satisfied": no target step was needed, and greedy decoding was right."""
-
-    case_id: int | str
-    status: Literal["edited", "already satisfied", "refused"]
-    reason: str
-    target_loss: float
-    target_updates: int
-    clamped: bool                     # ‖δ‖ ended on its limit
-
-
-@dataclass(frozen=True)
-class LayerObservation:
-    """Measurements of one layer after a round; Δ is the round's update, W the weight after it, W₀ the original."""
-
-    layer: int
-    update_norm: float                # ‖Δ‖
-    update_sigma_max: float           # σ₁(Δ)
-    total_norm: float                 # ‖W − W₀‖
-    sigma_max: float                  # σ₁(W)
-    condition_number: float           # κ(W)
-    drift: float                      # tr((W − W₀) C (W − W₀)ᵀ)
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round did: returned, never printed.
-
-    Attributes:
-        residual_before: mean ‖z* − h‖ over the requests, before the round; residual_after: after it.
-        seconds: of each stage.
-        state: what to continue from.
-    """
-
-    index: int
-    outcomes: tuple[Outcome, ...]
-    layers: tuple[LayerObservation, ...]
-    residual_before: float
-    residual_after: float
-    seconds: dict[str, float]
-    state: EditState
+from .rounds import EditPlan, EditState, LayerObservation, Outcome, Round
 
 
 class UpdateRefused(Exception):
@@ -182,13 +62,12 @@ def edit_round(lm: LanguageModel, requests: list[EditRequest], method: EditMetho
     clock = Clock()
     before = {layer: read_weight(lm, layer) for layer in plan.layers}
     groups = [[request] for request in requests] if method.one_at_a_time else [requests]
-    targets, after = [], state
+    targets, outcomes, after = [], [], state
     try:
         for group in groups:
-            found, keys = _write(lm, group, method, plan, after, solvers, clock)
+            found, left, after = _write(lm, group, method, plan, after, solvers, clock)
             targets.append(found)
-            with clock.stage("solve"):
-                after = after.remember(keys, solvers if method.history else None)
+            outcomes += _outcomes(group, found, plan.target, left)
         with clock.stage("observe"):
             now = read_values(lm, requests, plan.layers[-1], method.site).T
             layers = tuple(_observe(lm, layer, before[layer], state.original[layer], plan.moments[layer])
@@ -202,36 +81,106 @@ def edit_round(lm: LanguageModel, requests: list[EditRequest], method: EditMetho
         return Round(state.round, outcomes, (), float("nan"), float("nan"), clock.seconds(),
                      replace(state, round=state.round + 1))
     z, h = torch.cat([t.z for t in targets]), torch.cat([t.h for t in targets])
-    outcomes = tuple(o for group, found in zip(groups, targets, strict=True)
-                     for o in _outcomes(group, found, plan.target))
-    return Round(state.round, outcomes, layers, (z - h).norm(dim=1).mean().item(), (z - now).norm(dim=1).mean().item(),
+    distances = [(z - value).norm(dim=1).mean().item() for value in (h, now)]
+    return Round(state.round, tuple(outcomes), layers, *distances,
                  clock.seconds(), replace(after, round=state.round + 1))
 
 
+@contextmanager
+def handed_over(lm: LanguageModel, method: EditMethod, state: EditState) -> Iterator[None]:
+    """Inside, the model is as the method hands it over, its total update restrained; afterwards as before."""
+    with restored(lm, state.original):
+        if method.restrain_total:
+            for layer, W0 in state.original.items():
+                W0 = W0.to(lm.device)
+                kept = method.restrain_total(W0, read_weight(lm, layer) - W0)
+                write_weight(lm, layer, W0)
+                apply_update(lm, layer, kept)
+        yield
+
+
 def _write(lm, requests, method: EditMethod, plan: EditPlan, state: EditState, solvers: dict[int, Solver],
-           clock: Clock) -> tuple[Targets, dict[int, Tensor]]:
-    """Targets and updates of requests that are solved together; returns the keys used."""
+           clock: Clock) -> tuple[Targets, dict[int, tuple[str, str]], EditState]:
+    """Targets and updates of requests that are solved together.
+
+    Returns:
+        The targets; status and reason of requests that no sweep took; what is remembered now.
+    """
     last = plan.layers[-1]
     with clock.stage("targets"):
-        targets = optimise_targets(lm, requests, plan.contexts, last, plan.target, site=method.site)
+        targets = _targets(lm, requests, method, plan, state)
     if not torch.isfinite(targets.z).all():
         raise UpdateRefused("a target is not finite; lower the target's learning rate")
-    keys = {}
+    before = {layer: read_weight(lm, layer) for layer in plan.layers}
+    left = {}
+    if method.passes is None:
+        keys = _sweep(lm, requests, targets.z, method, plan, state, solvers, clock)
+    else:
+        for sweep in range(method.passes.times):
+            with clock.stage("keys"):
+                far = (targets.z - read_values(lm, requests, last, method.site).T).norm(dim=1)
+            reasons = [method.passes.reason(distance) for distance in far.tolist()]
+            chosen = [i for i, reason in enumerate(reasons) if reason is None]
+            left = {i: reason for i, reason in enumerate(reasons) if reason and (i in left or sweep == 0)}
+            if not chosen:
+                break
+            _sweep(lm, [requests[i] for i in chosen], targets.z[chosen], method, plan, state, solvers, clock)
+        with clock.stage("keys"):                                         # of all requests, under the final weights
+            keys = {layer: read_keys(lm, requests, plan.contexts, layer, method.average) for layer in plan.layers}
+    with clock.stage("solve"):
+        after = state.remember(keys, solvers if method.history else None)
+        if method.restrain_update:
+            after = _restrain(lm, method, before, after, solvers)
+    return targets, left, after
+
+
+def _targets(lm, requests, method: EditMethod, plan: EditPlan, state: EditState) -> Targets:
+    """Targets under the current weights, or under the original ones for a method that rewinds."""
+    with restored(lm, plan.layers):
+        if method.rewind:
+            for layer, W0 in state.original.items():
+                write_weight(lm, layer, W0)
+        return optimise_targets(lm, requests, plan.contexts, plan.layers[-1], plan.target, site=method.site,
+                                patience=method.patience)
+
+
+def _sweep(lm, requests, z: Tensor, method: EditMethod, plan: EditPlan, state: EditState, solvers: dict[int, Solver],
+           clock: Clock) -> dict[int, Tensor]:
+    """One update of every layer, in ascending order; returns the keys used."""
+    last, keys = plan.layers[-1], {}
     for i, layer in enumerate(plan.layers):
         with clock.stage("keys"):
             K = read_keys(lm, requests, plan.contexts, layer, method.average)         # (d_ff, n)
             h = read_values(lm, requests, last, method.site)                          # (d_model, n)
         with clock.stage("solve"):
-            R = (targets.z.T - h) / (len(plan.layers) - i)                            # the share of this layer
+            R = (z.T - h) / (len(plan.layers) - i)                                    # the share of this layer
             if method.one_at_a_time:
                 bare = read_keys(lm, requests, BARE, layer)
                 R = residuals(method, R, K, bare, read_weight(lm, layer), solvers[layer])
             past = (state.keys[layer].to(lm.device), state.grams[layer].to(lm.device)) if method.history else ()
-            update = solvers[layer].update(K, R, *past)
+            if method.neurons:
+                update = solvers[layer].update_neurons(K, R, method.neurons(K), *past[:1])
+            else:
+                carry = {"carry": state.carry[layer].to(lm.device)} if layer in state.carry else {}
+                update = solvers[layer].update(K, R, *past, **carry)
             _guard(update, layer, state.original[layer], plan.max_update_ratio)
             apply_update(lm, layer, update)
         keys[layer] = K
-    return targets, keys
+    return keys
+
+
+def _restrain(lm, method: EditMethod, before: dict[int, Tensor], state: EditState,
+              solvers: dict[int, Solver]) -> EditState:
+    """Puts the restrained update of every layer in place of the full one; remembers what that took, to be made good."""
+    carry = {}
+    for layer, W in before.items():
+        update = read_weight(lm, layer) - W
+        kept = method.restrain_update(state.original[layer].to(W), W, update)
+        write_weight(lm, layer, W)
+        apply_update(lm, layer, kept)
+        if method.compensate:
+            carry[layer] = solvers[layer].error(kept - update, state.keys[layer].to(W)).cpu()
+    return replace(state, carry=carry)
 
 
 def _guard(update: Tensor, layer: int, original: Tensor, limit: float) -> None:
@@ -243,16 +192,17 @@ def _guard(update: Tensor, layer: int, original: Tensor, limit: float) -> None:
                             f"(max_update_ratio {limit:g})")
 
 
-def _outcomes(requests, targets: Targets, config: TargetConfig) -> list[Outcome]:
+def _outcomes(requests, targets: Targets, config: TargetConfig, left: dict[int, tuple[str, str]]) -> list[Outcome]:
     limit = config.clamp * targets.h.norm(dim=1)
     clamped = (targets.z - targets.h).norm(dim=1) >= limit * (1 - 1e-4)              # the clamp's own rounding
-    reasons = {"loss": f"target loss below {config.stop_loss:g}", "steps": f"target used all {config.steps} steps"}
+    reasons = {"loss": f"target loss below {config.stop_loss:g}", "steps": f"target used all {config.steps} steps",
+               "most probable": "target most probable in all contexts"}
     satisfied = (targets.updates == 0) & targets.right
-    return [Outcome(request.case_id, "already satisfied" if done and stopped == "loss" else "edited",
-                    reasons[stopped], loss, updates, hit)
-            for request, done, stopped, loss, updates, hit in zip(
-                requests, satisfied.tolist(), targets.stopped, targets.loss.tolist(), targets.updates.tolist(),
-                clamped.tolist(), strict=True)]
+    found = [("already satisfied" if done and stopped == "loss" else "edited", reasons[stopped])
+             for done, stopped in zip(satisfied.tolist(), targets.stopped, strict=True)]
+    return [Outcome(request.case_id, *left.get(i, found[i]), loss, updates, hit)
+            for i, (request, loss, updates, hit) in enumerate(zip(
+                requests, targets.loss.tolist(), targets.updates.tolist(), clamped.tolist(), strict=True))]
 
 
 def _observe(lm, layer: int, before: Tensor, original: Tensor, C: Tensor) -> LayerObservation:

@@ -3,6 +3,8 @@
 Keys, residuals and values are lists of vectors, one per request: k_i (d_ff,), r_i = v*_i − W k_i (d_model,).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -71,3 +73,49 @@ def joint_ridge(keys: list[Tensor], residuals: list[Tensor], metric: Tensor, P: 
     N = vectors[:, values > 0.5]
     system = N.T @ (outer_sum(keys, keys) + metric) @ N
     return outer_sum(residuals, keys) @ N @ torch.linalg.inv(system) @ N.T
+
+
+def evoedit(keys: list[Tensor], residuals: list[Tensor], P: Tensor, l2: float, past: list[Tensor]) -> Tensor:
+    """EvoEdit (2510.13851): P loses the left singular vectors of each P·k_p; Δ = R (KᵀPK + L2·I)⁻¹ KᵀP."""
+    for k in past:
+        U, values, _ = torch.linalg.svd((P @ k)[:, None], full_matrices=False)
+        if values[0] > 1e-8:
+            P = P - U @ U.T
+    K, R = torch.stack(keys, dim=1), torch.stack(residuals, dim=1)
+    return R @ torch.linalg.inv(K.T @ P @ K + l2 * torch.eye(len(keys), dtype=P.dtype)) @ K.T @ P
+
+
+def nse(keys: list[Tensor], residuals: list[Tensor], lam: float, C: Tensor, past: list[Tensor], mass: float,
+        released: bool = False) -> Tensor:
+    """NSE (2410.04045) §3.2: neurons by descending Σ|k| until they hold `mass`, MEMIT with history on them alone."""
+    scores = sum(k.abs() for k in keys).tolist()
+    order, held, chosen = sorted(range(len(scores)), key=lambda j: -scores[j]), 0.0, []
+    for j in order:
+        if released and held + scores[j] > mass * sum(scores):
+            break
+        chosen.append(j)
+        held += scores[j]
+        if held >= mass * sum(scores):
+            break
+    update = torch.zeros(len(residuals[0]), len(keys[0]), dtype=C.dtype)
+    update[:, chosen] = memit_seq([k[chosen] for k in keys], residuals, lam, C[chosen][:, chosen],
+                                  [k[chosen] for k in past])
+    return update
+
+
+def rect(W: Tensor, update: Tensor, share: float) -> Tensor:
+    """RECT (2401.04700): entries whose |Δ_ij/W_ij| is at least the (1 − share)-quantile's order statistic."""
+    flat = [(abs(d / (w + 1e-8)), d) for w, d in zip(W.flatten().tolist(), update.flatten().tolist(), strict=True)]
+    threshold = sorted(ratio for ratio, _ in flat)[int((1 - share) * len(flat)) - 1]
+    return torch.tensor([d if ratio >= threshold else 0.0 for ratio, d in flat], dtype=update.dtype).reshape(W.shape)
+
+
+def prune(W0: Tensor, total: Tensor, alpha: float) -> Tensor:
+    """PRUNE (2405.16821): Σ F(σ_i) u_i v_iᵀ, F(σ) = log_α σ − log_α s + s above s = σ_max(W₀)."""
+    s = torch.linalg.svdvals(W0)[0].item()
+    U, values, Vh = torch.linalg.svd(total)
+    result = torch.zeros_like(total)
+    for i, value in enumerate(values.tolist()):
+        kept = value if value <= s else math.log(value, alpha) - math.log(s, alpha) + s
+        result += kept * torch.outer(U[:, i], Vh[i])
+    return result

@@ -8,7 +8,11 @@ from seqedit.methods import METHODS
 
 # Parameters that suit random models: moments with eigenvalues around 1.
 SETTINGS = {"rome": {}, "r_rome": {}, "memit": {"lam": 0.5}, "memit_seq": {"lam": 0.5},
-            "alphaedit": {"threshold": 0.9, "l2": 0.5}}
+            "alphaedit": {"threshold": 0.9, "l2": 0.5}, "evoedit": {"threshold": 0.9, "l2": 0.5},
+            "emmet": {"lam": 1.0, "ridge": 0.5}, "encore": {"lam": 0.5, "gamma": 0.1, "patience": 3},
+            "nse": {"lam": 0.5, "mass": 0.8, "done_below": 1e-3, "hopeless_from": 1e3},
+            "nse_released": {"lam": 0.5, "mass": 0.8, "done_below": 1e-3, "hopeless_from": 1e3},
+            "memit_rect": {"lam": 0.5, "share": 0.4}, "memit_prune": {"lam": 0.5, "alpha": 1.5}}
 every_method = pytest.mark.parametrize("name", SETTINGS)
 
 

@@ -8,6 +8,7 @@ moves the last of its 15 edits by up to 4e-2). Five times that is allowed.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,7 +17,7 @@ from conftest import relative
 from safetensors.torch import load_file
 
 from seqedit.algebra.moments import load_moments
-from seqedit.lm.architecture import read_weight
+from seqedit.lm.architecture import read_weight, restored, write_weight
 from seqedit.lm.contexts import load_contexts
 from seqedit.lm.load import load_model
 from seqedit.lm.targets import TargetConfig, optimise_targets
@@ -24,7 +25,8 @@ from seqedit.methods import make_method
 from seqedit.requests import load_rounds
 from seqedit.sequential import EditPlan, EditState, run_sequential
 
-ALLOWED = {"memit": 2e-5, "memit_seq": 2e-5, "alphaedit": 1.7e-4, "rome": 3e-3}
+ALLOWED = {"memit": 2e-5, "memit_seq": 2e-5, "alphaedit": 1.7e-4, "nse": 2e-5, "rect": 2e-5, "rome": 3e-3}
+OURS = {"nse": "nse_released", "rect": "memit_rect"}
 Z_ALLOWED = 1e-4                                                          # of ‖z‖, worst row; reached 2.3e-5
 PAST_ALLOWED = 5e-5                                                       # of ‖K_pK_pᵀ‖; reached 9.9e-6
 
@@ -52,9 +54,11 @@ def run_of(golden):
         h = json.loads((golden / "hyper" / f"{name}.json").read_text())
         parameters = {"memit": {"lam": float(h.get("mom2_update_weight", 0))},
                       "alphaedit": {"threshold": h.get("nullspace_threshold"), "l2": h.get("L2")}, "rome": {}}
-        parameters["memit_seq"] = parameters["memit"]
+        parameters["memit_seq"] = parameters["rect"] = parameters["memit"]
+        parameters["nse"] = parameters["memit"] | {"mass": h.get("neuron_threshold"), "done_below": h.get("alpha"),
+                                                   "hopeless_from": h.get("upper_bound")}
         lm = load_model(golden / "model", device="cpu", dtype=torch.float64)
-        method = make_method(name, **parameters[name])
+        method = make_method(OURS.get(name, name), **parameters[name])
         plan = EditPlan(layers=tuple(h["layers"]), moments=load_moments(golden / "moments.safetensors").C,
                         contexts=load_contexts(golden / "contexts.json"),
                         target=TargetConfig(steps=h["v_num_grad_steps"], lr=h["v_lr"], kl=h["kl_factor"],
@@ -62,8 +66,12 @@ def run_of(golden):
         run = runs[name] = Run(released, plan)
         W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
         for i, requests in enumerate(load_rounds(golden / "requests.json")):
-            if name == "alphaedit":                                       # on this round's weights, as in the run
-                run.z.append(optimise_targets(lm, requests, plan.contexts, plan.layers[-1], plan.target).z)
+            if name in ("alphaedit", "nse"):                              # on this round's weights, or W₀
+                with restored(lm, plan.layers):
+                    for layer in plan.layers:
+                        if method.rewind:
+                            write_weight(lm, layer, W0[layer])
+                    run.z.append(optimise_targets(lm, requests, plan.contexts, plan.layers[-1], plan.target).z)
             done, = run_sequential(lm, [requests], method, plan, run.state)
             run.state = done.state
             assert {o.status for o in done.outcomes} == {"edited"}
@@ -83,13 +91,25 @@ def test_updates(run_of, name):
     assert max(errors.values()) < ALLOWED[name], errors
 
 
-def test_targets(run_of):
-    """AlphaEdit's z, one row per request in order."""
-    run = run_of("alphaedit")
-    z, expected = torch.cat(run.z), run.released["alphaedit.z"]
+@pytest.mark.parametrize("name", ["alphaedit", "nse"])
+def test_targets(run_of, name):
+    """z, one row per request in order: AlphaEdit's on the weights of its round, NSE's on the original ones."""
+    run = run_of(name)
+    z, expected = torch.cat(run.z), run.released[f"{name}.z"]
     assert z.shape == expected.shape == (15, 128)
     errors = [relative(*rows) for rows in zip(z, expected, strict=True)]
     assert max(errors) < Z_ALLOWED, errors
+
+
+def test_prune(run_of, golden):
+    """W₀ + F(W_T − W₀), α = e, on MEMIT's result."""
+    run = run_of("memit")
+    restrain = make_method("memit_prune", alpha=math.e).restrain_total
+    for layer in run.plan.layers:
+        W0 = read_weight(load_model(golden / "model", device="cpu", dtype=torch.float64), layer)
+        expected = run.released[f"prune.W.{layer}"] - W0
+        assert relative(restrain(W0, run.updates[2, layer][0]), expected) < ALLOWED["memit"]
+        assert relative(run.updates[2, layer][0], expected) > 1e-3       # it does something
 
 
 def test_history(run_of):

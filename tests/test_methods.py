@@ -3,6 +3,9 @@
 Solves run in float64 on metrics of condition number below 1e3: 1e-9 leaves three digits to spare.
 """
 
+import math
+from functools import partial
+
 import oracles
 import pytest
 import torch
@@ -24,8 +27,14 @@ from seqedit.methods import (
 )
 
 TAU, L2, LAM = 0.5, 0.3, 2.0
-BASES = {"memit": lambda: memit(LAM), "memit_seq": lambda: memit_seq(LAM), "r_rome": r_rome, "rome": rome,
-         "alphaedit": lambda: alphaedit(TAU, L2)}
+PARAMETERS = {"memit": {"lam": LAM}, "memit_seq": {"lam": LAM}, "r_rome": {}, "rome": {},
+              "alphaedit": {"threshold": TAU, "l2": L2}, "evoedit": {"threshold": TAU, "l2": L2},
+              "emmet": {"lam": LAM, "ridge": 0.7}, "encore": {"lam": LAM, "gamma": 0.4},
+              "nse": {"lam": LAM, "mass": 0.6}, "nse_released": {"lam": LAM, "mass": 0.6},
+              "memit_rect": {"lam": LAM, "share": 0.3}, "memit_prune": {"lam": LAM, "alpha": 1.5}}
+BASES = {name: partial(make_method, name, **parameters) for name, parameters in PARAMETERS.items()}
+LINEAR = sorted(set(BASES) - {"memit_rect"})                              # the update is R times something
+SPANNED = sorted(set(BASES) - {"memit_rect", "nse", "nse_released"})      # and its rows are not cut to some neurons
 EXACT = 1e-9
 
 
@@ -39,11 +48,18 @@ class Case:
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
         self.K, self.R, self.W, self.bare = random(d_ff, n), random(d_model, n), random(d_model, d_ff), random(d_ff, n)
         self.past_keys = random(d_ff, 3)
+        self.W = 0.1 * self.W                                             # small enough for PRUNE to bite
         Q = torch.linalg.qr(random(d_ff, d_ff))[0]
         self.C = (Q * torch.linspace(0.02, 1.2, d_ff, dtype=torch.float64)) @ Q.T
 
     def solve(self, method):
-        return method.solver(self.C).update(self.K, self.R, self.past_keys if method.history else None)
+        """What one round adds to W, which is also W₀ here."""
+        solver, past = method.solver(self.C), self.past_keys if method.history else None
+        update = (solver.update_neurons(self.K, self.R, method.neurons(self.K), past) if method.neurons
+                  else solver.update(self.K, self.R, past))
+        if method.restrain_update:
+            update = method.restrain_update(self.W, self.W, update)
+        return method.restrain_total(self.W, update) if method.restrain_total else update
 
 
 @pytest.fixture
@@ -60,7 +76,15 @@ def test_oracle_parity(case):
         "memit_seq": oracles.memit_seq(keys, values, LAM, case.C, past),
         "alphaedit": oracles.alphaedit(keys, values, P, L2, past),
         "rome": oracles.emmet(keys, values, case.C), "r_rome": oracles.emmet(keys, values, case.C),
+        "emmet": oracles.emmet(keys, values, LAM * case.C, 0.7),
+        "encore": oracles.memit_seq(keys, values, 1.0, LAM * case.C + 0.4 * torch.eye(10, dtype=torch.float64), past),
+        "evoedit": oracles.evoedit(keys, values, P, L2, past),
+        "nse": oracles.nse(keys, values, LAM, case.C, past, 0.6),
+        "nse_released": oracles.nse(keys, values, LAM, case.C, past, 0.6, released=True),
+        "memit_rect": oracles.rect(case.W, oracles.memit(keys, values, LAM, case.C), 0.3),
+        "memit_prune": oracles.prune(case.W, oracles.memit(keys, values, LAM, case.C), 1.5),
     }
+    assert relative(expected["memit_prune"], expected["memit"]) > 0.1     # the restraint acts here
     assert set(expected) == set(BASES) == set(METHODS)
     for name, update in expected.items():
         assert relative(case.solve(BASES[name]()), update) < EXACT, name
@@ -74,13 +98,13 @@ def test_order_of_requests_does_not_matter(case, name):
     assert relative(case.solve(method), update) < EXACT
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", LINEAR)
 def test_one_request_gives_rank_one(name):
     values = torch.linalg.svdvals(Case(n=1).solve(BASES[name]()))
     assert values[1] < 1e-12 * values[0]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", SPANNED)
 def test_null_space_of_any_base_stays_in_the_subspace(case, name):
     """One line of projection: nothing is written outside the span of B, and drift obeys its bound."""
     method = null_space(BASES[name](), TAU)
@@ -88,7 +112,7 @@ def test_null_space_of_any_base_stays_in_the_subspace(case, name):
     assert (update @ P - update).norm() < 1e-12 * update.norm()
     assert torch.trace(update @ case.C @ update.T) <= TAU * update.norm() ** 2
     assert method.name == f"{BASES[name]().name}+projection"
-    if name != "alphaedit":                                               # which is projected already
+    if name not in ("alphaedit", "evoedit"):                              # which are projected already
         outside = case.solve(BASES[name]())
         assert (outside @ P - outside).norm() > 1e-2 * outside.norm()
 
@@ -107,11 +131,11 @@ def test_composition(case):
 
 
 def test_history_changes_methods_that_have_it(case):
-    """Past keys matter to MEMIT-seq and AlphaEdit, and to no other method."""
+    """Past keys matter to the methods with history, and to no other."""
     with_past = {name: case.solve(make()) for name, make in BASES.items()}
     case.past_keys = torch.zeros_like(case.past_keys)
     changed = {name for name, make in BASES.items() if relative(case.solve(make()), with_past[name]) > 1e-3}
-    assert changed == {"memit_seq", "alphaedit"}
+    assert changed == {"memit_seq", "alphaedit", "evoedit", "encore", "nse", "nse_released"}
 
 
 def test_r_rome_interpolates_at_its_averaged_key():
@@ -149,13 +173,20 @@ def test_table():
     """The names of the command line, their parameters and defaults, and what each method needs."""
     assert {name: method_parameters(name) for name in METHODS} == {
         "rome": {}, "r_rome": {}, "memit": {"lam": 15_000.0}, "memit_seq": {"lam": 15_000.0},
-        "alphaedit": {"threshold": 2e-2, "l2": 10.0}}
+        "alphaedit": {"threshold": 2e-2, "l2": 10.0}, "evoedit": {"threshold": 2e-2, "l2": 1.0},
+        "emmet": {"lam": 10_000.0, "ridge": 0.1}, "encore": {"lam": 15_000.0, "gamma": 10.0, "patience": 3},
+        "nse": {"lam": 15_000.0, "mass": 0.8, "done_below": 15.0, "hopeless_from": 100.0},
+        "nse_released": {"lam": 15_000.0, "mass": 0.8, "done_below": 15.0, "hopeless_from": 100.0},
+        "memit_rect": {"lam": 15_000.0, "share": 0.4}, "memit_prune": {"lam": 15_000.0, "alpha": math.e}}
     made = {name: make_method(name) for name in METHODS}
-    assert [m.name for m in made.values()] == ["ROME", "r-ROME", "MEMIT", "MEMIT-seq", "AlphaEdit"]
+    assert [m.name for m in made.values()] == [
+        "ROME", "r-ROME", "MEMIT", "MEMIT-seq", "EMMET", "ENCORE", "AlphaEdit", "EvoEdit", "NSE", "NSE (released)",
+        "MEMIT+RECT", "MEMIT+PRUNE"]
     assert {name for name, m in made.items() if m.one_at_a_time} == {"rome", "r_rome"}
     assert {name for name, m in made.items() if m.mu == 0} == {"rome", "r_rome"}
-    assert {name for name, m in made.items() if m.directions} == {"alphaedit"}
-    assert {name for name, m in made.items() if m.history} == {"memit_seq", "alphaedit"}
+    assert {name for name, m in made.items() if m.directions} == {"alphaedit", "evoedit"}
+    assert {name for name, m in made.items() if m.history} == {"memit_seq", "alphaedit", "evoedit", "encore", "nse",
+                                                              "nse_released"}
     assert {(m.site, m.average) for m in made.values()} == {("mlp", "uniform"), ("block", "groups")}
 
 
@@ -170,7 +201,7 @@ def test_parameters_reach_the_method(case):
 
 @pytest.mark.parametrize("call", [make_method, method_parameters])
 def test_unknown_method(call):
-    with pytest.raises(ValueError, match="no method named 'mend'; known are rome, r_rome, memit, memit_seq, alphaedit"):
+    with pytest.raises(ValueError, match="no method named 'mend'; known are rome, r_rome, memit, memit_seq, emmet"):
         call("mend")
 
 

@@ -65,7 +65,8 @@ def test_edit_score_export(space):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method(space, method):
-    settings = {"alphaedit": ["threshold=0.9", "l2=0.5"]}.get(method, [])
+    settings = {"alphaedit": ["threshold=0.9", "l2=0.5"], "evoedit": ["threshold=0.9", "l2=0.5"],
+                "nse": ["done_below=0.001"], "nse_released": ["done_below=0.001"]}.get(method, [])
     result = space.call(method=method, hyper=None, layers="1", set=["steps=4", "lr=0.3", *settings])
     assert result.exit_code == 0 and "5 edited" in result.stdout, result.output
 

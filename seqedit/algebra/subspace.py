@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .restrain import check_share
+
 
 @dataclass(frozen=True)
 class Subspace:
@@ -56,3 +58,15 @@ def null_space(C: Float[Tensor, "d_ff d_ff"], threshold: float) -> Subspace:
                          f"eigenvalue of C is {eigenvalues[0].item():.3g}: raise the threshold above it")
     complement = 2 * kept > len(C)
     return Subspace((vectors[:, kept:] if complement else vectors[:, :kept]).clone(), complement)
+
+
+def top_neurons(K: Float[Tensor, "d_ff n"], mass: float) -> Tensor:
+    """The fewest neurons whose summed |k| reaches the share `mass` of the total, largest first; indices.
+
+    Source: NSE (2410.04045) §3.2. The released code stops at the last neuron with which the sum stays at or below the
+    share: one fewer.
+    """
+    check_share("mass", mass)
+    score, order = K.double().abs().sum(dim=1).sort(descending=True)
+    count = int((score.cumsum(0) < mass * score.sum() * (1 - 1e-12)).sum()) + 1
+    return order[:count]

@@ -56,7 +56,7 @@ class Targets:
         z: target values, (n, d_model); h: values before, (n, d_model).
         loss: total loss at the last forward pass, (n,).
         updates: Adam steps taken, (n,); 0 with `stopped` "loss" means the loss was low from the start.
-        stopped: "loss" (fell below `stop_loss`) or "steps" (used them up), for each request.
+        stopped: "loss" (fell below `stop_loss`), "most probable" or "steps" (used them up), for each request.
         right: whether greedy decoding of the bare prompt gave every target token before any step, (n,).
     """
 
@@ -69,7 +69,8 @@ class Targets:
 
 
 def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Contexts, layer: int,
-                     config: TargetConfig, *, site: str = "block", batch_tokens: int = 16_384) -> Targets:
+                     config: TargetConfig, *, site: str = "block", patience: int = 0,
+                     batch_tokens: int = 16_384) -> Targets:
     """Targets z* = h + δ of the requests at `layer`, under the current weights, which stay as they are.
 
     Args:
@@ -77,33 +78,42 @@ def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], context
         site: "block" (MEMIT and later: h is the block's output) or "mlp" (ROME: the MLP's output).
             δ is added to the residual stream either way, which is the same thing in these architectures;
             the site decides h, and so clamp and decay.
+        patience: a request also ends after this many forward passes, in a row or not, in which every target token is
+            the most probable one in all contexts (ENCORE); 0 never.
         batch_tokens: padded tokens that run together; bounds memory, changes nothing else.
 
     Source:
-        ROME (2202.05262) eq. 4, MEMIT (2210.07229) eq. 16, with the released stopping and decay.
+        ROME (2202.05262) eq. 4, MEMIT (2210.07229) eq. 16, with the released stopping and decay; `patience` from
+        ENCORE (2502.01636), here for targets of any number of tokens.
     """
     templates = [t for group in contexts for t in group]
     rows = _rows(lm, requests, templates, config)
-    parts = [_optimise(_Problem.of(lm, rows[part], layer, config, site))
+    parts = [_optimise(_Problem.of(lm, rows[part], layer, config, site), patience)
              for part in chunks([sum(len(row.ids) for row in own) for own in rows], batch_tokens)]
     return Targets(torch.cat([p.z for p in parts]), torch.cat([p.h for p in parts]),
                    torch.cat([p.loss for p in parts]), torch.cat([p.updates for p in parts]),
                    [reason for p in parts for reason in p.stopped], torch.cat([p.right for p in parts]))
 
 
-def _optimise(problem: "_Problem") -> Targets:
+def _optimise(problem: "_Problem", patience: int) -> Targets:
     """Adam on δ (n, d_model); requests that are finished leave the batch."""
     config, h, right = problem.config, problem.h, problem.right
     n = len(h)
     delta, first, second = (torch.zeros_like(h) for _ in range(3))        # δ, Adam's two averages
     loss, updates = h.new_zeros(n), torch.zeros(n, dtype=torch.long, device=h.device)
     active = torch.arange(n, device=h.device)                             # requests still running
+    times_told, stopped = torch.zeros_like(updates), ["steps"] * n
     for step in range(1, config.steps + 1):
         trial = delta[active].requires_grad_()
-        value = problem.loss(trial)                                       # (active,)
+        value, told = problem.loss(trial)                                 # (active,)
         gradient, = torch.autograd.grad(value.sum(), trial)
         loss[active] = value.detach()
-        moving = ~(value.detach() < config.stop_loss)                     # NaN goes on, to be refused
+        times_told[active] += told
+        low = value.detach() < config.stop_loss                           # not NaN, which goes on, to be refused
+        enough = (times_told[active] >= patience) & (patience > 0)
+        for i, by_loss in zip(active[low | enough].tolist(), low[low | enough].tolist(), strict=True):
+            stopped[i] = "loss" if by_loss else "most probable"
+        moving = ~(low | enough)
         active, gradient = active[moving], gradient[moving]
         if step == config.steps or not len(active):
             break
@@ -116,8 +126,7 @@ def _optimise(problem: "_Problem") -> Targets:
         limit = config.clamp * h[active].norm(dim=1, keepdim=True)
         delta[active] = moved * (limit / moved.norm(dim=1, keepdim=True)).clamp(max=1.0)
         updates[active] += 1
-    running = set(active.tolist())
-    return Targets(h + delta, h, loss, updates, ["steps" if i in running else "loss" for i in range(n)], right)
+    return Targets(h + delta, h, loss, updates, stopped, right)
 
 
 class _Row(NamedTuple):
@@ -223,15 +232,16 @@ class _Problem:
         return replace(self, told=told, neutral=self.neutral.select(chosen), log_p0=self.log_p0[chosen],
                        h=self.h[chosen])
 
-    def loss(self, delta: Float[Tensor, "n d_model"]) -> Float[Tensor, "n"]:
-        """NLL of the target (mean over contexts and tokens) + KL + decay, for each request."""
-        nll = delta.new_zeros(len(delta))
+    def loss(self, delta: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n"], Tensor]:
+        """NLL of the target (mean over contexts and tokens) + KL + decay; and whether all contexts tell the target."""
+        nll, missed = delta.new_zeros(len(delta)), delta.new_zeros(len(delta))
         for part in self.told:
             hidden = part.run(delta)[:, -part.target.shape[1]:]           # the places that tell the target
             log_p = log_softmax(self.lm.logits(hidden), dim=-1)
             said = log_p.gather(2, part.target[:, :, None])[:, :, 0].mean(dim=1)
             nll = nll.index_add(0, part.owner, said, alpha=-1 / self.templates)
+            missed.index_add_(0, part.owner, (log_p.argmax(2) != part.target).any(dim=1).to(missed))
         log_p = log_softmax(self.lm.logits(self.neutral.run(delta)[:, 0]), dim=-1)
         kl = (log_p.exp() * (log_p - self.log_p0)).sum(-1)                # KL(p_δ ‖ p_0), (n,)
         decay = delta.norm(dim=1) / self.h.norm(dim=1) ** 2
-        return nll + self.config.kl * kl + self.config.weight_decay * decay
+        return nll + self.config.kl * kl + self.config.weight_decay * decay, missed == 0

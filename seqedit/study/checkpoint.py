@@ -15,7 +15,7 @@ from ..files import save_tensors, write_json, write_text
 from ..lm.architecture import read_weight, write_weight
 from ..lm.load import LanguageModel, load_model
 from ..lm.statistics import fingerprint
-from ..sequential import EditState
+from ..rounds import EditState
 from .records import load_weights, read_lines, read_run
 
 TABLES = ("rounds", "outcomes", "scores")
@@ -44,6 +44,7 @@ def save_round(out: Path, lm: LanguageModel, state: EditState, rows: dict[str, l
     tensors = {f"original.{layer}": W for layer, W in state.original.items()}
     tensors |= {f"keys.{layer}": K for layer, K in state.keys.items()}
     tensors |= {f"gram.{layer}": G for layer, G in state.grams.items()}
+    tensors |= {f"carry.{layer}": E for layer, E in state.carry.items()}
     save_tensors(out / "checkpoint.safetensors", weights | tensors | {"round": torch.tensor(state.round)})
 
 
@@ -61,7 +62,8 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
         write_weight(lm, layer, tensors[f"W.{layer}"])
     return EditState(done, {layer: tensors[f"original.{layer}"] for layer in layers},
                      {layer: tensors[f"keys.{layer}"] for layer in layers},
-                     {layer: tensors[f"gram.{layer}"] for layer in layers})
+                     {layer: tensors[f"gram.{layer}"] for layer in layers},
+                     {layer: tensors[f"carry.{layer}"] for layer in layers if f"carry.{layer}" in tensors})
 
 
 def finish(out: Path, lm: LanguageModel, layers: Sequence[int], rounds: int, record: dict[str, Any]) -> None:

@@ -47,6 +47,7 @@ RELEASED = {
     "v_num_grad_steps": "steps", "v_lr": "lr", "clamp_norm_factor": "clamp", "kl_factor": "kl",
     "v_weight_decay": "weight_decay", "mom2_update_weight": "lam", "nullspace_threshold": "threshold", "L2": "l2",
     "layers": "layers", "context_template_length_params": "context_lengths",
+    "alpha": "done_below", "upper_bound": "hopeless_from", "neuron_threshold": "mass",                        # NSE
 }
 """Names of the released configuration files → ours."""
 
@@ -142,7 +143,7 @@ def _fixed(method: str, lm: LanguageModel) -> dict[str, Any]:
     return {"fact_token": "subject_last", "rewrite_module_tmp": a.down_proj, "layer_module_tmp": a.block,
             "ln_f_module": a.final_norm, "lm_head_module": a.head, "v_loss_layer": lm.n_layers - 1,
             "mom2_adjustment": True, "layer_selection": "all", "alg_name": method, "fp16": False,
-            "model_parallel": False}
+            "model_parallel": False} | ({"max_iterations": 3} if method.startswith("nse") else {})
 
 
 def _letters(name: Any) -> str:

@@ -22,7 +22,8 @@ from ..lm.statistics import fingerprint
 from ..lm.tokens import validate_requests
 from ..paths import DATA, MODEL, MOMENTS, WORLD
 from ..requests import EditRequest, batched, load_rounds
-from ..sequential import EditPlan, Round, run_sequential
+from ..rounds import EditPlan, Round
+from ..sequential import handed_over, run_sequential
 from .checkpoint import begin, finish, resume, save_round
 from .hyper import Settings, build_settings, read_hyper
 from .moments import check_layers, corpus_moments
@@ -101,16 +102,21 @@ def run(config: RunConfig, out: Path, *, say=lambda text: None) -> bool:
                 "differ in round-off from an uninterrupted run (OMP_NUM_THREADS)")
     bar = tqdm(total=sum(map(len, job.rounds)), initial=sum(map(len, job.rounds[:state.round])), unit="edit",
                desc=config.method, disable=None)
-    for done in run_sequential(job.lm, job.rounds[state.round:], job.settings.make(), job.plan, state):
+    method = job.settings.make()
+    for done in run_sequential(job.lm, job.rounds[state.round:], method, job.plan, state):
         if done.index == 0:                                               # now nothing of the input can be refused
             begin(out, record)
-        save_round(out, job.lm, done.state, _rows(job, done, unedited), keep=config.save_rounds)
+        with handed_over(job.lm, method, done.state):
+            rows = _rows(job, done, unedited)
+        save_round(out, job.lm, done.state, rows, keep=config.save_rounds)
+        state = done.state
         record = record | {"rounds_done": done.state.round,
                            "seconds": round(record["seconds"] + done.seconds["total"], 3)}
         write_json(out / "run.json", record)
         bar.update(len(done.outcomes))
     bar.close()
-    finish(out, job.lm, job.plan.layers, len(job.rounds), record)
+    with handed_over(job.lm, method, state):
+        finish(out, job.lm, job.plan.layers, len(job.rounds), record)
     return True
 
 

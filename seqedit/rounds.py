@@ -1,0 +1,137 @@
+"""What goes into a run, what it remembers and what it reports."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .algebra.recursion import Solver
+from .lm.architecture import read_weight
+from .lm.keys import Contexts
+from .lm.load import LanguageModel
+from .lm.targets import TargetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditPlan:
+    """What stays the same over a run.
+
+    Attributes:
+        layers: edited layers in ascending order; targets are defined at the last.
+        moments: layer → C, second moment of preserved keys, (d_ff, d_ff).
+        contexts: groups of context templates.
+        target: how targets are optimised.
+        max_update_ratio: a round whose update of a layer exceeds this multiple of ‖W₀‖ is refused.
+    """
+
+    layers: tuple[int, ...]
+    moments: dict[int, Tensor]
+    contexts: Contexts
+    target: TargetConfig
+    max_update_ratio: float = 10.0
+
+    def check(self, lm: LanguageModel) -> None:
+        """Raises ValueError when layers or moments do not fit the model, naming the layer."""
+        if not self.layers or list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"layers {list(self.layers)}: give at least one, ascending, none twice")
+        for layer in self.layers:
+            if not 0 <= layer < lm.n_layers:
+                raise ValueError(f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}")
+            if layer not in self.moments:
+                raise ValueError(f"moments: none for layer {layer}; there are {sorted(self.moments)}")
+            size = read_weight(lm, layer).shape[1]
+            if tuple(self.moments[layer].shape) != (size, size):
+                raise ValueError(f"moments: C.{layer} is {tuple(self.moments[layer].shape)}, but keys of layer {layer} "
+                                 f"have {size} entries; these moments belong to another model")
+            if not torch.isfinite(self.moments[layer]).all():
+                raise ValueError(f"moments: C.{layer} has entries that are not finite; compute it again")
+
+
+@dataclass(frozen=True)
+class EditState:
+    """What a run remembers between rounds.
+
+    Attributes:
+        round: rounds done.
+        original: layer → W₀, the matrix before any edit.
+        keys: layer → keys of all written edits, (d_ff, N), one column per edit.
+        grams: layer → their Gram matrix for a method with history, see `Solver.extend`; else empty.
+        carry: layer → what a compensated restraint owes, (d_model, d_ff), see `Solver.error`; no entry otherwise.
+
+    Everything is held on the CPU, wherever the model is.
+    """
+
+    round: int
+    original: dict[int, Tensor]
+    keys: dict[int, Tensor]
+    grams: dict[int, Tensor]
+    carry: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, lm: LanguageModel, layers: Sequence[int]) -> "EditState":
+        original = {layer: read_weight(lm, layer).cpu() for layer in layers}
+        return cls(0, original, {layer: W.new_zeros(W.shape[1], 0) for layer, W in original.items()},
+                   {layer: torch.zeros(0, 0, dtype=torch.float64) for layer in layers})
+
+    def past(self, layer: int) -> Tensor:
+        """K_pK_pᵀ of the edits written so far, (d_ff, d_ff), float64; zero at the start."""
+        keys = self.keys[layer].double()
+        return keys @ keys.T
+
+    def remember(self, keys: dict[int, Tensor], solvers: dict[int, Solver] | None = None) -> "EditState":
+        """The state after more edits with these keys; nothing is changed in place.
+
+        Args:
+            solvers: of a method with history, to extend the Gram matrices.
+        """
+        grams = {layer: solvers[layer].extend(gram.to(keys[layer].device), self.keys[layer].to(keys[layer].device),
+                                              keys[layer]).cpu() for layer, gram in self.grams.items()} \
+            if solvers else self.grams
+        return replace(self, grams=grams, keys={
+            layer: torch.cat([old, keys[layer].cpu()], dim=1) for layer, old in self.keys.items()})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one request; "already satisfied": no target step was needed, and greedy decoding was right."""
+
+    case_id: int | str
+    status: Literal["edited", "already satisfied", "refused"]
+    reason: str
+    target_loss: float
+    target_updates: int
+    clamped: bool                     # ‖δ‖ ended on its limit
+
+
+@dataclass(frozen=True)
+class LayerObservation:
+    """Measurements of one layer after a round; Δ is the round's update, W the weight after it, W₀ the original."""
+
+    layer: int
+    update_norm: float                # ‖Δ‖
+    update_sigma_max: float           # σ₁(Δ)
+    total_norm: float                 # ‖W − W₀‖
+    sigma_max: float                  # σ₁(W)
+    condition_number: float           # κ(W)
+    drift: float                      # tr((W − W₀) C (W − W₀)ᵀ)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round did: returned, never printed.
+
+    Attributes:
+        residual_before: mean ‖z* − h‖ over the requests, before the round; residual_after: after it.
+        seconds: of each stage.
+        state: what to continue from.
+    """
+
+    index: int
+    outcomes: tuple[Outcome, ...]
+    layers: tuple[LayerObservation, ...]
+    residual_before: float
+    residual_after: float
+    seconds: dict[str, float]
+    state: EditState

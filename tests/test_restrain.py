@@ -1,0 +1,230 @@
+"""Restraints on updates, and what compensation restores.
+
+Float64 and condition numbers below 1e4: 1e-9 leaves three digits to spare where nothing else is said.
+"""
+
+import math
+
+import oracles
+import pytest
+import torch
+from conftest import relative
+from hypothesis import given
+from hypothesis import strategies as st
+from test_solve import Problem, problems
+
+from seqedit.algebra.restrain import (
+    compress,
+    damp_principal_directions,
+    keep_largest_relative,
+    outside_top_subspaces,
+    restrain_spectrum,
+)
+from seqedit.algebra.subspace import top_neurons
+from seqedit.methods import (
+    alphaedit,
+    compensated,
+    memit,
+    memit_seq,
+    nse,
+    prune,
+    prune_added_twice,
+    prune_rounds,
+    rect,
+    revive,
+    sphere,
+    with_history,
+)
+
+values = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12).map(
+    lambda v: torch.tensor(sorted(v, reverse=True), dtype=torch.float64))
+ALPHAS = st.sampled_from([math.e, 2.0, 1.5, 1.2])
+
+
+@given(values, st.floats(0.1, 100), ALPHAS, st.sampled_from(["log", "linear", "clip", "scale_free"]))
+def test_restraint_of_the_spectrum(spectrum, limit, alpha, mode):
+    """Nothing up to the limit changes; above it F is continuous and does not decrease, so the order stays."""
+    kept = restrain_spectrum(spectrum, limit, alpha, mode)
+    small = spectrum <= limit
+    assert torch.equal(kept[small], spectrum[small])
+    assert (kept[~small] >= limit * (1 - 1e-12)).all() and (kept.diff() <= 1e-9 * limit).all()
+    joint = torch.tensor([limit * (1 + 1e-9)], dtype=torch.float64)
+    at = restrain_spectrum(joint, limit, alpha, mode)
+    assert abs(at.item() - limit) < 1e-7 * max(limit, 1.0)
+
+
+@given(values, st.floats(0.1, 10), st.floats(0.1, 100), ALPHAS)
+def test_scale(spectrum, limit, c, alpha):
+    """F(cσ, cs) = cF(σ, s) for the scale-free form, and not for PRUNE's own."""
+    free = restrain_spectrum(c * spectrum, c * limit, alpha, "scale_free")
+    assert torch.allclose(free, c * restrain_spectrum(spectrum, limit, alpha, "scale_free"), rtol=1e-9)
+    two = torch.tensor([20.0], dtype=torch.float64)
+    assert abs(restrain_spectrum(100 * two, 1000.0) - 100 * restrain_spectrum(two, 10.0)).item() > 1.0
+
+
+@pytest.mark.parametrize(("alpha", "limit"), [(1.2, 5.48), (1.5, 2.46), (2.0, 1.44), (math.e, 1.0)])
+def test_the_logarithm_enlarges_below_its_limit(alpha, limit):
+    """Just above s the slope is 1/(s ln α): larger values grow when s < 1/ln α, and shrink when s is larger."""
+    def moved(s):
+        value = torch.tensor([1.01 * s], dtype=torch.float64)
+        return (restrain_spectrum(value, s, alpha) - value).item()
+    assert moved(0.8 * limit) > 0 > moved(1.2 * limit)
+
+
+@given(problems(), ALPHAS)
+def test_compress_is_prune(problem, alpha):
+    """The thin SVD gives what the full one does; an update below σ_max(W₀) is left alone, zero stays zero."""
+    W0, update = problem.random(4, problem.d_ff), 5 * problem.random(4, problem.d_ff)
+    assert relative(compress(W0, update, alpha), oracles.prune(W0, update, alpha)) < 1e-9
+    small = 0.9 * update * torch.linalg.svdvals(W0)[0] / torch.linalg.svdvals(update)[0]
+    assert relative(compress(W0, small, alpha), small) < 1e-12
+    assert not compress(W0, 0 * update, alpha).any()
+
+
+@given(problems(), st.sampled_from([0.1, 0.4, 1.0]))
+def test_rect(problem, share):
+    W, update = problem.random(4, problem.d_ff), problem.random(4, problem.d_ff)
+    kept = keep_largest_relative(W, update, share)
+    if share == 1.0:
+        assert torch.equal(kept, update)
+    elif int((1 - share) * W.numel()) >= 1:
+        assert relative(kept, oracles.rect(W, update, share)) < 1e-12
+        assert (kept != 0).sum() == W.numel() - int((1 - share) * W.numel()) + 1
+
+
+@given(problems(), st.floats(0.05, 0.95))
+def test_revive_leaves_the_leading_subspaces(problem, share):
+    W0, update = problem.random(6, problem.d_ff), problem.random(6, problem.d_ff)
+    kept = outside_top_subspaces(W0, update, share)
+    U, sizes, Vh = torch.linalg.svd(W0, full_matrices=False)
+    total, k = 0.0, 0
+    while k < len(sizes) and total <= share * sizes.sum():
+        total, k = total + sizes[k], k + 1
+    assert (U[:, :k].T @ kept).norm() < 1e-10 * update.norm() and (kept @ Vh[:k].T).norm() < 1e-10 * update.norm()
+    left = torch.eye(6, dtype=torch.float64) - U[:, :k] @ U[:, :k].T
+    right = torch.eye(problem.d_ff, dtype=torch.float64) - Vh[:k].T @ Vh[:k]
+    assert (kept - left @ update @ right).norm() < 1e-10 * update.norm()
+
+
+@given(problems(), st.sampled_from([0.3, 0.5, 0.9]), st.sampled_from([0.5, 1.0]))
+def test_sphere_damps_the_principal_directions(problem, share, strength):
+    W, update = problem.random(5, problem.d_ff), problem.random(5, problem.d_ff)
+    rows = torch.stack([row / row.norm() for row in W])
+    eigenvalues, vectors = torch.linalg.eigh(rows.T @ rows)
+    held, U = 0.0, []
+    for j in reversed(range(len(eigenvalues))):
+        U.append(vectors[:, j])
+        held += eigenvalues[j]
+        if held >= share * eigenvalues.sum() * (1 - 1e-12):
+            break
+    U = torch.stack(U, dim=1)
+    expected = update - strength * update @ U @ U.T
+    assert (damp_principal_directions(W, update, share, strength) - expected).norm() < 1e-7 * update.norm()
+
+
+@given(problems(), st.floats(0.05, 1.0))
+def test_top_neurons(problem, mass):
+    """The fewest neurons that hold the mass: dropping the last would hold less."""
+    chosen, score = top_neurons(problem.K, mass), problem.K.abs().sum(dim=1)
+    assert score[chosen].sum() >= mass * score.sum() * (1 - 1e-9)
+    assert len(chosen) == 1 or score[chosen[:-1]].sum() < mass * score.sum()
+    assert score[chosen].min() >= score.sort(descending=True).values[len(chosen) - 1] - 1e-12
+
+
+class Rounds:
+    """Two matrices' worth of sequential rounds on fixed keys and values, with any method's restraint."""
+
+    def __init__(self, seed: int = 0, groups: int = 4, size: int = 2, d_ff: int = 12):
+        self.problem = Problem(seed, d_ff=d_ff, d_model=4, n=groups * size)
+        self.W0 = self.problem.random(4, d_ff)
+        self.groups = [slice(i * size, (i + 1) * size) for i in range(groups)]
+
+    def run(self, method):
+        """After each round W, and W as it would be without that round's restraint."""
+        solver, W, carry, ends, free = method.solver(self.problem.M), self.W0, None, [], []
+        for group in self.groups:
+            K, V = self.problem.K[:, group], self.problem.R[:, group]
+            past = self.problem.K[:, :group.start] if method.history else None
+            update = solver.update(K, V - W @ K, past, carry=carry if method.compensate else None)
+            kept = method.restrain_update(self.W0, W, update) if method.restrain_update else update
+            if method.compensate:
+                carry = solver.error(kept - update, self.problem.K[:, :group.stop])
+            free.append(W + update)
+            W = W + kept
+            ends.append(W)
+        return ends, free
+
+    def joint(self, method, end: int):
+        """The one-shot solution of all requests so far, from W₀."""
+        K, V = self.problem.K[:, :end], self.problem.R[:, :end]
+        return self.W0 + method.solver(self.problem.M).update(K, V - self.W0 @ K)
+
+
+@pytest.mark.parametrize("restrained", [rect, prune_rounds, sphere, revive])
+@pytest.mark.parametrize("dense", [False, True])
+def test_thm_compensation_restores_the_joint_solution(restrained, dense, monkeypatch):
+    """With compensation, W is the joint solution but for what the restraint took in the latest round."""
+    if dense:
+        monkeypatch.setattr("seqedit.algebra.recursion.Solver.dense_from", lambda solver, d_ff: 0)
+    case = Rounds()
+    ends, free = case.run(compensated(restrained(memit_seq(0.5))))
+    _, naive = case.run(restrained(memit_seq(0.5)))
+    for i, group in enumerate(case.groups):
+        joint = case.joint(memit(0.5), group.stop)
+        assert relative(free[i], joint) < 1e-9
+        assert i == 0 or relative(naive[i], joint) > 1e-4                 # the converse: uncompensated errors stay
+    assert relative(ends[0], free[0]) > 1e-4                              # the restraint does something
+
+
+def test_compensation_in_one_step_is_exact():
+    """Restrain the first round only: the second round ends at the joint solution, as if nothing had been taken."""
+    case = Rounds(groups=2, size=3)
+    solver = memit_seq(0.5).solver(case.problem.M)
+    K, V = case.problem.K, case.problem.R
+    first = solver.update(K[:, :3], V[:, :3] - case.W0 @ K[:, :3])
+    kept = keep_largest_relative(case.W0, first, 0.3)
+    carry = solver.error(kept - first, K[:, :3])
+    W = case.W0 + kept
+    for dense_from in (10**6, 0):
+        solver.dense_from = lambda d_ff, limit=dense_from: limit
+        second = solver.update(K[:, 3:], V[:, 3:] - W @ K[:, 3:], K[:, :3], carry=carry)
+        assert relative(W + second, case.joint(memit(0.5), 6)) < 1e-9
+        without = solver.update(K[:, 3:], V[:, 3:] - W @ K[:, 3:], K[:, :3])
+        assert relative(W + without, case.joint(memit(0.5), 6)) > 1e-3    # the converse
+
+
+def test_compensation_in_a_subspace():
+    """AlphaEdit too: what is carried is projected, and the joint solution in the subspace is reached."""
+    case, method = Rounds(groups=2, size=3), alphaedit(1.0, 0.5)
+    solver, K, V = method.solver(case.problem.M), case.problem.K, case.problem.R
+    first = solver.update(K[:, :3], V[:, :3] - case.W0 @ K[:, :3])
+    kept = solver.subspace.project(keep_largest_relative(case.W0, first, 0.3).T).T
+    carry = solver.error(kept - first, K[:, :3])
+    W = case.W0 + kept
+    for dense_from in (10**6, 0):
+        solver.dense_from = lambda d_ff, limit=dense_from: limit
+        second = solver.update(K[:, 3:], V[:, 3:] - W @ K[:, 3:], K[:, :3], carry=carry)
+        joint = case.W0 + solver.update(K, V - case.W0 @ K)
+        assert relative(W + second, joint) < 1e-9
+
+
+def test_limits_and_refusals():
+    """RECT of everything and PRUNE of small updates are their bases; wrong compositions and parameters are named."""
+    case = Rounds()
+    for method in (rect(memit(0.5), 1.0), sphere(memit(0.5), strength=0.0)):
+        assert relative(case.run(method)[0][-1], case.run(memit(0.5))[0][-1]) < 1e-12
+    total = 1e-3 * case.problem.random(4, 12)
+    assert relative(prune(memit(0.5)).restrain_total(case.W0, total), total) < 1e-12
+    assert relative(prune_added_twice(memit(0.5)).restrain_total(case.W0, total), 2 * total) < 1e-12
+    with pytest.raises(ValueError, match="MEMIT-seq: compensation needs a restraint of each round's update"):
+        compensated(memit_seq(1.0))
+    with pytest.raises(ValueError, match="MEMIT.RECT: compensation needs .* and history"):
+        compensated(rect(memit(1.0)))
+    assert rect(sphere(memit(1.0))).name == "MEMIT+SPHERE+RECT"
+    assert compensated(rect(with_history(memit(1.0)))).compensate
+    for make, message in ((lambda: rect(memit(), 1.5), "share is 1.5"), (lambda: nse(mass=0.0), "mass is 0"),
+                          (lambda: prune(memit(), 1.0), "alpha is 1"), (lambda: revive(memit(), -1.0), "share is -1")):
+        with pytest.raises(ValueError, match=message):
+            make()
+    with pytest.raises(ValueError, match="mode is 'cube'; known are log, linear, clip, scale_free"):
+        restrain_spectrum(torch.ones(2), 1.0, mode="cube")
