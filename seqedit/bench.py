@@ -3,6 +3,7 @@
 import multiprocessing
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from .evaluation.edits import score_edits
 from .evaluation.report import evaluate
 from .files import write_json
 from .lm.architecture import read_weight, restored
-from .lm.targets import optimise_targets
+from .lm.targets import optimise_targets, target_rows
 from .paths import MODEL, WORLD
 from .plain import alphaedit_round
 from .sequential import run_sequential
@@ -68,7 +69,7 @@ def bench_round(n_edits: int = 100) -> dict:
 
 
 def bench_flops(n_edits: int = 100, repeats: int = 20) -> dict:
-    """Rate of target optimisation against that of a matrix product of its dominant shape."""
+    """Rate of target optimisation against that of its dominant product: the MLP on the largest group of tails."""
     job = embedded_job(n_edits, n_edits)
     lm, requests, plan = job.lm, job.rounds[0], job.plan
 
@@ -79,14 +80,16 @@ def bench_flops(n_edits: int = 100, repeats: int = 20) -> dict:
     seconds, _ = timed(work)
     mlp = lm.down_proj(plan.layers[-1])
     d_model, d_ff = sorted(mlp.weight.shape)
-    tokens = torch.randn(n_edits * sum(map(len, plan.contexts)) * 4, d_model)         # four tail tokens a row
+    templates = [t for group in plan.contexts for t in group]
+    lengths = Counter(len(row.ids) - row.at for own in target_rows(lm, requests, templates, plan.target) for row in own)
+    tokens = torch.randn(max(length * rows for length, rows in lengths.items()), d_model)
     up = torch.randn(d_model, d_ff)
     tokens @ up
     product = min(timed(lambda: tokens @ up)[0] for _ in range(repeats))
     flops = counter.get_total_flops()
     rate, limit = flops / seconds, 2 * tokens.shape[0] * d_model * d_ff / product
     return {"edits": n_edits, "flops": flops, "seconds": seconds, "rate": rate, "matrix_product_rate": limit,
-            "share": rate / limit}
+            "shape": [len(tokens), d_model, d_ff], "share": rate / limit}
 
 
 def bench_rounds(rounds: int = 50, batch_size: int = 20) -> dict:

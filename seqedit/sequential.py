@@ -11,7 +11,7 @@ from .algebra.diagnostics import condition_number, drift, spectrum
 from .algebra.recursion import Solver
 from .clock import Clock
 from .lm.architecture import apply_update, read_weight, restored, write_weight
-from .lm.keys import BARE, read_keys, read_values
+from .lm.keys import BARE, KeyReader, read_keys, read_values
 from .lm.load import LanguageModel
 from .lm.targets import TargetConfig, Targets, optimise_targets
 from .methods import EditMethod, residuals
@@ -126,7 +126,8 @@ def _write(lm, requests, method: EditMethod, plan: EditPlan, state: EditState, s
                 break
             _sweep(lm, [requests[i] for i in chosen], targets.z[chosen], method, plan, state, solvers, clock)
         with clock.stage("keys"):                                         # of all requests, under the final weights
-            keys = {layer: read_keys(lm, requests, plan.contexts, layer, method.average) for layer in plan.layers}
+            reader = KeyReader(lm, requests, plan.contexts, method.average)
+            keys = {layer: reader.keys(layer) for layer in plan.layers}
     with clock.stage("solve"):
         after = state.remember(keys, solvers if method.history else None)
         if method.restrain_update:
@@ -148,10 +149,12 @@ def _sweep(lm, requests, z: Tensor, method: EditMethod, plan: EditPlan, state: E
            clock: Clock) -> dict[int, Tensor]:
     """One update of every layer, in ascending order; returns the keys used."""
     last, keys = plan.layers[-1], {}
+    with clock.stage("keys"):
+        reader = KeyReader(lm, requests, plan.contexts, method.average)
     for i, layer in enumerate(plan.layers):
         with clock.stage("keys"):
-            K = read_keys(lm, requests, plan.contexts, layer, method.average)         # (d_ff, n)
-            h = read_values(lm, requests, last, method.site)                          # (d_model, n)
+            K = reader.keys(layer)                                                    # (d_ff, n)
+            h = reader.values(last, method.site)                                      # (d_model, n)
         with clock.stage("solve"):
             R = (z.T - h) / (len(plan.layers) - i)                                    # the share of this layer
             if method.one_at_a_time:

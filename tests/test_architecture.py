@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from seqedit.lm.architecture import ARCHITECTURES, apply_update, architecture_of, read_weight, restored, write_weight
 from seqedit.lm.contexts import STARTS, load_contexts, sample_contexts
-from seqedit.lm.keys import BARE, context_weights, read_keys, read_values
+from seqedit.lm.keys import BARE, KeyReader, context_weights, read_keys, read_values
 from seqedit.lm.load import load_model
 from seqedit.lm.targets import TargetConfig, optimise_targets
 
@@ -148,7 +148,7 @@ def test_keys_are_averaged_over_contexts(tiny_lm, requests, average):
     weights = [1 / 2, 1 / 6, 1 / 6, 1 / 6] if average == "groups" else [1 / 4] * 4
     expected = sum(w * K for w, K in zip(weights, alone, strict=True))
     for budget in (1, 60, 10_000):
-        assert relative(read_keys(lm, requests, CONTEXTS, 1, average, batch_tokens=budget), expected) < 1e-5
+        assert relative(KeyReader(lm, requests, CONTEXTS, average, batch_tokens=budget).keys(1), expected) < 1e-5
 
 
 def test_loading(tiny_folder, tiny_lm):

@@ -83,13 +83,15 @@ def test_targets_that_are_not_finite(tiny_lm, requests):
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), KeyboardInterrupt()], ids=["memory", "interrupt"])
-@pytest.mark.parametrize(("stage", "call"), [("read_keys", 2), ("read_values", 2), ("apply_update", 2),
-                                             ("read_values", 3), ("condition_number", 2)])
+@pytest.mark.parametrize(("stage", "call"), [("KeyReader.keys", 2), ("KeyReader.values", 2), ("apply_update", 2),
+                                             ("read_values", 1), ("condition_number", 2)])
 def test_any_other_exception_undoes_the_round(tiny_lm, requests, monkeypatch, stage, call, error):
     """Not a refusal, it reaches the caller; but the layers already written are put back, bit for bit, and the same
     round can be run again as if nothing had happened."""
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
-    plan, before, calls, real = build_plan(lm), weights(lm), [], getattr(loop, stage)
+    owner, _, name = stage.rpartition(".")
+    place = getattr(loop, owner) if owner else loop
+    plan, before, calls, real = build_plan(lm), weights(lm), [], getattr(place, name)
 
     def fail(*arguments):
         calls.append(stage)
@@ -97,7 +99,7 @@ def test_any_other_exception_undoes_the_round(tiny_lm, requests, monkeypatch, st
             raise error
         return real(*arguments)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, stage, fail)
+        patch.setattr(place, name, fail)
         with pytest.raises(type(error)):
             next(run_sequential(lm, [requests], memit(0.5), plan))
     assert len(calls) == call and same(weights(lm), before)

@@ -1,6 +1,7 @@
 """Reading what goes into and comes out of modules during one forward pass."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -27,16 +28,15 @@ class Call(NamedTuple):
         return self.output[0] if isinstance(self.output, tuple) else self.output
 
 
-class _Stop(Exception):
-    """The last module of interest has run."""
+class Stop(Exception):
+    """What was of interest has run."""
 
 
-@torch.no_grad()
-def observe(lm: LanguageModel, ids: Tensor, modules: Mapping[Hashable, nn.Module], last: Hashable,
-            cache: Cache | None = None) -> dict[Any, Call]:
-    """One forward pass over right-padded `ids` (rows, tokens); the calls of `modules`, stopping after module `last`.
+@contextmanager
+def recording(modules: Mapping[Hashable, nn.Module], last: Hashable = None) -> Iterator[dict[Any, Call]]:
+    """The calls of `modules` inside, which ends early, without an error, after module `last`.
 
-    Hooks are removed whatever happens. Attention's keys and values stay in `cache`, if one is given.
+    Hooks are removed whatever happens.
     """
     calls: dict[Any, Call] = {}
 
@@ -44,15 +44,45 @@ def observe(lm: LanguageModel, ids: Tensor, modules: Mapping[Hashable, nn.Module
         def record(module, args, kwargs, output):
             calls[name] = Call(args, kwargs, output)
             if name == last:
-                raise _Stop
+                raise Stop
         return record
 
     handles = [module.register_forward_hook(hook(name), with_kwargs=True) for name, module in modules.items()]
     try:
-        lm.model.base_model(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
-    except _Stop:
+        yield calls
+    except Stop:
         pass
     finally:
         for handle in handles:
             handle.remove()
+
+
+@torch.no_grad()
+def observe(lm: LanguageModel, ids: Tensor, modules: Mapping[Hashable, nn.Module], last: Hashable,
+            cache: Cache | None = None) -> dict[Any, Call]:
+    """One forward pass over right-padded `ids` (rows, tokens); the calls of `modules`, stopping after module `last`.
+
+    Attention's keys and values stay in `cache`, if one is given.
+    """
+    with recording(modules, last) as calls:
+        lm.model.base_model(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
     return calls
+
+
+@torch.no_grad()
+def embed(lm: LanguageModel, ids: Tensor) -> Tensor:
+    """The residual stream before the first block, (rows, tokens, d_model), of right-padded `ids`."""
+    found = []
+
+    def stop(module, args, kwargs):
+        found.append(args[0] if args else kwargs["hidden_states"])
+        raise Stop
+
+    handle = lm.block(0).register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        lm.model.base_model(input_ids=ids, use_cache=False)
+    except Stop:
+        pass
+    finally:
+        handle.remove()
+    return found[0]

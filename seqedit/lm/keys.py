@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..precision import at_least_float32
 from ..requests import EditRequest
-from .hooks import observe
 from .load import LanguageModel
-from .tokens import chunks, fill, lookup_rows, padded
+from .tails import Sweep
+from .tokens import chunks, fill, lookup_rows
 
 Contexts = tuple[tuple[str, ...], ...]
 """Groups of context templates, each with one "{}"; the first group is the bare prompt, ("{}",)."""
@@ -31,35 +31,63 @@ def context_weights(contexts: Contexts, average: Average) -> Tensor:
     return torch.tensor([1 / (len(sizes) * size) for size in sizes for _ in range(size)])
 
 
-def read_keys(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Contexts, layer: int,
-              average: Average = "groups", batch_tokens: int = 32_768) -> Float[Tensor, "d_ff n"]:
-    """Keys K of the requests at `layer`: the input of the edited matrix, averaged over context templates.
+class KeyReader:
+    """Keys and values of some requests, read in one sweep through the layers.
 
-    The text is cut after the subject's last token, which changes nothing in a causal model.
+    Layers must be asked for in ascending order; a matrix may be changed once its layer's keys are read. The text is cut
+    after the subject's last token, which changes nothing in a causal model.
 
-    Source: MEMIT (2210.07229) eq. 19 and the released grouping; ROME (2202.05262) eq. 3.
+    Source: MEMIT (2210.07229) eq. 19 and the released grouping; ROME (2202.05262) eq. 3 for the uniform average.
     """
-    templates = [t for group in contexts for t in group]
-    read = _at_subject(lm, requests, templates, lm.down_proj(layer), batch_tokens, lambda call: call.input)
-    return torch.einsum("nck,c->kn", read.unflatten(0, (len(requests), len(templates))),
-                        context_weights(contexts, average).to(read))
+
+    def __init__(self, lm: LanguageModel, requests: Sequence[EditRequest], contexts: Contexts,
+                 average: Average = "groups", batch_tokens: int = 32_768):
+        templates = [t for group in contexts for t in group]
+        self.lm, self.per, self.weights = lm, len(templates), context_weights(contexts, average).to(lm.device)
+        tokens, positions = lookup_rows(lm, [fill(t, r) for r in requests for t in templates],
+                                        [r.subject for r in requests for _ in templates])
+        rows = [ids[:position + 1] for ids, position in zip(tokens.ids, positions, strict=True)]
+        owned = [rows[i:i + self.per] for i in range(0, len(rows), self.per)]
+        self.sweeps = []
+        for part in chunks([sum(map(len, own)) for own in owned], batch_tokens):
+            own = [row for rows in owned[part] for row in rows]
+            last = torch.tensor([len(row) - 1 for row in own], device=lm.device)
+            self.sweeps.append((Sweep(lm, own, [i % self.per for i in range(len(own))], last.tolist()), last))
+
+    def keys(self, layer: int) -> Float[Tensor, "d_ff n"]:
+        """The input of the edited matrix of `layer` at the subject's last token, averaged over context templates."""
+        read = torch.cat([self._at(sweep, layer).peek(self.lm.down_proj(layer), lambda call: call.input, last)
+                          for sweep, last in self.sweeps])
+        read = at_least_float32(read).unflatten(0, (-1, self.per))        # (n, templates, d_ff)
+        return torch.einsum("nck,c->kn", read, self.weights.to(read))
+
+    def values(self, layer: int, site: str = "block") -> Float[Tensor, "d_model n"]:
+        """h of the bare prompts: output of the block (site "mlp": of the MLP) of `layer`; the sweep does not move."""
+        read = []
+        for sweep, last in self.sweeps:
+            bare = torch.arange(len(last), device=last.device) % self.per == 0
+            branch = self._at(sweep.branch(bare), layer + (site == "block"))
+            found = (branch.residual()[torch.arange(len(last), device=last.device), last] if site == "block"
+                     else branch.peek(self.lm.mlp(layer), lambda call: call.hidden, last))
+            read.append(at_least_float32(found[bare]))
+        return torch.cat(read).T
+
+    @staticmethod
+    def _at(sweep: Sweep, layer: int) -> Sweep:
+        if sweep.layer > layer:
+            raise ValueError(f"layer {layer} was asked for, but the sweep is at {sweep.layer} already")
+        while sweep.layer < layer:
+            sweep.advance()
+        return sweep
 
 
-def read_values(lm: LanguageModel, requests: Sequence[EditRequest], layer: int, site: str = "block",
-                batch_tokens: int = 32_768) -> Float[Tensor, "d_model n"]:
-    """Values h of the bare prompts: output of the block (or, site "mlp", of the MLP) of `layer`."""
-    module = lm.block(layer) if site == "block" else lm.mlp(layer)
-    return _at_subject(lm, requests, ["{}"], module, batch_tokens, lambda call: call.hidden).T
+def read_keys(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Contexts, layer: int,
+              average: Average = "groups") -> Float[Tensor, "d_ff n"]:
+    """Keys K of the requests at one layer, see `KeyReader`."""
+    return KeyReader(lm, requests, contexts, average).keys(layer)
 
 
-def _at_subject(lm, requests, templates, module, batch_tokens, pick) -> Tensor:
-    """(requests · templates, width) of `pick(call of module)` at the subject's last token."""
-    filled = [fill(t, r) for r in requests for t in templates]
-    tokens, positions = lookup_rows(lm, filled, [r.subject for r in requests for _ in templates])
-    rows = [ids[:position + 1] for ids, position in zip(tokens.ids, positions, strict=True)]
-    read = []
-    for part in chunks([len(row) for row in rows], batch_tokens):
-        call = observe(lm, padded(lm, rows[part]), {"module": module}, last="module")["module"]
-        at = torch.tensor(positions[part], device=lm.device)
-        read.append(at_least_float32(pick(call)[torch.arange(len(at), device=lm.device), at]))
-    return torch.cat(read)
+def read_values(lm: LanguageModel, requests: Sequence[EditRequest], layer: int,
+                site: str = "block") -> Float[Tensor, "d_model n"]:
+    """Values h of the bare prompts at one layer, see `KeyReader`."""
+    return KeyReader(lm, requests, BARE).values(layer, site)

@@ -14,15 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import log_softmax
-from transformers import DynamicCache
 
 from ..precision import at_least_float32
 from ..requests import EditRequest
-from .hooks import observe
 from .keys import Contexts
 from .load import LanguageModel
-from .tails import Tails, arguments_of
-from .tokens import chunks, fill, lookup_rows, padded
+from .tails import Sweep, Tails
+from .tokens import chunks, fill, lookup_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,7 @@ def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], context
         ENCORE (2502.01636), here for targets of any number of tokens.
     """
     templates = [t for group in contexts for t in group]
-    rows = _rows(lm, requests, templates, config)
+    rows = target_rows(lm, requests, templates, config)
     parts = [_optimise(_Problem.of(lm, rows[part], layer, config, site), patience)
              for part in chunks([sum(len(row.ids) for row in own) for own in rows], batch_tokens)]
     return Targets(torch.cat([p.z for p in parts]), torch.cat([p.h for p in parts]),
@@ -129,7 +127,7 @@ def _optimise(problem: "_Problem", patience: int) -> Targets:
     return Targets(h + delta, h, loss, updates, stopped, right)
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """A text of a request: its contexts with all but the target's last token, then the KL prompt up to the subject."""
 
     ids: list[int]
@@ -137,8 +135,12 @@ class _Row(NamedTuple):
     target: tuple[int, ...]           # target tokens, told by the last places of the row; none in the KL prompt
 
 
-def _rows(lm, requests, templates, config: TargetConfig) -> list[list[_Row]]:
-    """The rows of each request. What the target's last token or the rest of the KL prompt hold is never asked for."""
+def target_rows(lm: LanguageModel, requests: Sequence[EditRequest], templates: Sequence[str],
+                config: TargetConfig) -> list[list[Row]]:
+    """The rows of each request: contexts, then the KL prompt.
+
+    What the target's last token or the rest of the KL prompt hold is never asked for, so they are left out.
+    """
     filled = [row for r in requests for row in (*(fill(t, r) for t in templates), config.kl_prompt)]
     subjects = [r.subject for r in requests for _ in range(len(templates) + 1)]
     suffixes = [x for r in requests for x in (*[" " + r.target_new] * len(templates), "")]
@@ -147,8 +149,8 @@ def _rows(lm, requests, templates, config: TargetConfig) -> list[list[_Row]]:
     for row, (at, text, subject) in enumerate(zip(positions, filled, subjects, strict=True)):
         ids = tokens.ids[row]
         start = max(tokens.first_after(row, len(text.replace("{}", subject))), at + 1)
-        rows.append(_Row(ids[:at + 1], at, ()) if row % (len(templates) + 1) == len(templates)
-                    else _Row(ids[:-1], at, tuple(ids[start:])))
+        rows.append(Row(ids[:at + 1], at, ()) if row % (len(templates) + 1) == len(templates)
+                    else Row(ids[:-1], at, tuple(ids[start:])))
     per = len(templates) + 1
     return [rows[i:i + per] for i in range(0, len(rows), per)]
 
@@ -167,10 +169,10 @@ class _Part(NamedTuple):
         number = chosen.cumsum(0) - 1
         return _Part(number[self.owner[rows]], self.stem[rows], self.tails[rows], self.target[rows])
 
-    def run(self, delta: Tensor) -> Tensor:
-        """Output of the last block, (rows, length, d_model), with δ added at the first token."""
+    def run(self, delta: Tensor, count: int) -> Tensor:
+        """Output of the last block at the last tokens, (rows, count, d_model), with δ added at the first one."""
         first = self.stem[:, :1] + delta[self.owner][:, None].to(self.stem.dtype)
-        return self.tails.run(torch.cat([first, self.stem[:, 1:]], dim=1))
+        return self.tails.run(torch.cat([first, self.stem[:, 1:]], dim=1), count)
 
 
 @dataclass(frozen=True)
@@ -194,36 +196,39 @@ class _Problem:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, lm: LanguageModel, requests: list[list[_Row]], layer: int, config: TargetConfig,
+    def of(cls, lm: LanguageModel, requests: list[list[Row]], layer: int, config: TargetConfig,
            site: str) -> "_Problem":
         """One pass over the whole rows gives all that δ cannot reach."""
-        rows = [row for own in requests for row in own]
-        owner = torch.tensor([i for i, own in enumerate(requests) for _ in own], device=lm.device)
-        upper, cache = range(layer + 1, lm.n_layers), DynamicCache()
-        modules = {i: lm.block(i) for i in range(layer, lm.n_layers)} | {"mlp": lm.mlp(layer)}
-        calls = observe(lm, padded(lm, [row.ids for row in rows]), modules, last=lm.n_layers - 1, cache=cache)
-        blocks = [(lm.block(i), arguments_of(lm.block(i), calls[i])) for i in upper]
-        stem, final = calls[layer].hidden, calls[lm.n_layers - 1].hidden  # (rows, tokens, d_model)
+        rows, per, device = [row for own in requests for row in own], len(requests[0]), lm.device
+        owner = torch.arange(len(requests), device=device).repeat_interleave(per)
+        position = torch.tensor([row.at for row in rows], device=device)
+        sweep = Sweep(lm, [row.ids for row in rows], [i % per for i in range(len(rows))], [row.at for row in rows])
+        for _ in range(layer):
+            sweep.advance()
+        place = sweep.peek(lm.mlp(layer), lambda call: call.hidden, position) if site == "mlp" else None
+        sweep.advance()
+        stem = sweep.residual()                                           # (rows, tokens, d_model)
+        place = stem[torch.arange(len(rows), device=device), position] if place is None else place
+        kept = [sweep.advance() for _ in range(layer + 1, lm.n_layers)]
+        final = sweep.residual()
 
         def part(members: list[int]) -> _Part:
-            row = torch.tensor(members, device=lm.device)
-            at = torch.tensor([range(rows[i].at, len(rows[i].ids)) for i in members], device=lm.device)
-            kept = [(cache.layers[i].keys[row], cache.layers[i].values[row]) for i in upper]
-            target = torch.tensor([rows[i].target for i in members], dtype=torch.long, device=lm.device)
-            return _Part(owner[row], stem[row[:, None], at], Tails(blocks, kept, at), target)
+            row = torch.tensor(members, device=device)
+            at = torch.tensor([range(rows[i].at, len(rows[i].ids)) for i in members], device=device)
+            target = torch.tensor([rows[i].target for i in members], dtype=torch.long, device=device)
+            tails = Tails(sweep.blocks[layer + 1:], [(keys[row], values[row]) for keys, values in kept], at)
+            return _Part(owner[row], stem[row[:, None], at], tails, target)
 
         groups = defaultdict(list)
         for i, row in enumerate(rows):
             groups[len(row.target), len(row.ids) - row.at].append(i)
         kl_rows = groups.pop((0, 1))
-        bare = list(range(0, len(rows), len(requests[0])))                # the bare prompt is each request's first row
-        place = stem if site == "block" else calls["mlp"].hidden
-        told = torch.cat([final[i, len(rows[i].ids) - len(rows[i].target):len(rows[i].ids)] for i in bare])
+        bare = list(range(0, len(rows), per))                             # the bare prompt is each request's first row
+        told = torch.cat([final[i, :len(rows[i].ids)][-len(rows[i].target):] for i in bare])
         best = lm.logits(told).argmax(-1).split([len(rows[i].target) for i in bare])
         return cls(
-            lm, config, len(requests[0]) - 1, [part(members) for members in groups.values()], part(kl_rows),
-            log_p0=log_softmax(lm.logits(final[kl_rows, [rows[i].at for i in kl_rows]]), dim=-1),
-            h=at_least_float32(place[bare, [rows[i].at for i in bare]]),
+            lm, config, per - 1, [part(members) for members in groups.values()], part(kl_rows),
+            log_p0=log_softmax(lm.logits(final[kl_rows, position[kl_rows]]), dim=-1), h=at_least_float32(place[bare]),
             right=torch.tensor([tuple(b.tolist()) == rows[i].target for i, b in zip(bare, best, strict=True)]))
 
     def select(self, chosen: Tensor) -> "_Problem":
@@ -236,12 +241,12 @@ class _Problem:
         """NLL of the target (mean over contexts and tokens) + KL + decay; and whether all contexts tell the target."""
         nll, missed = delta.new_zeros(len(delta)), delta.new_zeros(len(delta))
         for part in self.told:
-            hidden = part.run(delta)[:, -part.target.shape[1]:]           # the places that tell the target
+            hidden = part.run(delta, part.target.shape[1])                # the places that tell the target
             log_p = log_softmax(self.lm.logits(hidden), dim=-1)
             said = log_p.gather(2, part.target[:, :, None])[:, :, 0].mean(dim=1)
             nll = nll.index_add(0, part.owner, said, alpha=-1 / self.templates)
             missed.index_add_(0, part.owner, (log_p.argmax(2) != part.target).any(dim=1).to(missed))
-        log_p = log_softmax(self.lm.logits(self.neutral.run(delta)[:, 0]), dim=-1)
+        log_p = log_softmax(self.lm.logits(self.neutral.run(delta, 1)[:, 0]), dim=-1)
         kl = (log_p.exp() * (log_p - self.log_p0)).sum(-1)                # KL(p_δ ‖ p_0), (n,)
         decay = delta.norm(dim=1) / self.h.norm(dim=1) ** 2
         return nll + self.config.kl * kl + self.config.weight_decay * decay, missed == 0
