@@ -87,9 +87,9 @@ def test_past_keys_like_the_new_ones():
 
 
 def test_large_histories_use_the_plain_form():
-    """From d_ff / 2 keys on no Gram matrix grows, and none is needed."""
+    """Beyond d_ff keys no Gram matrix grows, and none is needed."""
     problem = Problem(2, d_ff=10, d_model=3, n=2)
-    solver, past = Solver(problem.M), problem.random(10, 4)
+    solver, past = Solver(problem.M), problem.random(10, 9)
     gram = past.T @ solver.inverse(past)
     assert solver.extend(gram, past, problem.K) is gram
     assert torch.equal(solver.update(problem.K, problem.R, past, gram), plain(problem, past))

@@ -82,7 +82,7 @@ class Solver:
 
     def dense_from(self, d_ff: int) -> float:
         """The number of keys, past and new, beyond which the plain form is cheaper; there is none for ω = ∞."""
-        return float("inf") if self.weight == float("inf") else d_ff // 2
+        return float("inf") if self.weight == float("inf") else d_ff
 
     def update(self, K: Float[Tensor, "d_ff n"], R: Float[Tensor, "d_model n"],
                past: Float[Tensor, "d_ff N"] | None = None, gram: Float[Tensor, "N N"] | None = None,

@@ -1,6 +1,7 @@
 """Directions of key space that an update may use."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -26,7 +27,7 @@ class Subspace:
         inside = self.vectors @ (self.vectors.T @ Y.double())
         return Y.double() - inside if self.complement else inside
 
-    @property
+    @cached_property
     def basis(self) -> Float[Tensor, "d_ff r"]:
         """Orthonormal columns B that span the subspace: P = BBᵀ."""
         if not self.complement:
