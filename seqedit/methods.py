@@ -156,7 +156,7 @@ def evoedit(threshold: float = 2e-2, l2: float = 1.0) -> EditMethod:
 
 
 def nse(lam: float = 15_000.0, mass: float = 0.8, done_below: float = 15.0, hopeless_from: float = 100.0) -> EditMethod:
-    """MEMIT-seq on the neurons that hold `mass` of Σ|k|, targets on the original weights, two sweeps (2410.04045)."""
+    """MEMIT-seq on neurons that hold `mass` of Σ abs(k), targets on the original weights, two sweeps (2410.04045)."""
     restrain.check_share("mass", mass)
     return replace(memit_seq(lam), name="NSE", rewind=True, neurons=lambda K: subspace.top_neurons(K, mass),
                    passes=Passes(times=2, done_below=done_below, hopeless_from=hopeless_from))
@@ -164,7 +164,7 @@ def nse(lam: float = 15_000.0, mass: float = 0.8, done_below: float = 15.0, hope
 
 def nse_released(lam: float = 15_000.0, mass: float = 0.8, done_below: float = 15.0,
                  hopeless_from: float = 100.0) -> EditMethod:
-    """NSE with one neuron fewer: those whose summed |k| stays at or below `mass`, as the released code selects."""
+    """NSE with one neuron fewer: those whose summed abs(k) stays at or below `mass`, as the released code selects."""
     return replace(nse(lam, mass, done_below, hopeless_from), name="NSE (released)",
                    neurons=lambda K: subspace.top_neurons(K, mass)[:-1])
 

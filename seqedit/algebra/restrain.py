@@ -16,7 +16,7 @@ def keep_largest_relative(W: Float[Tensor, "d_model d_ff"], update: Float[Tensor
 
     Args:
         W: the matrix before the update.
-        share: of the entries that stay, those with the largest |Δ_ij / (W_ij + 1e-8)|.
+        share: of the entries that stay, those with the largest abs(Δ_ij) / abs(W_ij + 1e-8).
 
     Source:
         RECT (2401.04700) §4 with the rule and the constant of AlphaEdit's released variant.

@@ -22,9 +22,16 @@ SHARED = {"steps": 25, "weight_decay": 0.05}
 TARGET = {"lr": (0.5, 1.0), "clamp": (0.75, 1.0)}
 MEMIT = {"layers": ((0, 1, 2),), "lam": (100.0, 300.0, 1000.0)}
 ROME = {"layers": ((0,), (1,), (2,))}
+NSE = {"layers": ((0, 1, 2),), "lam": (100.0,), "done_below": (3.0,), "hopeless_from": (1e3,), "mass": (0.8, 0.9, 1.0)}
 GRIDS = {
     "memit": MEMIT, "memit_seq": MEMIT, "rome": ROME, "r_rome": ROME,
     "alphaedit": {"layers": ((0, 1, 2),), "l2": (1.0,), "threshold": (0.02, 0.05, 0.1)},
+    "evoedit": {"layers": ((0, 1, 2),), "l2": (1.0,), "threshold": (0.02, 0.05, 0.1)},
+    "emmet": ROME | {"lam": (1000.0,)},
+    "encore": {"layers": ((0, 1, 2),), "lam": (100.0,), "gamma": (0.1, 1.0, 10.0)},
+    "nse": NSE, "nse_released": NSE,
+    "memit_rect": {"layers": ((0, 1, 2),), "lam": (100.0,), "share": (0.4, 0.6, 0.8)},
+    "memit_prune": {"layers": ((0, 1, 2),), "lam": (100.0,), "alpha": (1.2, 2.0, 2.718281828)},
 }
 """Trial settings of each method, times those of the target.
 

@@ -1,0 +1,160 @@
+"""What single methods ask of the loop: rewinding, passes, patience, restraints per round and on the total."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import CONTEXTS, build_plan, relative
+from runs import same, weights
+
+from seqedit.algebra.restrain import compress, keep_largest_relative
+from seqedit.lm.architecture import apply_update, read_weight, write_weight
+from seqedit.lm.keys import BARE, read_keys, read_values
+from seqedit.lm.targets import TargetConfig, optimise_targets
+from seqedit.methods import Passes, compensated, memit, memit_prune, memit_seq, nse, rect
+from seqedit.sequential import handed_over, run_sequential
+
+ALL = Passes(times=1, done_below=0.0, hopeless_from=float("inf"))
+
+
+def test_nse_with_all_neurons_is_memit_seq_on_original_targets(tiny_lm, requests):
+    """p = 1, one sweep, α = 0: the targets of the unedited model, written by MEMIT with history."""
+    lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan = build_plan(lm, layers=(1,))
+    rounds = [requests[:3], requests[3:]]
+    everything = replace(nse(0.5, 1.0), passes=ALL)
+    list(run_sequential(lm, rounds, everything, plan))
+    z = [optimise_targets(other, batch, CONTEXTS, 1, plan.target).z for batch in rounds]      # before any edit
+    solver, past = memit_seq(0.5).solver(plan.moments[1]), torch.zeros(64, 0)
+    for batch, target in zip(rounds, z, strict=True):
+        K, h = read_keys(other, batch, CONTEXTS, 1), read_values(other, batch, 1)
+        apply_update(other, 1, solver.update(K, target.T - h, past))
+        past = torch.cat([past, K], dim=1)
+    W0 = read_weight(tiny_lm("gpt2"), 1)
+    assert relative(read_weight(lm, 1) - W0, read_weight(other, 1) - W0) < 1e-5               # float32 weights between
+    current = tiny_lm("gpt2")
+    list(run_sequential(current, rounds, memit_seq(0.5), plan))           # the converse: targets on current weights
+    assert relative(read_weight(current, 1) - W0, read_weight(other, 1) - W0) > 1e-4
+
+
+def test_nse_changes_selected_neurons_only(tiny_lm, requests):
+    lm = tiny_lm("gpt2")
+    W0, plan = read_weight(lm, 1), build_plan(lm, layers=(1,))
+    method = replace(nse(0.5, 0.4), passes=ALL)
+    chosen = method.neurons(read_keys(lm, requests, CONTEXTS, 1))
+    next(run_sequential(lm, [requests], method, plan))
+    changed = (read_weight(lm, 1) - W0).norm(dim=0) > 0
+    assert set(changed.nonzero()[:, 0].tolist()) == set(chosen.tolist()) and 1 < len(chosen) < 40
+
+
+def test_nse_says_what_no_sweep_took(tiny_lm, requests):
+    """Close to the target: satisfied; far away: refused with the distance; the others are edited."""
+    lm = tiny_lm("gpt2")
+    plan = build_plan(lm, layers=(1,))
+    found = optimise_targets(lm, requests, CONTEXTS, 1, plan.target)
+    far = (found.z - found.h).norm(dim=1)
+    low, high = far.sort().values[1].item() * 1.0001, far.sort().values[-2].item() * 0.9999
+    before = weights(lm)
+    done, = run_sequential(lm, [requests], replace(nse(0.5, 1.0), passes=Passes(
+        times=1, done_below=low, hopeless_from=high)), plan)
+    expected = ["already satisfied" if d <= low else "refused" if d >= high else "edited" for d in far.tolist()]
+    assert [o.status for o in done.outcomes] == expected and sorted(expected).count("edited") == 2
+    assert all("beyond" in o.reason for o in done.outcomes if o.status == "refused")
+    assert done.state.keys[1].shape == (64, 6)                            # all of them enter the history, as released
+    none, = run_sequential(lm, [requests], replace(nse(0.5), passes=Passes(
+        times=2, done_below=1e9, hopeless_from=1e10)), plan, done.state)
+    assert {o.status for o in none.outcomes} == {"already satisfied"} and not same(weights(lm), before)
+
+
+def test_nse_sweeps_again_where_it_is_needed(tiny_lm, requests):
+    """A second sweep solves for what the first one left: Δ₁ + Δ₂, with R₂ = R − Δ₁k of the bare prompts."""
+    lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan, W0 = build_plan(lm, layers=(1,)), read_weight(lm, 1)
+    left = []
+    for times in (1, 2):
+        model = tiny_lm("gpt2")
+        done, = run_sequential(model, [requests], replace(nse(20.0, 1.0), passes=replace(ALL, times=times)), plan)
+        left.append(done.residual_after)
+    solver = memit(20.0).solver(plan.moments[1])
+    z = optimise_targets(other, requests, CONTEXTS, 1, plan.target).z
+    K, R = read_keys(other, requests, CONTEXTS, 1), z.T - read_values(other, requests, 1)
+    first = solver.update(K, R)
+    second = solver.update(K, R - first.to(R) @ read_keys(other, requests, BARE, 1))
+    assert relative(read_weight(model, 1) - W0, (first + second).to(W0)) < 1e-5
+    assert left[1] < left[0] < done.residual_before
+
+
+def test_patience(tiny_lm, requests):
+    """A target ends after so many passes in which all contexts tell all of it; without patience it goes on."""
+    lm = tiny_lm("gpt2")
+    ends_with_subject = [replace(requests[4], case_id=i, target_new=text) for i, text in enumerate("abi")]
+    config = TargetConfig(steps=40, lr=0.5, clamp=50.0, stop_loss=0.0, weight_decay=0.0, kl=0.0)
+    found = {patience: optimise_targets(lm, ends_with_subject, CONTEXTS, 2, config, patience=patience)
+             for patience in (0, 1, 3)}
+    assert set(found[0].stopped) == {"steps"} and (found[0].updates == 39).all()
+    assert set(found[1].stopped) == set(found[3].stopped) == {"most probable"}
+    assert (found[3].updates >= found[1].updates + 2).all() and (found[1].updates > 0).all()
+    for i, updates in enumerate(found[1].updates.tolist()):               # it stopped just there
+        short = replace(config, steps=updates + 1)
+        assert torch.allclose(optimise_targets(lm, [ends_with_subject[i]], CONTEXTS, 2, short).z[0], found[1].z[i],
+                              atol=1e-5)
+
+
+def test_rect_acts_after_all_layers_were_swept(tiny_lm, requests):
+    """Each layer keeps the relatively largest entries of the update that unrestrained MEMIT made."""
+    lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan = build_plan(lm)
+    W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
+    next(run_sequential(lm, [requests], rect(memit(0.5), 0.3), plan))
+    next(run_sequential(other, [requests], memit(0.5), plan))
+    for layer in plan.layers:
+        full = read_weight(other, layer) - W0[layer]
+        assert relative(read_weight(lm, layer) - W0[layer], keep_largest_relative(W0[layer], full, 0.3)) < 1e-5
+
+
+def test_prune_acts_when_the_model_is_handed_over(tiny_lm, requests):
+    """The loop goes on with MEMIT's own weights; inside `handed_over` the model is W₀ + F(W_T − W₀), then as before."""
+    lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan, method = build_plan(lm), memit_prune(1e-3, 1.2)
+    W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
+    for layer in plan.layers:                                             # small originals, so that F has work to do
+        for model in (lm, other):
+            write_weight(model, layer, 0.02 * W0[layer])
+    rounds = [requests[:3], requests[3:]]
+    *_, done = run_sequential(lm, rounds, method, plan)
+    list(run_sequential(other, rounds, memit(1e-3), plan))
+    assert same(weights(lm), weights(other))
+    with handed_over(lm, method, done.state):
+        for layer in plan.layers:
+            total = read_weight(other, layer) - 0.02 * W0[layer]
+            expected = compress(0.02 * W0[layer], total, 1.2)
+            assert relative(read_weight(lm, layer) - 0.02 * W0[layer], expected) < 1e-5
+            assert relative(expected, total) > 1e-2
+    assert same(weights(lm), weights(other))
+
+
+def test_compensation_is_carried_in_the_state(tiny_lm, requests):
+    """What RECT took enters the next round's solve; continuing from the state equals never having stopped."""
+    method, rounds = compensated(rect(memit_seq(0.5), 0.3)), [requests[:2], requests[2:4], requests[4:]]
+    lm, second = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan = build_plan(lm)
+    *_, whole = run_sequential(lm, rounds, method, plan)
+    state = None
+    for batch in rounds:
+        done, = run_sequential(second, [batch], method, plan, state)
+        state = done.state
+        assert {layer: E.shape for layer, E in state.carry.items()} == dict.fromkeys(plan.layers, (16, 64))
+        assert all(E.any() for E in state.carry.values())
+    assert same(weights(lm), weights(second))
+    assert all(torch.equal(whole.state.carry[layer], state.carry[layer]) for layer in plan.layers)
+    naive = tiny_lm("gpt2")
+    list(run_sequential(naive, rounds, rect(memit_seq(0.5), 0.3), plan))
+    assert not same(weights(naive), weights(lm))
+
+
+@pytest.mark.parametrize("name", ["gptj", "llama"])
+def test_on_other_architectures(tiny_lm, requests, name):
+    lm = tiny_lm(name, bos=name == "llama")
+    method = compensated(rect(replace(nse(0.5, 0.9), passes=ALL), 0.5))
+    done, = run_sequential(lm, [requests[:3]], replace(method, neurons=None), build_plan(lm))
+    assert {o.status for o in done.outcomes} == {"edited"} and done.residual_after < done.residual_before
