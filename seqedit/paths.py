@@ -6,5 +6,6 @@ from pathlib import Path
 ROOT = Path(os.environ.get("SEQEDIT_ROOT", Path(__file__).resolve().parents[1]))
 DATA = ROOT / "data"
 MODEL = DATA / "model"
+EDITORS = DATA / "editors"
 MOMENTS = DATA / "moments.safetensors"
 WORLD = DATA / "world"

@@ -59,6 +59,7 @@ class EditState:
         keys: layer → keys of all written edits, (d_ff, N), one column per edit.
         grams: layer → their Gram matrix for a method with history, see `Solver.extend`; else empty.
         carry: layer → what a compensated restraint owes, (d_model, d_ff), see `Solver.error`; no entry otherwise.
+        memory: what else a method remembers, by name: statistics of features (UltraEdit), a codebook (GRACE).
 
     Everything is held on the CPU, wherever the model is.
     """
@@ -68,6 +69,7 @@ class EditState:
     keys: dict[int, Tensor]
     grams: dict[int, Tensor]
     carry: dict[int, Tensor] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def start(cls, lm: LanguageModel, layers: Sequence[int]) -> "EditState":
@@ -91,6 +93,14 @@ class EditState:
             if solvers else self.grams
         return replace(self, grams=grams, keys={
             layer: torch.cat([old, keys[layer].cpu()], dim=1) for layer, old in self.keys.items()})
+
+    def recalling(self, memory: dict[str, Tensor]) -> "EditState":
+        """The state with another memory."""
+        return replace(self, memory=memory)
+
+    def owing(self, carry: dict[int, Tensor]) -> "EditState":
+        """The state with what a compensated restraint owes."""
+        return replace(self, carry=carry)
 
 
 @dataclass(frozen=True)

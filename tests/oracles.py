@@ -53,6 +53,16 @@ def emmet(keys: list[Tensor], residuals: list[Tensor], C: Tensor, ridge: float =
     return torch.stack(residuals, dim=1) @ gain
 
 
+def rlsedit(keys: list[Tensor], residuals: list[Tensor], lam: float, gamma: float, C: Tensor,
+            past: list[Tensor]) -> Tensor:
+    """RLSEdit (2601.15686): S⁻¹ of S = λC + γI + Σ k_pk_pᵀ kept by the rank-one identity, key by key; Δ = R KᵀS⁻¹."""
+    inverse = torch.linalg.inv(lam * C + gamma * torch.eye(len(C), dtype=C.dtype))
+    for k in past + keys:
+        u = inverse @ k
+        inverse = inverse - torch.outer(u, u) / (1 + k @ u)
+    return outer_sum(residuals, keys) @ inverse
+
+
 def projection(C: Tensor, threshold: float) -> Tensor:
     """AlphaEdit's P = ÛÛᵀ, from the singular vectors of C with singular value below the threshold."""
     U, values, _ = torch.linalg.svd(C.double())

@@ -1,10 +1,17 @@
 """What the tests of the loop share: a setting for every method, and whole models compared bit for bit."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import build_plan
 
-from seqedit.methods import METHODS
+from seqedit.editors.codebook import Codebook
+from seqedit.editors.hypernetwork import Hypernetwork, save_hypernetwork
+from seqedit.lm.architecture import read_weight
+from seqedit.lm.statistics import fingerprint
+from seqedit.methods import METHODS, method_parameters
 
 # Parameters that suit random models: moments with eigenvalues around 1.
 SETTINGS = {"rome": {}, "r_rome": {}, "memit": {"lam": 0.5}, "memit_seq": {"lam": 0.5},
@@ -12,13 +19,35 @@ SETTINGS = {"rome": {}, "r_rome": {}, "memit": {"lam": 0.5}, "memit_seq": {"lam"
             "emmet": {"lam": 1.0, "ridge": 0.5}, "encore": {"lam": 0.5, "gamma": 0.1, "patience": 3},
             "nse": {"lam": 0.5, "mass": 0.8, "done_below": 1e-3, "hopeless_from": 1e3},
             "nse_released": {"lam": 0.5, "mass": 0.8, "done_below": 1e-3, "hopeless_from": 1e3},
+            "rlsedit": {"lam": 0.5, "gamma": 0.1}, "ultraedit": {"eta": 1e-3, "ridge": 1.0},
+            "mend": {}, "rledit": {}, "rledit_released": {},
+            "ft": {"lr": 1e-2, "steps": 3}, "ft_l": {"lr": 1e-2, "steps": 3, "epsilon": 5e-3},
+            "ft_m": {"lr": 1e-2, "steps": 3}, "grace": {"radius": 0.5},
             "memit_rect": {"lam": 0.5, "share": 0.4}, "memit_prune": {"lam": 0.5, "alpha": 1.5}}
 every_method = pytest.mark.parametrize("name", SETTINGS)
 
 
+FOLDER = tempfile.TemporaryDirectory()                                    # of networks, gone at exit
+
+
+def network_for(lm) -> str:
+    """File of a network that is not the identity, for layers 0 and 1 of a tiny model."""
+    path = Path(FOLDER.name) / f"{fingerprint(lm)}.safetensors"
+    if not path.exists():
+        W = read_weight(lm, 0)
+        generator = torch.Generator().manual_seed(2)
+        network = Hypernetwork((0, 1), (W.shape[1], W.shape[0]), rank=4, blocks=2, step=1e-2)
+        with torch.no_grad():
+            for parameter in (network.A, network.B, network.shift):
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+        save_hypernetwork(path, network, lm)
+    return str(path)
+
+
 def method_and_plan(lm, name):
-    method = METHODS[name](**SETTINGS[name])
-    return method, build_plan(lm, layers=(1,) if method.one_at_a_time else (0, 1))
+    network = {"network": network_for(lm)} if "network" in method_parameters(name) else {}
+    method = METHODS[name](**SETTINGS[name], **network)
+    return method, build_plan(lm, layers=(1,) if method.one_at_a_time or isinstance(method, Codebook) else (0, 1))
 
 
 def weights(lm) -> dict[str, torch.Tensor]:

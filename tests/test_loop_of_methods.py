@@ -8,10 +8,11 @@ from conftest import CONTEXTS, build_plan, relative
 from runs import same, weights
 
 from seqedit.algebra.restrain import compress, keep_largest_relative
+from seqedit.editors.locate_then_edit import Passes
 from seqedit.lm.architecture import apply_update, read_weight, write_weight
 from seqedit.lm.keys import BARE, read_keys, read_values
 from seqedit.lm.targets import TargetConfig, optimise_targets
-from seqedit.methods import Passes, compensated, memit, memit_prune, memit_seq, nse, rect
+from seqedit.methods import compensated, memit, memit_prune, memit_seq, nse, rect
 from seqedit.sequential import handed_over, run_sequential
 
 ALL = Passes(times=1, done_below=0.0, hopeless_from=float("inf"))

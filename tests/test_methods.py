@@ -12,16 +12,17 @@ import torch
 from conftest import relative
 
 from seqedit.algebra.subspace import null_space as subspace_of
+from seqedit.editors.locate_then_edit import LocateThenEdit, residuals
 from seqedit.methods import (
     METHODS,
     alphaedit,
+    compensated,
     make_method,
     memit,
     memit_seq,
     method_parameters,
     null_space,
     r_rome,
-    residuals,
     rome,
     with_history,
 )
@@ -30,9 +31,11 @@ TAU, L2, LAM = 0.5, 0.3, 2.0
 PARAMETERS = {"memit": {"lam": LAM}, "memit_seq": {"lam": LAM}, "r_rome": {}, "rome": {},
               "alphaedit": {"threshold": TAU, "l2": L2}, "evoedit": {"threshold": TAU, "l2": L2},
               "emmet": {"lam": LAM, "ridge": 0.7}, "encore": {"lam": LAM, "gamma": 0.4},
+              "rlsedit": {"lam": LAM, "gamma": 0.4},
               "nse": {"lam": LAM, "mass": 0.6}, "nse_released": {"lam": LAM, "mass": 0.6},
               "memit_rect": {"lam": LAM, "share": 0.3}, "memit_prune": {"lam": LAM, "alpha": 1.5}}
 BASES = {name: partial(make_method, name, **parameters) for name, parameters in PARAMETERS.items()}
+LOCATE = sorted(name for name in METHODS if isinstance(make_method(name), LocateThenEdit))
 LINEAR = sorted(set(BASES) - {"memit_rect"})                              # the update is R times something
 SPANNED = sorted(set(BASES) - {"memit_rect", "nse", "nse_released"})      # and its rows are not cut to some neurons
 EXACT = 1e-9
@@ -78,6 +81,7 @@ def test_oracle_parity(case):
         "rome": oracles.emmet(keys, values, case.C), "r_rome": oracles.emmet(keys, values, case.C),
         "emmet": oracles.emmet(keys, values, LAM * case.C, 0.7),
         "encore": oracles.memit_seq(keys, values, 1.0, LAM * case.C + 0.4 * torch.eye(10, dtype=torch.float64), past),
+        "rlsedit": oracles.rlsedit(keys, values, LAM, 0.4, case.C, past),
         "evoedit": oracles.evoedit(keys, values, P, L2, past),
         "nse": oracles.nse(keys, values, LAM, case.C, past, 0.6),
         "nse_released": oracles.nse(keys, values, LAM, case.C, past, 0.6, released=True),
@@ -85,12 +89,12 @@ def test_oracle_parity(case):
         "memit_prune": oracles.prune(case.W, oracles.memit(keys, values, LAM, case.C), 1.5),
     }
     assert relative(expected["memit_prune"], expected["memit"]) > 0.1     # the restraint acts here
-    assert set(expected) == set(BASES) == set(METHODS)
+    assert set(expected) == set(BASES) == set(LOCATE)
     for name, update in expected.items():
         assert relative(case.solve(BASES[name]()), update) < EXACT, name
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", LOCATE)
 def test_order_of_requests_does_not_matter(case, name):
     method = BASES[name]()
     update = case.solve(method)
@@ -135,7 +139,7 @@ def test_history_changes_methods_that_have_it(case):
     with_past = {name: case.solve(make()) for name, make in BASES.items()}
     case.past_keys = torch.zeros_like(case.past_keys)
     changed = {name for name, make in BASES.items() if relative(case.solve(make()), with_past[name]) > 1e-3}
-    assert changed == {"memit_seq", "alphaedit", "evoedit", "encore", "nse", "nse_released"}
+    assert changed == {"memit_seq", "alphaedit", "evoedit", "encore", "rlsedit", "nse", "nse_released"}
 
 
 def test_r_rome_interpolates_at_its_averaged_key():
@@ -175,19 +179,34 @@ def test_table():
         "rome": {}, "r_rome": {}, "memit": {"lam": 15_000.0}, "memit_seq": {"lam": 15_000.0},
         "alphaedit": {"threshold": 2e-2, "l2": 10.0}, "evoedit": {"threshold": 2e-2, "l2": 1.0},
         "emmet": {"lam": 10_000.0, "ridge": 0.1}, "encore": {"lam": 15_000.0, "gamma": 10.0, "patience": 3},
+        "rlsedit": {"lam": 15_000.0, "gamma": 10.0}, "ultraedit": {"eta": 1e-6, "ridge": 1.0},
+        "rledit": {"network": "rledit"}, "rledit_released": {"network": "rledit_released"}, "mend": {"network": "mend"},
+        "ft": {"lr": 5e-4, "steps": 25, "stop_loss": 1e-2}, "ft_m": {"lr": 5e-4, "steps": 25, "stop_loss": 1e-2},
+        "ft_l": {"lr": 5e-4, "steps": 25, "stop_loss": 1e-2, "epsilon": 5e-4}, "grace": {"radius": 1.0},
         "nse": {"lam": 15_000.0, "mass": 0.8, "done_below": 15.0, "hopeless_from": 100.0},
         "nse_released": {"lam": 15_000.0, "mass": 0.8, "done_below": 15.0, "hopeless_from": 100.0},
         "memit_rect": {"lam": 15_000.0, "share": 0.4}, "memit_prune": {"lam": 15_000.0, "alpha": math.e}}
     made = {name: make_method(name) for name in METHODS}
     assert [m.name for m in made.values()] == [
-        "ROME", "r-ROME", "MEMIT", "MEMIT-seq", "EMMET", "ENCORE", "AlphaEdit", "EvoEdit", "NSE", "NSE (released)",
-        "MEMIT+RECT", "MEMIT+PRUNE"]
+        "ROME", "r-ROME", "MEMIT", "MEMIT-seq", "EMMET", "ENCORE", "RLSEdit", "AlphaEdit", "EvoEdit", "NSE",
+        "NSE (released)", "MEMIT+RECT", "MEMIT+PRUNE", "UltraEdit", "RLEdit", "RLEdit (released)", "MEND",
+        "FT", "FT-L", "FT-M", "GRACE"]
     assert {name for name, m in made.items() if m.one_at_a_time} == {"rome", "r_rome"}
+    made = {name: made[name] for name in LOCATE}
     assert {name for name, m in made.items() if m.mu == 0} == {"rome", "r_rome"}
     assert {name for name, m in made.items() if m.directions} == {"alphaedit", "evoedit"}
-    assert {name for name, m in made.items() if m.history} == {"memit_seq", "alphaedit", "evoedit", "encore", "nse",
-                                                              "nse_released"}
+    assert {name for name, m in made.items() if m.history} == {"memit_seq", "alphaedit", "evoedit", "encore", "rlsedit",
+                                                              "nse", "nse_released"}
+    assert {name for name, m in made.items() if m.patience} == {"encore"}
     assert {(m.site, m.average) for m in made.values()} == {("mlp", "uniform"), ("block", "groups")}
+
+
+@pytest.mark.parametrize("combine", [null_space, with_history, compensated])
+@pytest.mark.parametrize("name", ["ft", "grace"])
+def test_combinators_that_need_a_solve(combine, name):
+    method = make_method(name)
+    with pytest.raises(ValueError, match=f"{combine.__name__}\\({method.name}\\): the method solves no least squares"):
+        combine(method)
 
 
 def test_parameters_reach_the_method(case):
@@ -201,8 +220,8 @@ def test_parameters_reach_the_method(case):
 
 @pytest.mark.parametrize("call", [make_method, method_parameters])
 def test_unknown_method(call):
-    with pytest.raises(ValueError, match="no method named 'mend'; known are rome, r_rome, memit, memit_seq, emmet"):
-        call("mend")
+    with pytest.raises(ValueError, match="no method named 'nosuch'; known are rome, r_rome, memit, memit_seq, emmet"):
+        call("nosuch")
 
 
 def test_unknown_parameter():

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from seqedit.algebra.diagnostics import drift
 from seqedit.algebra.solve import solve_update
-from seqedit.methods import METHODS, residuals
+from seqedit.editors.locate_then_edit import residuals
+from seqedit.methods import METHODS
 
 
 def draw(seed: int, d: int, apart: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

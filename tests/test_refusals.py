@@ -5,16 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import build_plan
-from runs import every_method, method_and_plan, same, weights
+from runs import SETTINGS, method_and_plan, same, weights
 
 import seqedit.sequential as loop
 from seqedit.algebra.recursion import Solver
+from seqedit.editors import locate_then_edit
 from seqedit.lm.architecture import read_weight
+from seqedit.lm.keys import KeyReader
 from seqedit.methods import alphaedit, memit, r_rome, rome
 from seqedit.sequential import run_sequential
 
 
-@every_method
+@pytest.mark.parametrize("name", sorted(set(SETTINGS) - {"grace"}))      # which writes nothing
 @pytest.mark.parametrize("at", [0, 1])
 def test_exploding_update_is_undone(tiny_lm, requests, name, at):
     """Refused in whichever round it happens: weights bit for bit as before it, no history, and the run goes on."""
@@ -83,18 +85,17 @@ def test_targets_that_are_not_finite(tiny_lm, requests):
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), KeyboardInterrupt()], ids=["memory", "interrupt"])
-@pytest.mark.parametrize(("stage", "call"), [("KeyReader.keys", 2), ("KeyReader.values", 2), ("apply_update", 2),
-                                             ("read_values", 1), ("condition_number", 2)])
-def test_any_other_exception_undoes_the_round(tiny_lm, requests, monkeypatch, stage, call, error):
+@pytest.mark.parametrize(("place", "name", "call"), [
+    (KeyReader, "keys", 2), (KeyReader, "values", 2), (locate_then_edit, "apply_update", 2), (loop, "read_values", 1),
+    (loop, "condition_number", 2)], ids=lambda value: value if isinstance(value, str) else "")
+def test_any_other_exception_undoes_the_round(tiny_lm, requests, monkeypatch, place, name, call, error):
     """Not a refusal, it reaches the caller; but the layers already written are put back, bit for bit, and the same
     round can be run again as if nothing had happened."""
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
-    owner, _, name = stage.rpartition(".")
-    place = getattr(loop, owner) if owner else loop
     plan, before, calls, real = build_plan(lm), weights(lm), [], getattr(place, name)
 
     def fail(*arguments):
-        calls.append(stage)
+        calls.append(name)
         if len(calls) == call:
             raise error
         return real(*arguments)

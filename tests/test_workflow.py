@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import build_lm
+from runs import network_for
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
@@ -15,7 +16,7 @@ from workspace import RECORDS, Workspace
 from seqedit.cli import app
 from seqedit.files import save_tensors, write_json, write_text
 from seqedit.lm.load import load_model
-from seqedit.methods import METHODS
+from seqedit.methods import METHODS, method_parameters
 from seqedit.study import records
 from seqedit.study.records import code_digest, load_run
 
@@ -67,7 +68,10 @@ def test_edit_score_export(space):
 def test_every_method(space, method):
     settings = {"alphaedit": ["threshold=0.9", "l2=0.5"], "evoedit": ["threshold=0.9", "l2=0.5"],
                 "nse": ["done_below=0.001"], "nse_released": ["done_below=0.001"]}.get(method, [])
-    result = space.call(method=method, hyper=None, layers="1", set=["steps=4", "lr=0.3", *settings])
+    quick = ["steps=4", "lr=0.01" if method.startswith("ft") else "lr=0.3"]
+    if "network" in method_parameters(method):
+        settings = [f"network={network_for(load_model(space.model))}"]
+    result = space.call(method=method, hyper=None, layers="1", set=[*quick, *settings])
     assert result.exit_code == 0 and "5 edited" in result.stdout, result.output
 
 

@@ -1,6 +1,6 @@
 """Where each supported architecture keeps its matrices, and the only functions that write to them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,6 +96,15 @@ def restored(lm: "LanguageModel", layers: Iterable[int]) -> Iterator[None]:
     finally:
         for layer, W in before.items():
             write_weight(lm, layer, W)
+
+
+@contextmanager
+def rewound(lm: "LanguageModel", original: Mapping[int, Tensor]) -> Iterator[None]:
+    """Inside, the layers' matrices are the stored ones; afterwards as before, bit for bit."""
+    with restored(lm, original):
+        for layer, W in original.items():
+            write_weight(lm, layer, W)
+        yield
 
 
 def _as_out_by_in(module: nn.Module) -> Tensor:

@@ -45,6 +45,7 @@ def save_round(out: Path, lm: LanguageModel, state: EditState, rows: dict[str, l
     tensors |= {f"keys.{layer}": K for layer, K in state.keys.items()}
     tensors |= {f"gram.{layer}": G for layer, G in state.grams.items()}
     tensors |= {f"carry.{layer}": E for layer, E in state.carry.items()}
+    tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
     save_tensors(out / "checkpoint.safetensors", weights | tensors | {"round": torch.tensor(state.round)})
 
 
@@ -63,12 +64,15 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
     return EditState(done, {layer: tensors[f"original.{layer}"] for layer in layers},
                      {layer: tensors[f"keys.{layer}"] for layer in layers},
                      {layer: tensors[f"gram.{layer}"] for layer in layers},
-                     {layer: tensors[f"carry.{layer}"] for layer in layers if f"carry.{layer}" in tensors})
+                     {layer: tensors[f"carry.{layer}"] for layer in layers if f"carry.{layer}" in tensors},
+                     {name.removeprefix("memory."): tensor for name, tensor in tensors.items()
+                      if name.startswith("memory.")})
 
 
-def finish(out: Path, lm: LanguageModel, layers: Sequence[int], rounds: int, record: dict[str, Any]) -> None:
+def finish(out: Path, lm: LanguageModel, state: EditState, rounds: int, record: dict[str, Any]) -> None:
     """weights.safetensors, then run.json with `finished`; then the checkpoint and what killed processes left go."""
-    tensors = {f"W.{layer}": read_weight(lm, layer) for layer in layers}
+    tensors = {f"W.{layer}": read_weight(lm, layer) for layer in state.original}
+    tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
     kept = {i: path for i in range(rounds) if (path := out / f"round-{i}.safetensors").exists()}
     for i, path in kept.items():
         tensors |= {name.replace("W.", f"W.{i}."): tensor for name, tensor in load_file(path).items()}
@@ -82,13 +86,17 @@ def put_weights(lm: LanguageModel, folder: Path) -> None:
     """Put the edited matrices of a finished run into a freshly loaded model.
 
     Raises:
-        ValueError: there is no finished run, or it was made on another model.
+        ValueError: there is no finished run, it was made on another model, or its edits are not in the weights.
     """
     made_on = read_run(folder)["parameters"]["fingerprint"]
     if made_on != fingerprint(lm):
         raise ValueError(f"edited: {folder} was made on another model (fingerprint {made_on}, this one has "
                          f"{fingerprint(lm)})")
-    for layer, W in load_weights(folder).items():
+    weights = load_weights(folder)
+    if "memory.codebook.keys" in load_file(folder / "weights.safetensors"):
+        raise ValueError(f"edited: {folder} keeps its edits in a codebook beside the weights; its scores are in its "
+                         "record, but no model can be written from it")
+    for layer, W in weights.items():
         write_weight(lm, layer, W)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from ..editors.base import EditMethod
 from ..lm.load import LanguageModel
 from ..lm.targets import TargetConfig
-from ..methods import EditMethod, make_method, method_parameters
+from ..methods import make_method, method_parameters
 
 Lengths = tuple[tuple[int, int], ...]
 
@@ -28,7 +29,7 @@ class Settings:
     """
 
     method: str
-    parameters: dict[str, float]
+    parameters: dict[str, float | int | str]
     layers: tuple[int, ...]
     target: TargetConfig
     context_lengths: Lengths = ((10, 5),)
@@ -58,7 +59,7 @@ STATISTICS = {"mom2_dataset", "mom2_n_samples", "mom2_dtype"}
 
 def known_names(method: str) -> list[str]:
     """Every setting that `method` takes."""
-    return [*method_parameters(method), *_TARGET, *_PLAIN]
+    return list(dict.fromkeys([*method_parameters(method), *_TARGET, *_PLAIN]))
 
 
 def build_settings(method: str, values: dict[str, Any]) -> Settings:
@@ -71,7 +72,7 @@ def build_settings(method: str, values: dict[str, Any]) -> Settings:
     known = method_parameters(method)
     for name, value in values.items():
         if name in known:
-            parameters[name] = _typed(name, value, float, positive=True)
+            parameters[name] = _typed(name, value, type(known[name]), positive=True)
         elif name in _TARGET:
             target[name] = _typed(name, value, _TARGET[name], positive=name in _POSITIVE)
         elif name in _PLAIN:

@@ -116,7 +116,7 @@ def run(config: RunConfig, out: Path, *, say=lambda text: None) -> bool:
         bar.update(len(done.outcomes))
     bar.close()
     with handed_over(job.lm, method, state):
-        finish(out, job.lm, job.plan.layers, len(job.rounds), record)
+        finish(out, job.lm, state, len(job.rounds), record)
     return True
 
 

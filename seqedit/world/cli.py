@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..paths import DATA, MODEL, WORLD
+from ..paths import DATA, EDITORS, MODEL, WORLD
 
 app = typer.Typer(no_args_is_help=True, help="The fictional world and the model trained on it.")
 
@@ -65,3 +65,19 @@ def tune(method: Annotated[str, typer.Argument(help="Method whose settings are s
 
     best = search(method, out, say=typer.echo)
     typer.echo(f"{out / (method + '.json')}: quality {best['quality']:.3f}")
+
+
+@app.command("train-editor")
+def train_editor(name: Annotated[str, typer.Argument(help="mend, rledit or rledit_released.")],
+                 out: Annotated[Path | None, typer.Option(help="File to write; data/editors/NAME.safetensors unless "
+                                                               "given.")] = None) -> None:
+    """Train the network of an editor for the embedded model on calibration facts (minutes).
+
+    Example: seqedit world train-editor mend
+    """
+    from .train_editors import train_editor as train_network
+
+    out = out or EDITORS / f"{name}.safetensors"
+    losses = train_network(name, out)
+    last = losses[-20:]
+    typer.echo(f"{out.name}: loss {losses[0]:.3f} at the first batch, {sum(last) / len(last):.3f} over the last ones")

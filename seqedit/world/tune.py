@@ -1,9 +1,9 @@
 """Chooses each method's settings for the embedded model, on calibration facts that results never use.
 
 Published constants are not scale-free: a small model needs its own. Every method gets the same budget: twelve
-settings, each judged by sequential edits of the same calibration facts. The target's learning rate and clamp are
-searched for all alike, with three values of what is the method's own. What was tried and what it cost is written beside
-the choice.
+settings, each judged by sequential edits of the same calibration facts. Methods with targets search the target's
+learning rate and clamp alike, with three values of what is the method's own. What was tried and what it cost is
+written beside the choice.
 """
 
 import itertools
@@ -18,22 +18,26 @@ from ..study.records import load_run
 from ..study.run import RunConfig, run
 
 EDITS, ROUND = 160, 40
-SHARED = {"steps": 25, "weight_decay": 0.05}
-TARGET = {"lr": (0.5, 1.0), "clamp": (0.75, 1.0)}
-MEMIT = {"layers": ((0, 1, 2),), "lam": (100.0, 300.0, 1000.0)}
-ROME = {"layers": ((0,), (1,), (2,))}
-NSE = {"layers": ((0, 1, 2),), "lam": (100.0,), "done_below": (3.0,), "hopeless_from": (1e3,), "mass": (0.8, 0.9, 1.0)}
+ALL, EACH = ((0, 1, 2),), ((0,), (1,), (2,))
+TARGET = {"steps": (25,), "weight_decay": (0.05,), "lr": (0.5, 1.0), "clamp": (0.75, 1.0)}
+MEMIT = {"layers": ALL, "lam": (100.0, 300.0, 1000.0)} | TARGET
+ALPHAEDIT = {"layers": ALL, "l2": (1.0,), "threshold": (0.02, 0.05, 0.1)} | TARGET
+ENCORE = {"layers": ALL, "lam": (100.0,), "gamma": (0.1, 1.0, 10.0)} | TARGET
+ROME = {"layers": EACH} | TARGET
+NSE = {"layers": ALL, "lam": (100.0,), "done_below": (3.0,), "hopeless_from": (1e3,), "mass": (0.8, 0.9, 1.0)} | TARGET
+FT = {"layers": (*EACH, *ALL), "steps": (25,), "lr": (3e-4, 1e-3, 3e-3)}
 GRIDS = {
-    "memit": MEMIT, "memit_seq": MEMIT, "rome": ROME, "r_rome": ROME,
-    "alphaedit": {"layers": ((0, 1, 2),), "l2": (1.0,), "threshold": (0.02, 0.05, 0.1)},
-    "evoedit": {"layers": ((0, 1, 2),), "l2": (1.0,), "threshold": (0.02, 0.05, 0.1)},
-    "emmet": ROME | {"lam": (1000.0,)},
-    "encore": {"layers": ((0, 1, 2),), "lam": (100.0,), "gamma": (0.1, 1.0, 10.0)},
-    "nse": NSE, "nse_released": NSE,
-    "memit_rect": {"layers": ((0, 1, 2),), "lam": (100.0,), "share": (0.4, 0.6, 0.8)},
-    "memit_prune": {"layers": ((0, 1, 2),), "lam": (100.0,), "alpha": (1.2, 2.0, 2.718281828)},
+    "memit": MEMIT, "memit_seq": MEMIT, "rome": ROME, "r_rome": ROME, "alphaedit": ALPHAEDIT, "evoedit": ALPHAEDIT,
+    "emmet": ROME | {"lam": (1000.0,)}, "encore": ENCORE, "rlsedit": ENCORE, "nse": NSE, "nse_released": NSE,
+    "memit_rect": {"layers": ALL, "lam": (100.0,), "share": (0.4, 0.6, 0.8)} | TARGET,
+    "memit_prune": {"layers": ALL, "lam": (100.0,), "alpha": (1.2, 2.0, 2.718281828)} | TARGET,
+    "ultraedit": {"layers": ALL, "ridge": (1.0, 10.0), "eta": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
+    "ft": FT, "ft_m": FT,
+    "ft_l": {"layers": EACH, "steps": (25,), "lr": (1e-3,), "epsilon": (1e-3, 3e-3, 1e-2, 3e-2)},
+    "grace": {"layers": EACH, "radius": (1.0, 2.0, 4.0, 8.0), "clamp": (10.0,), "kl": (0.0,), "lr": (1.0,),
+              "weight_decay": (0.0,)},
 }
-"""Trial settings of each method, times those of the target.
+"""Values that are tried, in all combinations.
 
 Tried before on the same facts, and left out: λ of 1 and 10 (like 100) and of 10,000 (writes nothing), L2 of 0.1 (like
 1) and 10 (worse), τ of 0.002 and 2 (much worse), clamp 2 (worse with lr 1), layers 1–2 and 1–3 (worse), one layer for
@@ -53,10 +57,10 @@ def tune(method: str, out: Path, say=print) -> dict:
     """Try the method's grid, write `out`/<method>.json (the best) and `out`/<method>.search.json (all of them)."""
     if method not in GRIDS:
         raise ValueError(f"method: there is no grid for {method!r}; there are grids for {', '.join(GRIDS)}")
-    grid, trials = GRIDS[method] | TARGET, []
+    grid, trials = GRIDS[method], []
     out.mkdir(parents=True, exist_ok=True)
     for values in itertools.product(*grid.values()):
-        settings = SHARED | dict(zip(grid, values, strict=True))
+        settings = dict(zip(grid, values, strict=True))
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             config = RunConfig(model=str(MODEL), requests=WORLD / "calibration.json", method=method, settings=settings,

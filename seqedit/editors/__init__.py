@@ -1,0 +1,1 @@
+"""The kinds of editing methods: what one is made of, and how it writes the requests of a round into a model."""

@@ -1,0 +1,171 @@
+"""Locate-then-edit: targets at the subject's last token, then layer by layer keys, residuals, one solve."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..algebra.recursion import Solver
+from ..clock import Clock
+from ..lm.architecture import apply_update, read_weight, rewound
+from ..lm.keys import BARE, Average, KeyReader, read_keys, read_values
+from ..lm.load import LanguageModel
+from ..lm.targets import TargetConfig, Targets, optimise_targets
+from ..requests import EditRequest
+from ..rounds import EditPlan, EditState, Outcome
+from .base import UpdateRefused, Written, guard
+from .least_squares import LeastSquares, LeastSquaresWriter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """NSE's repeated sweeps over the requests of a round that are not yet written.
+
+    Attributes:
+        times: sweeps at most.
+        done_below: α; a request is written when ‖z* − h‖ is no larger.
+        hopeless_from: a request this far away is left alone for the sweep.
+    """
+
+    times: int
+    done_below: float
+    hopeless_from: float
+
+    def reason(self, distance: float) -> tuple[str, str] | None:
+        """Status and reason of a request that a sweep leaves alone; None for one that it takes."""
+        if distance <= self.done_below:
+            return "already satisfied", f"‖z* − h‖ is at most {self.done_below:g}"
+        if distance >= self.hopeless_from:
+            return "refused", f"‖z* − h‖ is {distance:.3g}, beyond {self.hopeless_from:g}"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocateThenEdit(LeastSquares):
+    """ROME, MEMIT and their descendants.
+
+    Attributes:
+        site: where targets are defined: the output of the block, or of the MLP (ROME).
+        average: how a key is averaged over context templates.
+        key: "average" uses the averaged key throughout; "mixed" is released ROME, see `residuals`.
+        patience: stop a target after so many passes in which it was most probable in all contexts; 0 never (ENCORE).
+        rewind: find targets on the original weights (NSE).
+        neurons: K → indices of the neurons that a sweep may change; None for all (NSE).
+        passes: repeated sweeps over the layers (NSE).
+    """
+
+    site: Literal["block", "mlp"] = "block"
+    average: Average = "groups"
+    key: Literal["average", "mixed"] = "average"
+    patience: int = 0
+    rewind: bool = False
+    neurons: Callable[[Tensor], Tensor] | None = None
+    passes: Passes | None = None
+
+    def writer(self, lm: LanguageModel, plan: EditPlan) -> "TargetWriter":
+        return TargetWriter(lm, self, plan)
+
+
+def residuals(method: LocateThenEdit, R: Tensor, K: Tensor, bare: Tensor, W: Tensor, solver: Solver) -> Tensor:
+    """What ROME's rank-one step writes at the averaged key, given the residual of the bare prompt.
+
+    r-ROME measures the residual at the averaged key k̄ itself: v* − Wk̄ = R − W(k̄ − k). The released ROME
+    divides by k·u, u = C⁻¹k̄, where the exact step divides by k̄·u: the same as writing R·(k̄·u)/(k·u).
+    When the bare key and the average disagree in the C⁻¹ inner product, that factor is large.
+
+    Args:
+        R: v* − (Wk + b) at the bare prompt, (d_model, 1).
+        K: averaged key k̄, (d_ff, 1); bare: key k of the bare prompt, (d_ff, 1).
+        W: current weight; solver: of the layer.
+
+    Source: ROME (2202.05262) eq. 2, its released code; Gupta et al. (2403.07175) for r-ROME.
+    """
+    if method.key == "average":
+        return R - W.to(R) @ (K - bare).to(R)
+    direction = solver.inverse(K)                                         # u = C⁻¹k̄
+    return R * ((K.double() * direction).sum() / (bare.double() * direction).sum()).to(R)
+
+
+class TargetWriter(LeastSquaresWriter):
+    """Finds targets for all requests and writes them by one or more sweeps over the layers."""
+
+    method: LocateThenEdit
+
+    def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
+        with clock.stage("targets"):
+            targets = self._targets(requests, state)
+        if not torch.isfinite(targets.z).all():
+            raise UpdateRefused("a target is not finite; lower the target's learning rate")
+        left = {}
+        if self.method.passes is None:
+            keys = self._sweep(requests, targets.z, state, clock)
+        else:
+            left = self._sweeps(requests, targets.z, state, clock)
+            with clock.stage("keys"):                                     # of all requests, under the final weights
+                reader = KeyReader(self.lm, requests, self.plan.contexts, self.method.average)
+                keys = {layer: reader.keys(layer) for layer in self.plan.layers}
+        with clock.stage("solve"):
+            state = self.remember(state, keys)
+        return Written(_outcomes(requests, targets, self.plan.target, left), state, targets)
+
+    def _targets(self, requests: list[EditRequest], state: EditState) -> Targets:
+        """Targets under the current weights, or under the original ones for a method that rewinds."""
+        with rewound(self.lm, state.original) if self.method.rewind else nullcontext():
+            return optimise_targets(self.lm, requests, self.plan.contexts, self.plan.layers[-1], self.plan.target,
+                                    site=self.method.site, patience=self.method.patience)
+
+    def _sweeps(self, requests: list[EditRequest], z: Tensor, state: EditState,
+                clock: Clock) -> dict[int, tuple[str, str]]:
+        """Sweeps over the requests that are not yet written; status and reason of those that no sweep took."""
+        passes, left = self.method.passes, {}
+        for sweep in range(passes.times):
+            with clock.stage("keys"):
+                h = read_values(self.lm, requests, self.plan.layers[-1], self.method.site)
+            reasons = [passes.reason(distance) for distance in (z - h.T).norm(dim=1).tolist()]
+            chosen = [i for i, reason in enumerate(reasons) if reason is None]
+            left = {i: reason for i, reason in enumerate(reasons) if reason and (i in left or sweep == 0)}
+            if not chosen:
+                break
+            self._sweep([requests[i] for i in chosen], z[chosen], state, clock)
+        return left
+
+    def _sweep(self, requests: list[EditRequest], z: Tensor, state: EditState, clock: Clock) -> dict[int, Tensor]:
+        """One update of every layer, in ascending order; returns the keys used."""
+        lm, method, layers, keys = self.lm, self.method, self.plan.layers, {}
+        with clock.stage("keys"):
+            reader = KeyReader(lm, requests, self.plan.contexts, method.average)
+        for i, layer in enumerate(layers):
+            solver = self.solvers[layer]
+            with clock.stage("keys"):
+                K = reader.keys(layer)                                                # (d_ff, n)
+                h = reader.values(layers[-1], method.site)                            # (d_model, n)
+            with clock.stage("solve"):
+                R = (z.T - h) / (len(layers) - i)                                     # the share of this layer
+                if method.one_at_a_time:
+                    R = residuals(method, R, K, read_keys(lm, requests, BARE, layer), read_weight(lm, layer), solver)
+                past = self.past(state, layer)
+                if method.neurons:
+                    update = solver.update_neurons(K, R, method.neurons(K), *past[:1])
+                else:
+                    carry = {"carry": state.carry[layer].to(lm.device)} if layer in state.carry else {}
+                    update = solver.update(K, R, *past, **carry)
+                guard(update, layer, state.original[layer], self.plan.max_update_ratio)
+                apply_update(lm, layer, update)
+            keys[layer] = K
+        return keys
+
+
+def _outcomes(requests, targets: Targets, config: TargetConfig, left: dict[int, tuple[str, str]]) -> list[Outcome]:
+    limit = config.clamp * targets.h.norm(dim=1)
+    clamped = (targets.z - targets.h).norm(dim=1) >= limit * (1 - 1e-4)              # the clamp's own rounding
+    reasons = {"loss": f"target loss below {config.stop_loss:g}", "steps": f"target used all {config.steps} steps",
+               "most probable": "target most probable in all contexts"}
+    satisfied = (targets.updates == 0) & targets.right
+    found = [("already satisfied" if done and stopped == "loss" else "edited", reasons[stopped])
+             for done, stopped in zip(satisfied.tolist(), targets.stopped, strict=True)]
+    return [Outcome(request.case_id, *left.get(i, found[i]), loss, updates, hit)
+            for i, (request, loss, updates, hit) in enumerate(zip(
+                requests, targets.loss.tolist(), targets.updates.tolist(), clamped.tolist(), strict=True))]
