@@ -25,6 +25,7 @@ from .editors.fine_tuning import FineTuning
 from .editors.gradients import FromGradients, Mend
 from .editors.least_squares import LeastSquares
 from .editors.locate_then_edit import LocateThenEdit, Passes
+from .editors.lyaplock import LyapLock
 
 
 def r_rome() -> LocateThenEdit:
@@ -97,6 +98,11 @@ def memit_prune(lam: float = 15_000.0, alpha: float = math.e) -> LocateThenEdit:
 def rlsedit(lam: float = 15_000.0, gamma: float = 10.0) -> LocateThenEdit:
     """Recursive least squares anchored at preserved keys and at the original weights (2601.15686)."""
     return replace(encore(lam, gamma), name="RLSEdit", patience=0)
+
+
+def lyaplock(lam: float = 15_000.0, budget: float = 60.0) -> LyapLock:
+    """MEMIT-seq whose price of movement rises when the drift exceeds `budget` times the first round's (2505.15702)."""
+    return LyapLock(name="LyapLock", price=lambda C: lam * C, budget=budget)
 
 
 def ultraedit(eta: float = 1e-6, ridge: float = 1.0) -> FromGradients:
@@ -218,7 +224,7 @@ def _restrained(base: EditMethod, name: str, restraint: Callable[[Tensor, Tensor
 
 
 METHODS = {make.__name__: make for make in (
-    rome, r_rome, memit, memit_seq, emmet, encore, rlsedit, alphaedit, evoedit, nse, nse_released, memit_rect,
+    rome, r_rome, memit, memit_seq, emmet, encore, rlsedit, lyaplock, alphaedit, evoedit, nse, nse_released, memit_rect,
     memit_prune, ultraedit, rledit, rledit_released, mend, ft, ft_l, ft_m, grace)}
 """Methods by the name that the command line and the chapters use."""
 

@@ -11,8 +11,15 @@ from torch.nn.functional import log_softmax
 
 from seqedit.algebra.restrain import compress
 from seqedit.editors.codebook import label, place
-from seqedit.editors.gradients import add_features, learned_residuals, mend_update, standardised
-from seqedit.editors.hypernetwork import Hypernetwork, load_hypernetwork, save_hypernetwork
+from seqedit.editors.gradients import learned_residuals, mend_update
+from seqedit.editors.hypernetwork import (
+    Hypernetwork,
+    add_features,
+    both,
+    load_hypernetwork,
+    save_hypernetwork,
+    standardised,
+)
 from seqedit.evaluation.continuations import exact_match
 from seqedit.lm.architecture import read_weight
 from seqedit.lm.keys import BARE, read_keys
@@ -236,36 +243,41 @@ def test_on_other_architectures(tiny_lm, requests, name, method):
     assert after > before + 0.05 and not math.isnan(after)
 
 
-def test_hypernetwork_starts_as_the_standardiser(tiny_lm, requests):
+def test_hypernetwork_starts_as_the_identity(tiny_lm, requests):
     """Untrained, RLEdit's residuals are −η(x·x̂)ĝ and MEND's update −η Σ ĝx̂ᵀ; blocks act once their B is not zero."""
     lm = tiny_lm("gpt2")
     features, _, _ = read_features(lm, rows_of(lm, requests), (0, 1))
     network = Hypernetwork((0, 1), (64, 16), rank=4, blocks=3, step=0.5)
-    network.standardise_by({layer: torch.cat([f.x, f.g], 1) for layer, f in features.items()})
+    network.running = torch.stack([add_features(None, both(f)) for f in features.values()])
+    hats = {layer: standardised(network.seen(layer), both(f)).float() for layer, f in features.items()}
     for layer, f in features.items():
         x, g = (f.x - f.x.mean(0)) / f.x.std(0), (f.g - f.g.mean(0)) / f.g.std(0)
         expected = torch.stack([-0.5 * (raw @ a) * b for raw, a, b in zip(f.x, x, g, strict=True)], dim=1)
-        assert relative(learned_residuals(network, layer, f), expected) < 1e-3                # 1e-7 beside deviations
+        assert relative(learned_residuals(network, layer, f.x, hats[layer]), expected) < 1e-3
         assert relative(mend_update(network, layer, f), -0.5 * sum(torch.outer(b, a) for a, b in zip(x, g, strict=True))
                         ) < 1e-3
-    before = learned_residuals(network, 1, features[1])
+    before = learned_residuals(network, 1, features[1].x, hats[1])
     torch.nn.init.normal_(network.B)
-    assert relative(learned_residuals(network, 1, features[1]), before) > 1e-2
+    assert relative(learned_residuals(network, 1, features[1].x, hats[1]), before) > 1e-2
 
 
 @pytest.mark.parametrize("name", ["rledit", "mend"])
 def test_editors_with_networks(tiny_lm, requests, name):
-    """What is written is the closed form of what the network says, from one pass at the weights before the round."""
+    """What is written is the closed form of what the network says, from one pass at the weights before the round;
+    RLEdit's statistics go on from those of its training."""
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     method, plan = method_and_plan(lm, name)
-    next(run_sequential(lm, [requests], method, plan))
+    done, = run_sequential(lm, [requests], method, plan)
     network = load_hypernetwork(method.network, other, (0, 1))
     features, _, _ = read_features(other, rows_of(other, requests), (0, 1), everywhere=name == "mend")
     for layer, f in features.items():
         if name == "mend":
             expected = mend_update(network, layer, f)
         else:
-            X, R = f.x.double(), learned_residuals(network, layer, f).double()
+            running = add_features(network.seen(layer), both(f))
+            assert torch.equal(done.state.memory[f"features.{layer}"], running)
+            hats = standardised(running, both(f)).float()
+            X, R = f.x.double(), learned_residuals(network, layer, f.x, hats).double()
             expected = R @ X @ torch.linalg.inv(X.T @ X + network.ridge(layer) * torch.eye(64, dtype=torch.float64))
         assert relative(read_weight(lm, layer) - read_weight(other, layer), expected) < 1e-4
 

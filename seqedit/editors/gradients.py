@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from ..lm.load import LanguageModel
 from ..requests import EditRequest
 from ..rounds import EditPlan, EditState, Outcome
 from .base import EditMethod, Writer, Written, guard
-from .hypernetwork import Hypernetwork, load_hypernetwork
+from .hypernetwork import Hypernetwork, add_features, both, load_hypernetwork, standardised
 from .least_squares import LeastSquares, LeastSquaresWriter
 
 
@@ -24,7 +23,7 @@ class FromGradients(LeastSquares):
 
     At every token that tells the target the matrix's input x is the key. UltraEdit's residual is −η‖x̂‖²ĝ, g the
     gradient at the matrix's output; hats are standardised by the running mean and deviation of all edits so far.
-    RLEdit's is −η(x·x̃)g̃, with x̃, g̃, η and the ridge from a trained network.
+    RLEdit's is −η(x·x̃)g̃, with x̃, g̃, η and the ridge from a trained network, whose statistics run on.
 
     Attributes:
         eta: η, the step; a network brings its own.
@@ -74,19 +73,20 @@ class GradientWriter(LeastSquaresWriter):
 
     def _residuals(self, layer: int, features: Features, memory: dict[str, Tensor]) -> Tensor:
         """What is to be written at the keys; running statistics in `memory` go on."""
+        seen, name = both(features), f"features.{layer}"
+        running = add_features(memory.get(name, self.network.seen(layer) if self.network else None), seen)
+        memory[name], hats = running.cpu(), standardised(running, seen)
         if self.network:
-            return learned_residuals(self.network, layer, features)
-        seen = torch.cat([features.x, features.g], dim=1).double()
-        running = add_features(memory.get(f"features.{layer}"), seen)
-        memory[f"features.{layer}"] = running.cpu()
-        x, g = standardised(running, seen).split([features.x.shape[1], features.g.shape[1]], dim=1)
+            return learned_residuals(self.network, layer, features.x, hats.float())
+        x, g = hats.split([features.x.shape[1], features.g.shape[1]], dim=1)
         return -self.method.eta * ((x**2).sum(1, keepdim=True) * g).T
 
 
-def learned_residuals(network: Hypernetwork, layer: int, features: Features) -> Float[Tensor, "d_model tokens"]:
+def learned_residuals(network: Hypernetwork, layer: int, inputs: Float[Tensor, "tokens d_ff"],
+                      hats: Tensor) -> Float[Tensor, "d_model tokens"]:
     """RLEdit's residuals −η(x·x̃)g̃, differentiable in the network."""
-    x, g = network.transform(layer, features)
-    return -network.step(layer) * ((features.x * x).sum(1, keepdim=True) * g).T
+    x, g = network.transform(layer, hats)
+    return -network.step(layer) * ((inputs * x).sum(1, keepdim=True) * g).T
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +124,8 @@ class MendWriter(Writer):
 
 
 def mend_update(network: Hypernetwork, layer: int, features: Features) -> Float[Tensor, "d_model d_ff"]:
-    """MEND's update, differentiable in the network."""
-    x, g = network.transform(layer, features)
+    """MEND's update, differentiable in the network; standardised as in training."""
+    x, g = network.transform(layer, standardised(network.seen(layer), both(features)).float())
     return -network.step(layer) * g.T @ x
 
 
@@ -133,21 +133,3 @@ def one_step(requests: list[EditRequest], said: Tensor) -> list[Outcome]:
     """Outcomes of requests that one step wrote; the loss is that before it."""
     return [Outcome(request.case_id, "edited", "one step", -value, 1, False)
             for request, value in zip(requests, said.tolist(), strict=True)]
-
-
-def add_features(running: Tensor | None, new: Tensor) -> Float[Tensor, "3 features"]:
-    """Count, mean and sum of squared deviations of all features so far, joined with new ones (Chan et al.)."""
-    here = torch.stack([torch.full_like(new[0], len(new)), new.mean(0), ((new - new.mean(0)) ** 2).sum(0)])
-    if running is None:
-        return here
-    running = running.to(here)
-    count = running[0] + here[0]
-    step = here[1] - running[1]
-    return torch.stack([count, running[1] + step * here[0] / count,
-                        running[2] + here[2] + step**2 * running[0] * here[0] / count])
-
-
-def standardised(running: Float[Tensor, "3 features"], new: Float[Tensor, "tokens features"]) -> Tensor:
-    """(new − mean) / deviation; a feature that never varied stays zero."""
-    count, mean, squares = running
-    return (new - mean) / ((squares / (count - 1).clamp(min=1)).sqrt() + 1e-7)

@@ -15,10 +15,11 @@ from ..paths import EDITORS
 
 
 class Hypernetwork(nn.Module):
-    """Standardised features [x; g] of one of several equally shaped matrices → (x̃, g̃), by low-rank residual blocks.
+    """Standardised features [x̂; ĝ] of one of several equally shaped matrices → (x̃, g̃), by low-rank residual blocks.
 
     A block is y + scale ⊙ ReLU(yAB + bias) + shift, with B, bias and shift zero at the start: the untrained network
-    only standardises. Blocks are shared by all layers; scale, shift, step size and ridge are each layer's own.
+    changes nothing. Blocks are shared by all layers; scale, shift, step size and ridge are each layer's own, and so is
+    `running`, the statistics of the features it was trained on (see `add_features`).
 
     Args:
         layers: edited layers; widths: d_ff and d_model; rank: of A and B; blocks: how many.
@@ -31,8 +32,8 @@ class Hypernetwork(nn.Module):
                  step: float = 1e-4):
         super().__init__()
         self.layers, self.widths, width = tuple(layers), tuple(widths), sum(widths)
-        self.register_buffer("mean", torch.zeros(len(layers), width))
-        self.register_buffer("deviation", torch.ones(len(layers), width))
+        self.register_buffer("running", torch.stack([torch.stack([torch.full((width,), 2.0), torch.zeros(width),
+                                                                  torch.ones(width)]) for _ in layers]).double())
         self.A = nn.Parameter(torch.randn(blocks, width, rank) / width**0.5)
         self.B = nn.Parameter(torch.zeros(blocks, rank, width))
         self.bias = nn.Parameter(torch.zeros(blocks, width))
@@ -41,14 +42,15 @@ class Hypernetwork(nn.Module):
         self.log_step = nn.Parameter(torch.full((len(layers),), step).log())
         self.log_ridge = nn.Parameter(torch.zeros(len(layers)))
 
-    def transform(self, layer: int, features: Features) -> tuple[Float[Tensor, "tokens d_ff"],
-                                                                 Float[Tensor, "tokens d_model"]]:
-        """(x̃, g̃) of the tokens' features."""
-        i = self.layers.index(layer)
-        y = (torch.cat([features.x, features.g], dim=1) - self.mean[i]) / (self.deviation[i] + 1e-7)
+    def transform(self, layer: int, hats: Float[Tensor, "tokens d_ff_plus_d_model"]) -> tuple[Tensor, Tensor]:
+        """(x̃, g̃), (tokens, d_ff) and (tokens, d_model), of the tokens' standardised features."""
+        i, y = self.layers.index(layer), hats
         for A, B, bias, scale, shift in zip(self.A, self.B, self.bias, self.scale[:, i], self.shift[:, i], strict=True):
             y = y + scale * torch.relu(y @ A @ B + bias) + shift
         return y.split(list(self.widths), dim=1)
+
+    def seen(self, layer: int) -> Float[Tensor, "3 features"]:
+        return self.running[self.layers.index(layer)]
 
     def step(self, layer: int) -> Tensor:
         return self.log_step[self.layers.index(layer)].exp()
@@ -56,10 +58,28 @@ class Hypernetwork(nn.Module):
     def ridge(self, layer: int) -> Tensor:
         return self.log_ridge[self.layers.index(layer)].exp()
 
-    def standardise_by(self, seen: dict[int, Float[Tensor, "tokens d_ff_plus_d_model"]]) -> None:
-        """Take mean and deviation from the features of each layer."""
-        for i, layer in enumerate(self.layers):
-            self.mean[i], self.deviation[i] = seen[layer].mean(0), seen[layer].std(0)
+
+def both(features: Features) -> Float[Tensor, "tokens d_ff_plus_d_model"]:
+    """Inputs and gradients side by side, float64."""
+    return torch.cat([features.x, features.g], dim=1).double()
+
+
+def add_features(running: Tensor | None, new: Tensor) -> Float[Tensor, "3 features"]:
+    """Count, mean and sum of squared deviations of all features so far, joined with new ones (Chan et al.)."""
+    here = torch.stack([torch.full_like(new[0], len(new)), new.mean(0), ((new - new.mean(0)) ** 2).sum(0)])
+    if running is None:
+        return here
+    running = running.to(here)
+    count = running[0] + here[0]
+    step = here[1] - running[1]
+    return torch.stack([count, running[1] + step * here[0] / count,
+                        running[2] + here[2] + step**2 * running[0] * here[0] / count])
+
+
+def standardised(running: Float[Tensor, "3 features"], new: Float[Tensor, "tokens features"]) -> Tensor:
+    """(new − mean) / deviation; a feature that never varied stays zero."""
+    count, mean, squares = running.to(new)
+    return (new - mean) / ((squares / (count - 1).clamp(min=1)).sqrt() + 1e-7)
 
 
 def save_hypernetwork(path: Path, network: Hypernetwork, lm: LanguageModel) -> None:
@@ -85,7 +105,7 @@ def load_hypernetwork(name: str, lm: LanguageModel, layers: tuple[int, ...]) -> 
         raise ValueError(f"network: {name} is not there; `seqedit world train-editor` makes those of the embedded "
                          "model")
     with safe_open(path, "pt") as file:
-        about, tensors = file.metadata(), {name: file.get_tensor(name).float() for name in file.keys()}
+        about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
     if about["fingerprint"] != fingerprint(lm):
         raise ValueError(f"network: {name} was trained for another model (fingerprint {about['fingerprint']}, this one "
                          f"has {fingerprint(lm)})")

@@ -138,24 +138,27 @@ class TargetWriter(LeastSquaresWriter):
         with clock.stage("keys"):
             reader = KeyReader(lm, requests, self.plan.contexts, method.average)
         for i, layer in enumerate(layers):
-            solver = self.solvers[layer]
             with clock.stage("keys"):
                 K = reader.keys(layer)                                                # (d_ff, n)
                 h = reader.values(layers[-1], method.site)                            # (d_model, n)
             with clock.stage("solve"):
                 R = (z.T - h) / (len(layers) - i)                                     # the share of this layer
                 if method.one_at_a_time:
-                    R = residuals(method, R, K, read_keys(lm, requests, BARE, layer), read_weight(lm, layer), solver)
-                past = self.past(state, layer)
-                if method.neurons:
-                    update = solver.update_neurons(K, R, method.neurons(K), *past[:1])
-                else:
-                    carry = {"carry": state.carry[layer].to(lm.device)} if layer in state.carry else {}
-                    update = solver.update(K, R, *past, **carry)
+                    R = residuals(method, R, K, read_keys(lm, requests, BARE, layer), read_weight(lm, layer),
+                                  self.solvers[layer])
+                update = self._update(layer, K, R, state)
                 guard(update, layer, state.original[layer], self.plan.max_update_ratio)
                 apply_update(lm, layer, update)
             keys[layer] = K
         return keys
+
+    def _update(self, layer: int, K: Tensor, R: Tensor, state: EditState) -> Tensor:
+        """What is added to the matrix, given the keys and this layer's share of the residuals."""
+        solver, past = self.solvers[layer], self.past(state, layer)
+        if self.method.neurons:
+            return solver.update_neurons(K, R, self.method.neurons(K), *past[:1])
+        carry = {"carry": state.carry[layer].to(self.lm.device)} if layer in state.carry else {}
+        return solver.update(K, R, *past, **carry)
 
 
 def _outcomes(requests, targets: Targets, config: TargetConfig, left: dict[int, tuple[str, str]]) -> list[Outcome]:

@@ -21,8 +21,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 def code_digest() -> str:
     """Identifies the code that decides results: algebra, language-model side, methods, loop and evaluation."""
-    files = [PACKAGE / "methods.py", PACKAGE / "sequential.py", PACKAGE / "requests.py"]
-    files += sorted(f for room in ("algebra", "lm", "evaluation") for f in (PACKAGE / room).glob("*.py"))
+    files = [PACKAGE / name for name in ("methods.py", "sequential.py", "rounds.py", "requests.py")]
+    files += sorted(f for room in ("algebra", "lm", "editors", "evaluation") for f in (PACKAGE / room).glob("*.py"))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())

@@ -11,7 +11,7 @@ from torch.nn.functional import kl_div, log_softmax
 from tqdm import tqdm
 
 from ..editors.gradients import learned_residuals, mend_update
-from ..editors.hypernetwork import Hypernetwork, save_hypernetwork
+from ..editors.hypernetwork import Hypernetwork, add_features, both, save_hypernetwork, standardised
 from ..lm.architecture import apply_update, read_weight, restored, write_weight
 from ..lm.likelihood import Features, Told, hidden_states, log_likelihood, read_features, shifted, told
 from ..lm.load import LanguageModel, load_model
@@ -30,7 +30,7 @@ class EditorConfig:
     Attributes:
         kind: "mend", "rledit" (a step of the optimiser after every batch of the sequence, as the paper describes) or
             "rledit_released" (one step in all, as the released defaults do).
-        steps: batches of edits; batch: edits in each; lr: Adam's.
+        steps: batches of edits; batch: edits in each; lr: Adam's; step: initial step size of the network.
         kept: weight of KL(edited ‖ unedited) on ordinary text.
         length: batches of a sequence before the model starts afresh (RLEdit); memory: earlier batches whose edits still
             count in the loss; decay: what each of them counts less than the next.
@@ -39,6 +39,7 @@ class EditorConfig:
 
     kind: str
     steps: int
+    step: float
     batch: int = 8
     lr: float = 1e-3
     kept: float = 1.0
@@ -49,9 +50,9 @@ class EditorConfig:
 
 
 CONFIGS = {
-    "mend": EditorConfig(kind="mend", steps=1500, lr=3e-4),
-    "rledit": EditorConfig(kind="rledit", steps=400, lr=3e-4, kept=0.6, size=1e-4),
-    "rledit_released": EditorConfig(kind="rledit_released", steps=20, lr=1e-5, kept=0.6, size=1e-4),
+    "mend": EditorConfig(kind="mend", steps=1500, step=1e-3, lr=3e-4),
+    "rledit": EditorConfig(kind="rledit", steps=400, step=3e-3, lr=3e-4, kept=0.6, size=1e-4),
+    "rledit_released": EditorConfig(kind="rledit_released", steps=20, step=3e-3, lr=1e-5, kept=0.6, size=1e-4),
 }
 
 
@@ -89,11 +90,10 @@ def train_editor(name: str, out: Path, seed: int = 0) -> list[float]:
     batches = Batches(lm, build_world(0), seed)
     W = read_weight(lm, LAYERS[0])
     mend = config.kind == "mend"
-    network = Hypernetwork(LAYERS, (W.shape[1], W.shape[0]), blocks=1 if mend else 4, step=1e-4 if mend else 1e-3)
+    network = Hypernetwork(LAYERS, (W.shape[1], W.shape[0]), blocks=1 if mend else 4, step=config.step)
     network = network.to(lm.device)
-    seen = [read_features(lm, batches.draw(64)[0], LAYERS, everywhere=mend)[0] for _ in range(8)]
-    network.standardise_by({layer: torch.cat([torch.cat([f[layer].x, f[layer].g], 1) for f in seen])
-                            for layer in LAYERS})
+    seen = read_features(lm, [row for _ in range(8) for row in batches.draw(64)[0]], LAYERS, everywhere=mend)[0]
+    network.running = torch.stack([add_features(None, both(seen[layer])) for layer in LAYERS])
     with restored(lm, LAYERS):
         losses = (_train_mend if mend else _train_rledit)(lm, network, batches, config)
     save_hypernetwork(out, network, lm)
@@ -121,13 +121,15 @@ def _train_rledit(lm: LanguageModel, network: Hypernetwork, batches: Batches, co
     for step in tqdm(range(config.steps), desc=config.kind, unit="batch", disable=None):
         if step % config.length == 0:                                     # a new sequence, on the unedited model
             recent: deque[list[Told]] = deque(maxlen=config.memory + 1)
+            running = {layer: network.seen(layer) for layer in LAYERS}
             for layer, W in original.items():
                 write_weight(lm, layer, W)
         edits, paraphrases, text = batches.draw(config.batch)
         recent.appendleft(paraphrases)
         features = read_features(lm, edits, LAYERS)[0]
         before = _log_p(lm, text)
-        updates = {layer: _ridge(network, layer, features[layer]) for layer in LAYERS}
+        running = {layer: add_features(running[layer], both(features[layer])) for layer in LAYERS}
+        updates = {layer: _ridge(network, layer, features[layer], running[layer]) for layer in LAYERS}
         with shifted(lm, updates):
             weights = torch.tensor([config.decay**age for age, rows in enumerate(recent) for _ in rows])
             said = log_likelihood(lm, [row for rows in recent for row in rows])[0]
@@ -157,11 +159,11 @@ def _learn(optimizer: torch.optim.Optimizer, network: Hypernetwork, loss: Tensor
     return loss.item()
 
 
-def _ridge(network: Hypernetwork, layer: int, features: Features) -> Tensor:
+def _ridge(network: Hypernetwork, layer: int, features: Features, running: Tensor) -> Tensor:
     """RLEdit's update R(KᵀK + λI)⁻¹Kᵀ, differentiable in the network."""
-    x, R = features.x, learned_residuals(network, layer, features)        # (tokens, d_ff), (d_model, tokens)
-    system = x @ x.T + network.ridge(layer) * torch.eye(len(x)).to(x)
-    return R @ torch.linalg.solve(system, x)
+    R = learned_residuals(network, layer, features.x, standardised(running, both(features)).float())
+    system = features.x @ features.x.T + network.ridge(layer) * torch.eye(len(features.x)).to(features.x)
+    return R @ torch.linalg.solve(system, features.x)
 
 
 def _log_p(lm: LanguageModel, rows: list[Told]) -> Tensor:

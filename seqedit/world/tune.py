@@ -29,11 +29,12 @@ FT = {"layers": (*EACH, *ALL), "steps": (25,), "lr": (3e-4, 1e-3, 3e-3)}
 GRIDS = {
     "memit": MEMIT, "memit_seq": MEMIT, "rome": ROME, "r_rome": ROME, "alphaedit": ALPHAEDIT, "evoedit": ALPHAEDIT,
     "emmet": ROME | {"lam": (1000.0,)}, "encore": ENCORE, "rlsedit": ENCORE, "nse": NSE, "nse_released": NSE,
+    "lyaplock": {"layers": ALL, "lam": (100.0,), "budget": (1.5, 5.0, 60.0)} | TARGET,
     "memit_rect": {"layers": ALL, "lam": (100.0,), "share": (0.4, 0.6, 0.8)} | TARGET,
     "memit_prune": {"layers": ALL, "lam": (100.0,), "alpha": (1.2, 2.0, 2.718281828)} | TARGET,
-    "ultraedit": {"layers": ALL, "ridge": (1.0, 10.0), "eta": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
+    "ultraedit": {"layers": ALL, "ridge": (1.0, 10.0, 100.0), "eta": (1e-4, 2e-4, 4e-4, 8e-4)},
     "ft": FT, "ft_m": FT,
-    "ft_l": {"layers": EACH, "steps": (25,), "lr": (1e-3,), "epsilon": (1e-3, 3e-3, 1e-2, 3e-2)},
+    "ft_l": {"layers": EACH, "steps": (25,), "lr": (1e-3, 3e-3), "epsilon": (1e-2, 2e-2)},
     "grace": {"layers": EACH, "radius": (1.0, 2.0, 4.0, 8.0), "clamp": (10.0,), "kl": (0.0,), "lr": (1.0,),
               "weight_decay": (0.0,)},
 }

@@ -1,0 +1,45 @@
+"""LyapLock: every round is the joint solution of all edits so far, at the price that the queue says."""
+
+import pytest
+import torch
+from conftest import build_plan, relative
+
+from seqedit.algebra.diagnostics import drift
+from seqedit.lm.architecture import read_weight
+from seqedit.methods import lyaplock, memit_seq
+from seqedit.sequential import run_sequential
+
+
+def in_rounds(requests):
+    return [requests[:2], requests[2:4], requests[4:]]
+
+
+def test_within_budget_it_is_memit_seq(tiny_lm, requests):
+    """Sequential = joint: solving again for everything adds nothing; 1e-4 allows for float32 targets and weights."""
+    lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan, W0 = build_plan(lm), {layer: read_weight(lm, layer) for layer in (0, 1)}
+    *_, done = run_sequential(lm, in_rounds(requests), lyaplock(0.5, budget=1e6), plan)
+    list(run_sequential(other, in_rounds(requests), memit_seq(0.5), plan))
+    for layer in (0, 1):
+        assert relative(read_weight(lm, layer) - W0[layer], read_weight(other, layer) - W0[layer]) < 1e-4
+        assert done.state.memory[f"lyaplock.queue.{layer}"][0] == 1
+    tight = tiny_lm("gpt2")
+    list(run_sequential(tight, in_rounds(requests), lyaplock(0.5, budget=1.01), plan))
+    assert relative(read_weight(tight, 1) - W0[1], read_weight(other, 1) - W0[1]) > 1e-2
+
+
+def test_each_round_is_the_weighted_least_squares_solution(tiny_lm, requests):
+    """argmin Σ‖Wk − v‖² + Zλ tr((W − W₀)C(W − W₀)ᵀ) by its normal equations, with the queue recomputed from drifts."""
+    lm = tiny_lm("gpt2")
+    plan, W0 = build_plan(lm, layers=(1,)), read_weight(lm, 1).double()
+    C, z, budget = plan.moments[1], 1.0, None
+    for done in run_sequential(lm, in_rounds(requests), lyaplock(0.5, budget=1.1), plan):
+        K, V = done.state.keys[1].double(), done.state.memory["lyaplock.residuals.1"].double()
+        expected = V @ K.T @ torch.linalg.inv(K @ K.T + z * 0.5 * C)
+        total = read_weight(lm, 1).double() - W0
+        assert relative(total, expected) < 1e-5
+        now = drift(total.float(), C)
+        budget = budget or 1.1 * now
+        z = max(z + now / budget - 1, 1.0)
+        assert done.state.memory["lyaplock.queue.1"].tolist() == pytest.approx([z, budget], rel=1e-4)
+    assert z > 1.01                                                       # the budget was exceeded
