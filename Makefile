@@ -29,7 +29,7 @@ export TOKENIZERS_PARALLELISM = false
 PYTEST   = $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 NBVAL    = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help setup book chapters html test check smoke links unit nbval lint pdf clean
+.PHONY: help setup book chapters html test check smoke links unit errors nbval lint pdf clean
 .NOTPARALLEL:
 
 help:            ## list the targets
@@ -67,6 +67,10 @@ lint: setup      ## style
 
 unit: setup      ## the unit tests alone
 	$(PYTEST) tests
+
+errors: setup    ## measure again how far each method is from its oracle and from released numbers
+	$(BIN)/python -m pytest -q tests/test_methods.py tests/test_editors.py tests/test_lyaplock.py tests/test_golden.py \
+		--record-errors data/errors.json
 
 nbval: setup     ## re-execute the committed notebooks and compare every output
 	$(PYTEST) $(NBVAL) chapters

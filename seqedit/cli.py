@@ -1,4 +1,4 @@
-"""The command line: `seqedit edit`, `score`, `export`, `moments`, `methods`, `bench` and `world …`."""
+"""The command line: `seqedit edit`, `score`, `export`, `moments`, `methods`, `study`, `bench` and `world …`."""
 
 import sys
 from functools import wraps
@@ -63,7 +63,8 @@ def _layers(text: str) -> tuple[int, ...]:
 @_plain_errors
 def edit(
     model: Model, requests: Requests,
-    method: Annotated[str, typer.Option(help="rome, r_rome, memit, memit_seq or alphaedit; see `seqedit methods`.")],
+    method: Annotated[str, typer.Option(help="A name, or several joined by + as in memit+null_space; see `seqedit "
+                                             "methods`.")],
     out: Annotated[Path, typer.Option(help="Folder for the record; run again, an interrupted run resumes.")],
     hyper: Annotated[Path | None, typer.Option(
         help="Settings: our JSON, or a configuration file of a released repository as it is.")] = None,
@@ -203,11 +204,39 @@ def moments(model: Model, corpus: Annotated[Path, typer.Option(help="Text, one d
 @app.command()
 def methods() -> None:
     """List the methods and what each can be told, with defaults."""
-    from .methods import METHODS, method_parameters
+    from inspect import signature
+
+    from .methods import COMBINATORS, METHODS, method_parameters
+
+    def line(name: str, make, told: dict) -> str:
+        words = " ".join(f"{k}={v:g}" if isinstance(v, int | float) else f"{k}={v}" for k, v in told.items())
+        return f"{name:<19}{words:<52}{make.__doc__.splitlines()[0]}"
 
     for name, make in METHODS.items():
-        typer.echo(f"{name:<12}{' '.join(f'{k}={v:g}' for k, v in method_parameters(name).items()):<28}"
-                   f"{make.__doc__.splitlines()[0]}")
+        typer.echo(line(name, make, method_parameters(name)))
+    typer.echo("\nAfter a method, joined by +, as in memit+with_history+prune:")
+    for name, combine in COMBINATORS.items():
+        told = {p.name: p.default for p in signature(combine).parameters.values() if p.name != "base"}
+        typer.echo(line(f"+{name}", combine, told))
+
+
+@app.command()
+@_plain_errors
+def study(
+    names: Annotated[list[str] | None, typer.Argument(help="methods, choices; default: say what is there.")] = None,
+    quick: Annotated[bool, typer.Option(help="A few edits for each run, one seed, under names of their own.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")] = 1,
+) -> None:
+    """Make the records that chapters read, those that are not there yet; interrupted, it goes on where it was.
+
+    Example: seqedit study methods -j 2
+    """
+    from .study.plans import STUDIES, run_study, standing
+
+    for name in names or ():
+        typer.echo(f"{name}: {run_study(name, quick=quick, jobs=jobs)} runs made")
+    for name in names or STUDIES:
+        typer.echo(f"{name}: {standing(name, quick)}")
 
 
 @app.command()

@@ -229,19 +229,29 @@ METHODS = {make.__name__: make for make in (
 """Methods by the name that the command line and the chapters use."""
 
 
+COMBINATORS = {combine.__name__: combine for combine in (
+    null_space, with_history, rect, sphere, revive, prune_rounds, compensated, prune, prune_added_twice)}
+"""What may follow a method's name, joined by "+": ``memit+with_history+prune``."""
+
+
 def method_parameters(name: str) -> dict[str, float | int | str]:
-    """The parameters a method takes, with their defaults.
+    """The parameters a method takes, with their defaults; those of its combinators too.
 
     Raises:
-        ValueError: no such method; the message lists those there are.
+        ValueError: no such method or combinator, or two of them take a parameter of the same name; the message lists
+            those there are.
     """
-    if name not in METHODS:
-        raise ValueError(f"no method named {name!r}; known are {', '.join(METHODS)}")
-    return {p.name: p.default for p in inspect.signature(METHODS[name]).parameters.values()}
+    parameters: dict[str, float | int | str] = {}
+    for part, make in _parts(name):
+        own = {p.name: p.default for p in inspect.signature(make).parameters.values() if p.name != "base"}
+        if shared := sorted(own.keys() & parameters):
+            raise ValueError(f"{name}: {part} takes {', '.join(shared)}, as another part does; compose them in Python")
+        parameters |= own
+    return parameters
 
 
 def make_method(name: str, **parameters: float | int | str) -> EditMethod:
-    """A method by name.
+    """A method by name, such as ``memit`` or ``memit+with_history+prune``.
 
     Raises:
         ValueError: no such method, or it takes no such parameter; the message lists the known ones.
@@ -251,4 +261,18 @@ def make_method(name: str, **parameters: float | int | str) -> EditMethod:
         if parameter not in known:
             raise ValueError(f"{name} has no parameter {parameter!r}; it takes "
                              f"{', '.join(known) if known else 'none'}")
-    return METHODS[name](**parameters)
+    method: EditMethod | None = None
+    for _, make in _parts(name):
+        own = {p: parameters[p] for p in inspect.signature(make).parameters if p in parameters}
+        method = make(**own) if method is None else make(method, **own)
+    return method
+
+
+def _parts(name: str) -> list[tuple[str, Callable]]:
+    base, *combinators = name.split("+")
+    if base not in METHODS:
+        raise ValueError(f"no method named {base!r}; known are {', '.join(METHODS)}")
+    for part in combinators:
+        if part not in COMBINATORS:
+            raise ValueError(f"{name}: nothing named {part!r} follows a method; known are {', '.join(COMBINATORS)}")
+    return [(base, METHODS[base]), *((part, COMBINATORS[part]) for part in combinators)]

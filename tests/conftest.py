@@ -36,6 +36,24 @@ settings.register_profile("suite", deadline=None, max_examples=25, derandomize=T
 settings.load_profile("suite")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--record-errors", metavar="FILE", help="write the errors against oracles and released numbers")
+
+
+@pytest.fixture(scope="session")
+def errors(request):
+    """method → {"oracle": …, "released": …}, largest relative errors seen; written to the file of --record-errors."""
+    seen: dict[str, dict[str, float]] = {}
+
+    def record(method: str, against: str, error: float) -> float:
+        own = seen.setdefault(method, {})
+        own[against] = max(float(f"{error:.1e}"), own.get(against, 0.0))
+        return error
+    yield record
+    if (file := request.config.getoption("--record-errors")) and seen:
+        Path(file).write_text(json.dumps(seen, indent=1, sort_keys=True) + "\n")
+
+
 def _folder(default: Path) -> Path:
     if not default.is_dir():
         pytest.skip(f"{default.name} is not here")

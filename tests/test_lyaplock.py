@@ -28,7 +28,7 @@ def test_within_budget_it_is_memit_seq(tiny_lm, requests):
     assert relative(read_weight(tight, 1) - W0[1], read_weight(other, 1) - W0[1]) > 1e-2
 
 
-def test_each_round_is_the_weighted_least_squares_solution(tiny_lm, requests):
+def test_each_round_is_the_weighted_least_squares_solution(tiny_lm, requests, errors):
     """argmin Σ‖Wk − v‖² + Zλ tr((W − W₀)C(W − W₀)ᵀ) by its normal equations, with the queue recomputed from drifts."""
     lm = tiny_lm("gpt2")
     plan, W0 = build_plan(lm, layers=(1,)), read_weight(lm, 1).double()
@@ -37,7 +37,7 @@ def test_each_round_is_the_weighted_least_squares_solution(tiny_lm, requests):
         K, V = done.state.keys[1].double(), done.state.memory["lyaplock.residuals.1"].double()
         expected = V @ K.T @ torch.linalg.inv(K @ K.T + z * 0.5 * C)
         total = read_weight(lm, 1).double() - W0
-        assert relative(total, expected) < 1e-5
+        assert errors("lyaplock", "oracle", relative(total, expected)) < 1e-5             # float32 weights
         now = drift(total.float(), C)
         budget = budget or 1.1 * now
         z = max(z + now / budget - 1, 1.0)

@@ -14,6 +14,7 @@ from conftest import relative
 from seqedit.algebra.subspace import null_space as subspace_of
 from seqedit.editors.locate_then_edit import LocateThenEdit, residuals
 from seqedit.methods import (
+    COMBINATORS,
     METHODS,
     alphaedit,
     compensated,
@@ -22,6 +23,7 @@ from seqedit.methods import (
     memit_seq,
     method_parameters,
     null_space,
+    prune,
     r_rome,
     rome,
     with_history,
@@ -70,7 +72,7 @@ def case():
     return Case()
 
 
-def test_oracle_parity(case):
+def test_oracle_parity(case, errors):
     """Every method's update is the one its paper prints."""
     keys, values, past = (oracles.columns(A) for A in (case.K, case.R, case.past_keys))
     P = oracles.projection(case.C, TAU)
@@ -92,6 +94,8 @@ def test_oracle_parity(case):
     assert relative(expected["memit_prune"], expected["memit"]) > 0.1     # the restraint acts here
     assert set(expected) == set(BASES) == set(LOCATE)
     for name, update in expected.items():
+        if name not in ("rome", "r_rome", "lyaplock"):                    # more than a solve: tested elsewhere
+            errors(name, "oracle", relative(case.solve(BASES[name]()), update))
         assert relative(case.solve(BASES[name]()), update) < EXACT, name
 
 
@@ -143,7 +147,7 @@ def test_history_changes_methods_that_have_it(case):
     assert changed == {"memit_seq", "alphaedit", "evoedit", "encore", "rlsedit", "nse", "nse_released"}
 
 
-def test_r_rome_interpolates_at_its_averaged_key():
+def test_r_rome_interpolates_at_its_averaged_key(errors):
     """W + Δ maps the averaged key exactly to v*: the residual is measured where the update reads."""
     case = Case(n=1)
     target = case.W @ case.bare + case.R                                  # v* − (bias), defined at the bare prompt
@@ -151,16 +155,18 @@ def test_r_rome_interpolates_at_its_averaged_key():
     written = residuals(method, case.R, case.K, case.bare, case.W, method.solver(case.C))
     update = method.solver(case.C).update(case.K, written)
     assert relative((case.W + update) @ case.K, target) < EXACT
+    expected = oracles.rome(case.K[:, 0], (target - case.W @ case.K)[:, 0], case.C)
+    assert errors("r_rome", "oracle", relative(update, expected)) < EXACT
 
 
-def test_rome_scale_is_the_released_one():
+def test_rome_scale_is_the_released_one(errors):
     """Direction from the averaged key, scale from the bare one: the released formula, exact at the bare key only."""
     case = Case(n=1)
     method = rome()
     written = residuals(method, case.R, case.K, case.bare, case.W, method.solver(case.C))
     update = method.solver(case.C).update(case.K, written)
     expected = oracles.rome_released(case.K[:, 0], case.bare[:, 0], case.R[:, 0], case.C)
-    assert relative(update, expected) < EXACT
+    assert errors("rome", "oracle", relative(update, expected)) < EXACT
     assert relative(update @ case.bare, case.R) < EXACT                   # exact at the bare key, where it was measured
     assert relative(update @ case.K, case.R) > 1e-2                       # and off at the key it reads along
 
@@ -231,3 +237,26 @@ def test_unknown_parameter():
         make_method("alphaedit", lam=1.0)
     with pytest.raises(ValueError, match="rome has no parameter 'lam'; it takes none"):
         make_method("rome", lam=1.0)
+
+
+def test_names_compose(case):
+    """`memit+with_history+prune` is prune(with_history(memit(…))), each part taking its own parameters."""
+    named = make_method("memit+with_history+null_space+prune", lam=LAM, threshold=TAU, alpha=1.5)
+    built = prune(null_space(with_history(memit(LAM)), TAU), 1.5)
+    assert named.name == built.name == "MEMIT+history+projection+PRUNE"
+    assert torch.equal(case.solve(named), case.solve(built))
+    assert method_parameters("memit+rect") == {"lam": 15_000.0, "share": 0.4}
+    for name in METHODS:
+        for combine in COMBINATORS:
+            if not method_parameters(name).keys() & method_parameters(f"memit+{combine}").keys() - {"lam"}:
+                assert set(method_parameters(f"{name}+{combine}")) >= set(method_parameters(name))
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("memit+nosuch", r"memit\+nosuch: nothing named 'nosuch' follows a method; known are null_space, with_history"),
+    ("nosuch+rect", "no method named 'nosuch'"),
+    ("alphaedit+null_space", "null_space takes threshold, as another part does; compose them in Python"),
+    ("memit+rect+revive", "revive takes share, as another part does")])
+def test_names_that_do_not_compose(name, message):
+    with pytest.raises(ValueError, match=message):
+        make_method(name)

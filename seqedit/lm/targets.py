@@ -35,6 +35,7 @@ class TargetConfig:
         weight_decay: weight of ‖δ‖ / ‖h‖² (the numerator is not squared, as released).
         stop_loss: a request ends when its total loss falls below this.
         kl_prompt: a neutral sentence about the subject.
+        separator: between prompt and target; "" is what the released NSE does when it finds its targets beforehand.
     """
 
     steps: int = 25
@@ -44,6 +45,7 @@ class TargetConfig:
     weight_decay: float = 0.5
     stop_loss: float = 0.05
     kl_prompt: str = "{} is a"
+    separator: str = " "
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def target_rows(lm: LanguageModel, requests: Sequence[EditRequest], templates: S
     """
     filled = [row for r in requests for row in (*(fill(t, r) for t in templates), config.kl_prompt)]
     subjects = [r.subject for r in requests for _ in range(len(templates) + 1)]
-    suffixes = [x for r in requests for x in (*[" " + r.target_new] * len(templates), "")]
+    suffixes = [x for r in requests for x in (*[config.separator + r.target_new] * len(templates), "")]
     tokens, positions = lookup_rows(lm, filled, subjects, suffixes)
     rows = []
     for row, (at, text, subject) in enumerate(zip(positions, filled, subjects, strict=True)):

@@ -187,5 +187,7 @@ def _check(target: dict[str, Any], plain: dict[str, Any]) -> None:
         raise ValueError(f"steps = {target['steps']}: must be at least 2, the last one only measures")
     if target.get("kl_prompt", "{}").count("{}") != 1:
         raise ValueError(f'kl_prompt = {target["kl_prompt"]!r}: must hold "{{}}" once, for the subject')
+    if target.get("separator", " ") not in ("", " "):
+        raise ValueError(f'separator = {target["separator"]!r}: must be " " or ""')
     if any(number < 1 for group in plain.get("context_lengths", ()) for number in group):
         raise ValueError(f"context_lengths = {plain['context_lengths']!r}: tokens and counts must be positive")

@@ -36,7 +36,7 @@ class RunConfig:
 
     Attributes:
         model: local folder or hub id; requests: file of edit requests.
-        method: name in `seqedit.methods.METHODS`.
+        method: name in `seqedit.methods.METHODS`, combinators after "+".
         settings: flat overrides of the method's settings (see `seqedit.study.hyper`).
         hyper: JSON file of settings, ours or a released repository's.
         batch_size: requests per round; None keeps the rounds of the file, or makes one.
@@ -177,7 +177,7 @@ def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int
 def _settings(config: RunConfig, lm: LanguageModel, say) -> Settings:
     """Overrides over the --hyper file over the embedded model's tuned settings over the published defaults."""
     values: dict[str, Any] = {}
-    tuned = DATA / "hyper" / f"{config.method}.json"
+    tuned = DATA / "hyper" / f"{config.method.partition('+')[0]}.json"
     path = config.hyper or (tuned if is_embedded(config.model) and tuned.exists() else None)
     if path is not None:
         given = bool(config.moments or config.corpus)

@@ -33,6 +33,7 @@ GRIDS = {
     "memit_rect": {"layers": ALL, "lam": (100.0,), "share": (0.4, 0.6, 0.8)} | TARGET,
     "memit_prune": {"layers": ALL, "lam": (100.0,), "alpha": (1.2, 2.0, 2.718281828)} | TARGET,
     "ultraedit": {"layers": ALL, "ridge": (1.0, 10.0, 100.0), "eta": (1e-4, 2e-4, 4e-4, 8e-4)},
+    "mend": {"layers": ALL}, "rledit": {"layers": ALL}, "rledit_released": {"layers": ALL},      # trained instead
     "ft": FT, "ft_m": FT,
     "ft_l": {"layers": EACH, "steps": (25,), "lr": (1e-3, 3e-3), "epsilon": (1e-2, 2e-2)},
     "grace": {"layers": EACH, "radius": (1.0, 2.0, 4.0, 8.0), "clamp": (10.0,), "kl": (0.0,), "lr": (1.0,),

@@ -1,0 +1,65 @@
+"""Studies: which runs there are, that they are made once, and how they are read."""
+
+import json
+
+import pytest
+
+from seqedit.methods import METHODS, make_method
+from seqedit.paths import DATA
+from seqedit.study import plans
+from seqedit.study.hyper import build_settings
+from seqedit.study.plans import STUDIES, Planned, load_study, planned, run_study, standing
+
+
+def test_every_planned_run_can_be_made():
+    """Methods compose, settings are known to them, and tuned settings are there."""
+    for study in STUDIES:
+        runs = planned(study)
+        assert len(runs) == len(list(STUDIES[study]()))                   # no label twice
+        for one in runs.values():
+            make_method(one.method)
+            build_settings(one.method, {"layers": [1]} | one.settings)
+            assert (DATA / "hyper" / f"{one.method.partition('+')[0]}.json").exists(), one.method
+    assert {one.method for one in planned("methods").values()} == set(METHODS)
+
+
+def test_every_method_has_an_error_on_record():
+    """`make errors` writes them; the book's table shows them."""
+    found = json.loads((DATA / "errors.json").read_text())
+    assert set(found) == set(METHODS) and all(0 <= own["oracle"] < 1e-4 for own in found.values())
+
+
+def test_a_study(tmp_path, monkeypatch):
+    """Made once, read back by label, its standing told; a run that is missing is named with the command for it."""
+    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit"), Planned("b", "ft_m")])
+    with pytest.raises(ValueError, match="two-quick-a-s1 is not there; make it with `seqedit study two --quick`"):
+        load_study("two-quick", tmp_path)
+    monkeypatch.setattr(plans, "ProcessPoolExecutor", Here)
+    assert run_study("two", quick=True, out=tmp_path) == 2 and run_study("two", quick=True, out=tmp_path) == 0
+    found = load_study("two-quick", tmp_path)
+    assert list(found) == ["a", "b"] and found["b"][0].run["method"] == "ft_m"
+    assert len(found["a"][0].outcomes) == 4 and not list(tmp_path.rglob("weights.safetensors"))
+    assert standing("two", True, tmp_path).startswith("2 of 2 runs, 0 by other code, ")
+    assert standing("two", False, tmp_path) == "0 of 2 runs, 0 by other code, 0 s of editing"
+    with pytest.raises(ValueError, match="study: 'nosuch'; there are methods, choices, two"):
+        planned("nosuch")
+
+
+class Here:
+    """An executor in this process."""
+
+    def __init__(self, *arguments, **options):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, call, *arguments):
+        from concurrent.futures import Future
+
+        done = Future()
+        done.set_result(call(*arguments))
+        return done
