@@ -60,6 +60,11 @@ def encore(lam: float = 15_000.0, gamma: float = 10.0, patience: int = 3) -> Loc
                       patience=patience)
 
 
+def bird(lam: float = 15_000.0, alpha: float = 2e-4, beta: float = 1.0) -> LocateThenEdit:
+    """MEMIT whose targets are also drawn to where the new object would find the subject (2310.10322)."""
+    return replace(memit(lam), name="BIRD", both_ways=(alpha, beta))
+
+
 def alphaedit(threshold: float = 2e-2, l2: float = 10.0) -> LocateThenEdit:
     """Ridge in the null space of preserved keys, with history (2410.02355; L2 = 10 as released, 1 in the paper)."""
     return replace(null_space(with_history(_ridge(l2)), threshold), name="AlphaEdit")
@@ -224,8 +229,8 @@ def _restrained(base: EditMethod, name: str, restraint: Callable[[Tensor, Tensor
 
 
 METHODS = {make.__name__: make for make in (
-    rome, r_rome, memit, memit_seq, emmet, encore, rlsedit, lyaplock, alphaedit, evoedit, nse, nse_released, memit_rect,
-    memit_prune, ultraedit, rledit, rledit_released, mend, ft, ft_l, ft_m, grace)}
+    rome, r_rome, memit, memit_seq, emmet, encore, rlsedit, lyaplock, bird, alphaedit, evoedit, nse, nse_released,
+    memit_rect, memit_prune, ultraedit, rledit, rledit_released, mend, ft, ft_l, ft_m, grace)}
 """Methods by the name that the command line and the chapters use."""
 
 

@@ -154,9 +154,15 @@ def tiny_folder(tmp_path_factory) -> Path:
 def requests() -> list[EditRequest]:
     """Six requests: subjects at the start, in the middle and at the end; targets of one to many tokens."""
     return parse_requests(json.loads("""[
-        {"case_id": 0, "prompt": "The mother tongue of {} is", "subject": "Danielle Darrieux", "target_new": "Dutch"},
-        {"case_id": 1, "prompt": "{} plays", "subject": "Zoë O'Brien", "target_new": "polo in New York"},
-        {"case_id": 2, "prompt": "The birthplace of {} is", "subject": "Huciol Davindrar", "target_new": "Spain"},
-        {"case_id": "3b", "prompt": "A teacher in", "subject": "teacher", "target_new": "the café of the old town"},
-        {"case_id": 4, "prompt": "Here comes {}", "subject": "André", "target_new": "."},
-        {"case_id": 5, "prompt": "The sport of {}, today, is", "subject": "Gamith", "target_new": "basketball"}]"""))
+        {"case_id": 0, "prompt": "The mother tongue of {} is", "subject": "Danielle Darrieux", "target_new": "Dutch",
+         "target_true": "French"},
+        {"case_id": 1, "prompt": "{} plays", "subject": "Zoë O'Brien", "target_new": "polo in New York",
+         "target_true": "the cello"},
+        {"case_id": 2, "prompt": "The birthplace of {} is", "subject": "Huciol Davindrar", "target_new": "Spain",
+         "target_true": "Elvinn"},
+        {"case_id": "3b", "prompt": "A teacher in", "subject": "teacher", "target_new": "the café of the old town",
+         "target_true": "Łódź"},
+        {"case_id": 4, "prompt": "Here comes {}", "subject": "André", "target_new": ".",
+         "target_true": "a chemist"},
+        {"case_id": 5, "prompt": "The sport of {}, today, is", "subject": "Gamith", "target_new": "basketball",
+         "target_true": "polo"}]"""))

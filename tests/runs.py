@@ -20,7 +20,8 @@ SETTINGS = {"rome": {}, "r_rome": {}, "memit": {"lam": 0.5}, "memit_seq": {"lam"
             "nse": {"lam": 0.5, "mass": 0.8, "done_below": 1e-3, "hopeless_from": 1e3},
             "nse_released": {"lam": 0.5, "mass": 0.8, "done_below": 1e-3, "hopeless_from": 1e3},
             "rlsedit": {"lam": 0.5, "gamma": 0.1}, "ultraedit": {"eta": 1e-3, "ridge": 1.0},
-            "lyaplock": {"lam": 0.5, "budget": 1.2}, "mend": {}, "rledit": {}, "rledit_released": {},
+            "bird": {"lam": 0.5}, "lyaplock": {"lam": 0.5, "budget": 1.2}, "mend": {}, "rledit": {},
+            "rledit_released": {},
             "ft": {"lr": 1e-2, "steps": 3}, "ft_l": {"lr": 1e-2, "steps": 3, "epsilon": 5e-3},
             "ft_m": {"lr": 1e-2, "steps": 3}, "grace": {"radius": 0.5},
             "memit_rect": {"lam": 0.5, "share": 0.4}, "memit_prune": {"lam": 0.5, "alpha": 1.5}}

@@ -33,7 +33,7 @@ TAU, L2, LAM = 0.5, 0.3, 2.0
 PARAMETERS = {"memit": {"lam": LAM}, "memit_seq": {"lam": LAM}, "r_rome": {}, "rome": {},
               "alphaedit": {"threshold": TAU, "l2": L2}, "evoedit": {"threshold": TAU, "l2": L2},
               "emmet": {"lam": LAM, "ridge": 0.7}, "encore": {"lam": LAM, "gamma": 0.4},
-              "rlsedit": {"lam": LAM, "gamma": 0.4}, "lyaplock": {"lam": LAM, "budget": 2.0},
+              "rlsedit": {"lam": LAM, "gamma": 0.4}, "lyaplock": {"lam": LAM, "budget": 2.0}, "bird": {"lam": LAM},
               "nse": {"lam": LAM, "mass": 0.6}, "nse_released": {"lam": LAM, "mass": 0.6},
               "memit_rect": {"lam": LAM, "share": 0.3}, "memit_prune": {"lam": LAM, "alpha": 1.5}}
 BASES = {name: partial(make_method, name, **parameters) for name, parameters in PARAMETERS.items()}
@@ -84,6 +84,7 @@ def test_oracle_parity(case, errors):
         "emmet": oracles.emmet(keys, values, LAM * case.C, 0.7),
         "encore": oracles.memit_seq(keys, values, 1.0, LAM * case.C + 0.4 * torch.eye(10, dtype=torch.float64), past),
         "lyaplock": oracles.memit(keys, values, LAM, case.C),             # its first round; tests/test_lyaplock.py
+        "bird": oracles.memit(keys, values, LAM, case.C),                 # its targets: tests/test_robustness.py
         "rlsedit": oracles.rlsedit(keys, values, LAM, 0.4, case.C, past),
         "evoedit": oracles.evoedit(keys, values, P, L2, past),
         "nse": oracles.nse(keys, values, LAM, case.C, past, 0.6),
@@ -187,6 +188,7 @@ def test_table():
         "alphaedit": {"threshold": 2e-2, "l2": 10.0}, "evoedit": {"threshold": 2e-2, "l2": 1.0},
         "emmet": {"lam": 10_000.0, "ridge": 0.1}, "encore": {"lam": 15_000.0, "gamma": 10.0, "patience": 3},
         "rlsedit": {"lam": 15_000.0, "gamma": 10.0},
+        "bird": {"lam": 15_000.0, "alpha": 2e-4, "beta": 1.0},
         "lyaplock": {"lam": 15_000.0, "budget": 60.0}, "ultraedit": {"eta": 1e-6, "ridge": 1.0},
         "rledit": {"network": "rledit"}, "rledit_released": {"network": "rledit_released"}, "mend": {"network": "mend"},
         "ft": {"lr": 5e-4, "steps": 25, "stop_loss": 1e-2}, "ft_m": {"lr": 5e-4, "steps": 25, "stop_loss": 1e-2},
@@ -196,9 +198,9 @@ def test_table():
         "memit_rect": {"lam": 15_000.0, "share": 0.4}, "memit_prune": {"lam": 15_000.0, "alpha": math.e}}
     made = {name: make_method(name) for name in METHODS}
     assert [m.name for m in made.values()] == [
-        "ROME", "r-ROME", "MEMIT", "MEMIT-seq", "EMMET", "ENCORE", "RLSEdit", "LyapLock", "AlphaEdit", "EvoEdit", "NSE",
-        "NSE (released)", "MEMIT+RECT", "MEMIT+PRUNE", "UltraEdit", "RLEdit", "RLEdit (released)", "MEND",
-        "FT", "FT-L", "FT-M", "GRACE"]
+        "ROME", "r-ROME", "MEMIT", "MEMIT-seq", "EMMET", "ENCORE", "RLSEdit", "LyapLock", "BIRD", "AlphaEdit",
+        "EvoEdit", "NSE", "NSE (released)", "MEMIT+RECT", "MEMIT+PRUNE", "UltraEdit", "RLEdit",
+        "RLEdit (released)", "MEND", "FT", "FT-L", "FT-M", "GRACE"]
     assert {name for name, m in made.items() if m.one_at_a_time} == {"rome", "r_rome"}
     made = {name: made[name] for name in LOCATE}
     assert {name for name, m in made.items() if m.mu == 0} == {"rome", "r_rome"}

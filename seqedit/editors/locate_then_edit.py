@@ -1,5 +1,6 @@
 """Locate-then-edit: targets at the subject's last token, then layer by layer keys, residuals, one solve."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from ..clock import Clock
 from ..lm.architecture import apply_update, read_weight, rewound
 from ..lm.keys import BARE, Average, KeyReader, read_keys, read_values
 from ..lm.load import LanguageModel
-from ..lm.targets import TargetConfig, Targets, optimise_targets
+from ..lm.targets import Anchors, TargetConfig, Targets, mean_states, optimise_targets
 from ..requests import EditRequest
 from ..rounds import EditPlan, EditState, Outcome
 from .base import UpdateRefused, Written, guard
@@ -55,6 +56,7 @@ class LocateThenEdit(LeastSquares):
         rewind: find targets on the original weights (NSE).
         neurons: K → indices of the neurons that a sweep may change; None for all (NSE).
         passes: repeated sweeps over the layers (NSE).
+        both_ways: α and β of BIRD's term in the target's loss, see `inverse_anchors`; None leaves it out.
     """
 
     site: Literal["block", "mlp"] = "block"
@@ -64,6 +66,7 @@ class LocateThenEdit(LeastSquares):
     rewind: bool = False
     neurons: Callable[[Tensor], Tensor] | None = None
     passes: Passes | None = None
+    both_ways: tuple[float, float] | None = None
 
     def writer(self, lm: LanguageModel, plan: EditPlan) -> "TargetWriter":
         return TargetWriter(lm, self, plan)
@@ -87,6 +90,32 @@ def residuals(method: LocateThenEdit, R: Tensor, K: Tensor, bare: Tensor, W: Ten
         return R - W.to(R) @ (K - bare).to(R)
     direction = solver.inverse(K)                                         # u = C⁻¹k̄
     return R * ((K.double() * direction).sum() / (bare.double() * direction).sum()).to(R)
+
+
+def inverse_anchors(lm: LanguageModel, requests: list[EditRequest], alpha: float, beta: float) -> Anchors:
+    """BIRD's term α(‖s + r − o*‖ + ‖o* + r⁻¹ − s‖) − αβ(‖s + r − o‖ + ‖o + r⁻¹ − s‖), as points for s.
+
+    s, o and o* are the last hidden states of subject, old and new object, r that of the prompt without its subject,
+    each a mean over tokens; s moves with the target. r⁻¹ = mean of subjects − mean of old objects over the requests of
+    the same relation that are edited together.
+
+    Raises:
+        UpdateRefused: a request has no target_true.
+
+    Source: BIRD (2310.10322). There s is a mean over the subject's tokens and r⁻¹ comes from ten seed pairs.
+    """
+    missing = [r.case_id for r in requests if r.target_true is None]
+    if missing:
+        raise UpdateRefused(f"case_id {missing[0]!r}: target_true is needed to edit both ways")
+    texts = {text for r in requests for text in (r.subject, r.target_true, r.target_new, r.prompt.replace("{}", ""))}
+    state = dict(zip(texts, mean_states(lm, list(texts)), strict=True))
+    pairs = defaultdict(list)
+    for r in requests:
+        pairs[r.relation_id].append(state[r.subject] - state[r.target_true])
+    back = {relation: torch.stack(own).mean(dim=0) for relation, own in pairs.items()}
+    points = torch.stack([torch.stack([point for o in (r.target_new, r.target_true) for point in (
+        state[o] - state[r.prompt.replace("{}", "")], state[o] + back[r.relation_id])]) for r in requests])
+    return Anchors(points, alpha * points.new_tensor([1.0, 1.0, -beta, -beta]))
 
 
 class TargetWriter(LeastSquaresWriter):
@@ -114,8 +143,9 @@ class TargetWriter(LeastSquaresWriter):
     def _targets(self, requests: list[EditRequest], state: EditState) -> Targets:
         """Targets under the current weights, or under the original ones for a method that rewinds."""
         with rewound(self.lm, state.original) if self.method.rewind else nullcontext():
+            anchors = inverse_anchors(self.lm, requests, *self.method.both_ways) if self.method.both_ways else None
             return optimise_targets(self.lm, requests, self.plan.contexts, self.plan.layers[-1], self.plan.target,
-                                    site=self.method.site, patience=self.method.patience)
+                                    site=self.method.site, patience=self.method.patience, anchors=anchors)
 
     def _sweeps(self, requests: list[EditRequest], z: Tensor, state: EditState,
                 clock: Clock) -> dict[int, tuple[str, str]]:

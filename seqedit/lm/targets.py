@@ -17,10 +17,11 @@ from torch.nn.functional import log_softmax
 
 from ..precision import at_least_float32
 from ..requests import EditRequest
+from .hooks import observe
 from .keys import Contexts
 from .load import LanguageModel
 from .tails import Sweep, Tails
-from .tokens import chunks, fill, lookup_rows
+from .tokens import chunks, fill, lookup_rows, padded, tokenise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,23 @@ class TargetConfig:
     separator: str = " "
 
 
+class Anchors(NamedTuple):
+    """Points towards which, or away from which, targets pull the subject's last hidden state (BIRD).
+
+    The loss of a request gains Σ_p weight_p · ‖h_s − point_p‖, h_s the output of the last block at the subject's last
+    token of `kl_prompt`.
+    """
+
+    points: Float[Tensor, "n p d_model"]
+    weights: Float[Tensor, "p"]
+
+    def loss(self, hidden: Float[Tensor, "n d_model"]) -> Float[Tensor, "n"]:
+        return (hidden[:, None] - self.points).norm(dim=2) @ self.weights
+
+    def select(self, chosen) -> "Anchors":
+        return self._replace(points=self.points[chosen])
+
+
 @dataclass(frozen=True)
 class Targets:
     """Targets of n requests and how each optimisation went.
@@ -70,7 +88,7 @@ class Targets:
 
 def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Contexts, layer: int,
                      config: TargetConfig, *, site: str = "block", patience: int = 0,
-                     batch_tokens: int = 16_384) -> Targets:
+                     anchors: Anchors | None = None, batch_tokens: int = 16_384) -> Targets:
     """Targets z* = h + δ of the requests at `layer`, under the current weights, which stay as they are.
 
     Args:
@@ -80,6 +98,7 @@ def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], context
             the site decides h, and so clamp and decay.
         patience: a request also ends after this many forward passes, in a row or not, in which every target token is
             the most probable one in all contexts (ENCORE); 0 never.
+        anchors: another term of the loss, one row of points for each request; early stopping takes no notice of it.
         batch_tokens: padded tokens that run together; bounds memory, changes nothing else.
 
     Source:
@@ -88,7 +107,7 @@ def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], context
     """
     templates = [t for group in contexts for t in group]
     rows = target_rows(lm, requests, templates, config)
-    parts = [_optimise(_Problem.of(lm, rows[part], layer, config, site), patience)
+    parts = [_optimise(_Problem.of(lm, rows[part], layer, config, site, anchors and anchors.select(part)), patience)
              for part in chunks([sum(len(row.ids) for row in own) for own in rows], batch_tokens)]
     return Targets(torch.cat([p.z for p in parts]), torch.cat([p.h for p in parts]),
                    torch.cat([p.loss for p in parts]), torch.cat([p.updates for p in parts]),
@@ -105,8 +124,8 @@ def _optimise(problem: "_Problem", patience: int) -> Targets:
     times_told, stopped = torch.zeros_like(updates), ["steps"] * n
     for step in range(1, config.steps + 1):
         trial = delta[active].requires_grad_()
-        value, told = problem.loss(trial)                                 # (active,)
-        gradient, = torch.autograd.grad(value.sum(), trial)
+        value, more, told = problem.loss(trial)                           # (active,) each
+        gradient, = torch.autograd.grad((value + more).sum(), trial)
         loss[active] = value.detach()
         times_told[active] += told
         low = value.detach() < config.stop_loss                           # not NaN, which goes on, to be refused
@@ -127,6 +146,14 @@ def _optimise(problem: "_Problem", patience: int) -> Targets:
         delta[active] = moved * (limit / moved.norm(dim=1, keepdim=True)).clamp(max=1.0)
         updates[active] += 1
     return Targets(h + delta, h, loss, updates, stopped, right)
+
+
+@torch.no_grad()
+def mean_states(lm: LanguageModel, texts: Sequence[str]) -> Float[Tensor, "n d_model"]:
+    """Output of the last block, mean over the tokens of each text alone."""
+    last, ids = lm.n_layers - 1, tokenise(lm, texts).ids
+    hidden = observe(lm, padded(lm, ids), {last: lm.block(last)}, last=last)[last].hidden
+    return torch.stack([at_least_float32(hidden[i, :len(row)]).mean(dim=0) for i, row in enumerate(ids)])
 
 
 class Row(NamedTuple):
@@ -195,11 +222,12 @@ class _Problem:
     log_p0: Tensor
     h: Tensor
     right: Tensor
+    anchors: Anchors | None
 
     @classmethod
     @torch.no_grad()
-    def of(cls, lm: LanguageModel, requests: list[list[Row]], layer: int, config: TargetConfig,
-           site: str) -> "_Problem":
+    def of(cls, lm: LanguageModel, requests: list[list[Row]], layer: int, config: TargetConfig, site: str,
+           anchors: Anchors | None) -> "_Problem":
         """One pass over the whole rows gives all that δ cannot reach."""
         rows, per, device = [row for own in requests for row in own], len(requests[0]), lm.device
         owner = torch.arange(len(requests), device=device).repeat_interleave(per)
@@ -231,16 +259,18 @@ class _Problem:
         return cls(
             lm, config, per - 1, [part(members) for members in groups.values()], part(kl_rows),
             log_p0=log_softmax(lm.logits(final[kl_rows, position[kl_rows]]), dim=-1), h=at_least_float32(place[bare]),
-            right=torch.tensor([tuple(b.tolist()) == rows[i].target for i, b in zip(bare, best, strict=True)]))
+            right=torch.tensor([tuple(b.tolist()) == rows[i].target for i, b in zip(bare, best, strict=True)]),
+            anchors=anchors)
 
     def select(self, chosen: Tensor) -> "_Problem":
         """Some of the requests; `chosen` is a mask."""
         told = [part.select(chosen) for part in self.told if chosen[part.owner].any()]
         return replace(self, told=told, neutral=self.neutral.select(chosen), log_p0=self.log_p0[chosen],
-                       h=self.h[chosen])
+                       h=self.h[chosen], anchors=self.anchors and self.anchors.select(chosen))
 
-    def loss(self, delta: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n"], Tensor]:
-        """NLL of the target (mean over contexts and tokens) + KL + decay; and whether all contexts tell the target."""
+    def loss(self, delta: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n"], Tensor | float, Tensor]:
+        """NLL of the target (mean over contexts and tokens) + KL + decay; the anchors' term; whether all contexts tell
+        the target."""
         nll, missed = delta.new_zeros(len(delta)), delta.new_zeros(len(delta))
         for part in self.told:
             hidden = part.run(delta, part.target.shape[1])                # the places that tell the target
@@ -248,7 +278,9 @@ class _Problem:
             said = log_p.gather(2, part.target[:, :, None])[:, :, 0].mean(dim=1)
             nll = nll.index_add(0, part.owner, said, alpha=-1 / self.templates)
             missed.index_add_(0, part.owner, (log_p.argmax(2) != part.target).any(dim=1).to(missed))
-        log_p = log_softmax(self.lm.logits(self.neutral.run(delta, 1)[:, 0]), dim=-1)
+        neutral = self.neutral.run(delta, 1)[:, 0]                        # at the subject's last token, (n, d_model)
+        log_p = log_softmax(self.lm.logits(neutral), dim=-1)
         kl = (log_p.exp() * (log_p - self.log_p0)).sum(-1)                # KL(p_δ ‖ p_0), (n,)
         decay = delta.norm(dim=1) / self.h.norm(dim=1) ** 2
-        return nll + self.config.kl * kl + self.config.weight_decay * decay, missed == 0
+        more = self.anchors.loss(neutral) if self.anchors else 0.0
+        return nll + self.config.kl * kl + self.config.weight_decay * decay, more, missed == 0

@@ -1,0 +1,153 @@
+"""Perturbed subjects and firing keys, inverse questions, targets drawn both ways, what a comparison can see."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONTEXTS, SENTENCES, build_plan, relative
+from runs import same, weights
+
+from seqedit.editors.locate_then_edit import inverse_anchors
+from seqedit.evaluation.continuations import Ratings
+from seqedit.evaluation.detection import detection, visibility
+from seqedit.evaluation.reversal import reverse_questions, reversibility
+from seqedit.evaluation.robustness import KINDS, firing, perturbed, robustness
+from seqedit.lm.architecture import read_weight
+from seqedit.lm.keys import BARE, read_keys, read_values
+from seqedit.lm.load import load_model
+from seqedit.lm.targets import Anchors, TargetConfig, mean_states, optimise_targets
+from seqedit.methods import bird, memit, r_rome
+from seqedit.paths import MODEL
+from seqedit.sequential import run_sequential
+
+
+def test_perturbed(tiny_lm, requests):
+    """Every kind asks for the same target; the subject's place is known in each."""
+    lm = tiny_lm("gpt2")
+    first = replace(requests[0], paraphrase_prompts=("They say Danielle Darrieux speaks", "nobody speaks"))
+    asked = perturbed(lm, [first, *requests[1:]], SENTENCES, tokens=20)
+    assert tuple(asked) == KINDS and asked["as edited"][1:] == requests[1:]
+    assert [r.text for r in asked["paraphrase"]] == ["They say Danielle Darrieux speaks"]
+    assert asked["paraphrase"][0].prompt == "They say {} speaks"
+    turned = asked["subject's words reversed"]
+    assert turned[0].text == "The mother tongue of Darrieux Danielle is" and len(turned) == 3
+    assert asked["subject's last word only"][0].text == "The mother tongue of Darrieux is"
+    for before, after in zip([first, *requests[1:]], asked["after a long text"], strict=True):
+        assert after.text.endswith(f" {before.text}")
+        assert 20 <= len(lm.tokenizer(after.text)["input_ids"]) - len(lm.tokenizer(before.text)["input_ids"]) < 80
+    assert asked == perturbed(lm, [first, *requests[1:]], SENTENCES, tokens=20)
+
+
+def test_robustness_is_exact_match(tiny_lm, requests):
+    lm = tiny_lm("gpt2")
+    assert robustness(lm, {"as edited": requests[:2], "paraphrase": []}) == {"as edited": 0.0}
+
+
+def test_thm_firing(tiny_lm, requests):
+    """ROME adds β(v* − Wk*) at any key: measured on the weights of an r-ROME edit."""
+    lm, before = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan, request = build_plan(lm, layers=(1,)), requests[0]
+    next(run_sequential(lm, [[request]], r_rome(), plan))
+    update = read_weight(lm, 1) - read_weight(before, 1)
+    own = read_keys(before, [request], CONTEXTS, 1, average="uniform")
+    for kind, asked in perturbed(before, [request], ["A quiet town."], tokens=8).items():
+        if not asked:
+            continue
+        beta = firing(before, [request], asked, 1, plan.moments[1], CONTEXTS)
+        key = read_keys(before, asked, BARE, 1)
+        assert relative(update @ key, beta[0] * (update @ own)) < 1e-4, kind
+    assert firing(before, [request], [request], 1, plan.moments[1])[0] == pytest.approx(1.0)
+
+
+def test_reverse_questions():
+    """The inverse of an edit: its answer is the edited subject, and something else was true before."""
+    questions = reverse_questions()
+    assert len(questions) > 100 and all(q.target != q.previous for q in questions)
+    lm = load_model(MODEL, device="cpu")
+    asked = questions[:20]
+    found = reversibility(lm, asked)
+    assert found["success"] <= 0.1 and found["accuracy"] <= 0.1           # the unedited model knows the old answers
+    swapped = [replace(q, target=q.previous, previous=q.target) for q in asked]
+    assert reversibility(lm, swapped)["success"] >= 0.9
+
+
+def test_detection():
+    before = Ratings(np.array([0.1, 0.2, 0.3]), np.ones(3, bool), np.zeros(3, int))
+    after = Ratings(np.array([2.1, 0.1, 0.3]), np.ones(3, bool), np.zeros(3, int))
+    assert visibility(before, after) == pytest.approx([2.0, 0.1, 0.0])
+    assert detection(np.array([3.0, 1.0]), np.array([0.5, 2.0])) == 0.75
+    assert detection(np.array([1.0, 1.0]), np.array([1.0])) == 0.5
+
+
+def anchored(lm, requests, anchors, **changes):
+    config = TargetConfig(**({"steps": 30, "lr": 0.3, "clamp": 20.0, "stop_loss": 0.0, "kl": 0.0} | changes))
+    return optimise_targets(lm, requests, CONTEXTS, 1, config, anchors=anchors)
+
+
+def test_anchors_pull_and_push(tiny_lm, requests):
+    """A strong point draws the subject's last hidden state to itself, a negative weight drives it away."""
+    lm = tiny_lm("gpt2")
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(6, 1, 16, generator=generator)
+    free = anchored(lm, requests, None)
+    nothing = anchored(lm, requests, Anchors(points, torch.zeros(1)))
+    assert relative(nothing.z, free.z) < 1e-4
+    distances = []
+    for weight in (5.0, 0.0, -5.0):
+        z = anchored(lm, requests, Anchors(points, torch.tensor([weight]))).z
+        distances.append(torch.stack([distance(lm, r, value, point) for r, value, point in
+                                      zip(requests, z, points[:, 0], strict=True)]).mean())
+    assert distances[0] < distances[1] - 0.1 < distances[2] - 0.2
+
+
+def distance(lm, request, z, point):
+    """‖h_s − point‖ with z put in at the subject's last token of the neutral prompt, by a whole forward pass."""
+    ids = lm.tokenizer(request.subject)["input_ids"]
+    found = {}
+
+    def put(module, args, output):
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        bare = found["h"]
+        hidden[0, len(ids) - 1] += z - bare
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    def keep(module, args, output):
+        found["last"] = (output[0] if isinstance(output, tuple) else output)[0, len(ids) - 1]
+    found["h"] = read_values(lm, [request], 1)[:, 0]
+    handles = [lm.block(1).register_forward_hook(put), lm.block(2).register_forward_hook(keep)]
+    try:
+        lm.model(torch.tensor([ids]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return (found["last"] - point).norm()
+
+
+def test_inverse_anchors(tiny_lm, requests):
+    """The four points of BIRD's equation, from means over tokens."""
+    lm = tiny_lm("gpt2")
+    known = [replace(r, relation_id="one" if i < 4 else "two") for i, r in enumerate(requests)]
+    anchors = inverse_anchors(lm, known, alpha=0.5, beta=0.25)
+    assert anchors.weights.tolist() == [0.5, 0.5, -0.125, -0.125] and anchors.points.shape == (6, 4, 16)
+    s = {r.subject: m for r, m in zip(known, mean_states(lm, [r.subject for r in known]), strict=True)}
+    old = {r.subject: m for r, m in zip(known, mean_states(lm, [r.target_true for r in known]), strict=True)}
+    back = torch.stack([s[r.subject] - old[r.subject] for r in known[:4]]).mean(0)
+    new, relation = mean_states(lm, ["Spain", "The birthplace of  is"])
+    r = known[2]
+    expected = torch.stack([new - relation, new + back, old[r.subject] - relation, old[r.subject] + back])
+    assert torch.allclose(anchors.points[2], expected, atol=1e-5)
+
+
+def test_bird(tiny_lm, requests):
+    """With α = 0 it is MEMIT; with a large α other targets; without target_true the round is refused by name."""
+    ends = []
+    for method in (memit(0.5), bird(0.5, alpha=1e-12), bird(0.5, alpha=1.0)):
+        lm = tiny_lm("gpt2")
+        next(run_sequential(lm, [requests], method, build_plan(lm)))
+        ends.append(read_weight(lm, 1))
+    assert relative(ends[1], ends[0]) < 1e-5 and relative(ends[2], ends[0]) > 1e-3
+    lm = tiny_lm("gpt2")
+    before = weights(lm)
+    done, = run_sequential(lm, [[replace(requests[0], target_true=None)]], bird(0.5), build_plan(lm))
+    assert "case_id 0: target_true is needed" in done.outcomes[0].reason and same(weights(lm), before)
