@@ -23,6 +23,7 @@ from .editors.base import EditMethod
 from .editors.codebook import Codebook
 from .editors.fine_tuning import FineTuning
 from .editors.gradients import FromGradients, Mend
+from .editors.key_adaptor import RobustKeys
 from .editors.least_squares import LeastSquares
 from .editors.locate_then_edit import LocateThenEdit, Passes
 from .editors.lyaplock import LyapLock
@@ -203,6 +204,14 @@ def compensated(base: LeastSquares) -> LeastSquares:
     return replace(base, name=f"{base.name}+compensation", compensate=True)
 
 
+def robust_keys(base: LocateThenEdit, rank: int = 32, steps: int = 100, lr: float = 1e-3) -> RobustKeys:
+    """`base` with an adaptor before its edited matrices that leads perturbed subjects to the edited keys (REP)."""
+    if type(base) is not LocateThenEdit or base.restrain_total or base.restrain_update:
+        raise ValueError(f"robust_keys({base.name}): give it a locate-then-edit method without restraints")
+    return RobustKeys(name=f"{base.name}+REP", one_at_a_time=base.one_at_a_time, base=base, rank=rank, steps=steps,
+                      lr=lr)
+
+
 def prune(base: EditMethod, alpha: float = math.e, mode: restrain.Mode = "log") -> EditMethod:
     """`base`, the singular values of its total update restrained when the model is handed over: W₀ + F(W_T − W₀)."""
     restrain.check_alpha(alpha)
@@ -235,7 +244,7 @@ METHODS = {make.__name__: make for make in (
 
 
 COMBINATORS = {combine.__name__: combine for combine in (
-    null_space, with_history, rect, sphere, revive, prune_rounds, compensated, prune, prune_added_twice)}
+    null_space, with_history, rect, sphere, revive, prune_rounds, compensated, prune, prune_added_twice, robust_keys)}
 """What may follow a method's name, joined by "+": ``memit+with_history+prune``."""
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,11 @@ def batched(requests: Sequence[EditRequest], size: int) -> Iterator[list[EditReq
         raise ValueError(f"batch_size is {size}; a round needs at least one request")
     for start in range(0, len(requests), size):
         yield list(requests[start:start + size])
+
+
+def reversed_words(requests: Sequence[EditRequest]) -> list[EditRequest]:
+    """The requests whose subject has several words, with these in reverse order."""
+    return [replace(r, subject=" ".join(reversed(r.subject.split()))) for r in requests if " " in r.subject]
 
 
 class _Record:

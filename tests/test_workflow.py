@@ -73,6 +73,11 @@ def test_every_method(space, method):
         settings = [f"network={network_for(load_model(space.model))}"]
     result = space.call(method=method, hyper=None, layers="1", set=[*quick, *settings])
     assert result.exit_code == 0 and "5 edited" in result.stdout, result.output
+    exported = space.call("export", device=None, edited=space.out, out=space.folder / "exported")
+    if method == "grace":                                                 # whose edits are not in the weights
+        refused(exported, space.folder / "exported", "keeps something beside the weights")
+    else:
+        assert exported.exit_code == 0, exported.output
 
 
 def test_fluency(space):

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..lm.keys import BARE, Contexts, read_keys
 from ..lm.load import LanguageModel
 from ..lm.tokens import tokenise
-from ..requests import EditRequest
+from ..requests import EditRequest, reversed_words
 from .continuations import exact_match
 
 KINDS = ("as edited", "paraphrase", "subject's words reversed", "subject's last word only", "after a long text")
@@ -42,8 +42,7 @@ def perturbed(lm: LanguageModel, requests: Sequence[EditRequest], texts: Sequenc
         "as edited": list(requests),
         "paraphrase": [replace(r, prompt=text.replace(r.subject, "{}", 1)) for r in requests
                        for text in r.paraphrase_prompts if r.subject in text],
-        "subject's words reversed": [replace(r, subject=" ".join(reversed(words(r)))) for r in requests
-                                     if len(words(r)) > 1],
+        "subject's words reversed": reversed_words(requests),
         "subject's last word only": [replace(r, subject=words(r)[-1]) for r in requests if len(words(r)) > 1],
         "after a long text": [after_text(r) for r in requests],
     }

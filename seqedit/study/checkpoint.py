@@ -19,6 +19,8 @@ from ..rounds import EditState
 from .records import load_weights, read_lines, read_run
 
 TABLES = ("rounds", "outcomes", "scores")
+BESIDE = ("memory.codebook.", "memory.adaptor.")
+"""Memory that acts beside the weights where the model is handed over (`EditMethod.beside`)."""
 
 
 def begin(out: Path, record: dict[str, Any]) -> None:
@@ -93,9 +95,9 @@ def put_weights(lm: LanguageModel, folder: Path) -> None:
         raise ValueError(f"edited: {folder} was made on another model (fingerprint {made_on}, this one has "
                          f"{fingerprint(lm)})")
     weights = load_weights(folder)
-    if "memory.codebook.keys" in load_file(folder / "weights.safetensors"):
-        raise ValueError(f"edited: {folder} keeps its edits in a codebook beside the weights; its scores are in its "
-                         "record, but no model can be written from it")
+    if any(name.startswith(BESIDE) for name in load_file(folder / "weights.safetensors")):
+        raise ValueError(f"edited: {folder} keeps something beside the weights, a codebook or an adaptor; its scores "
+                         "are in its record, but the weights alone are not the edited model")
     for layer, W in weights.items():
         write_weight(lm, layer, W)
 

@@ -56,8 +56,9 @@ def choices() -> Iterator[Planned]:
         ("nse-most-neurons", "nse", {"mass": 0.8}), ("nse-one-fewer", "nse_released", {"mass": 0.8}),
         ("memit-no-space", "memit+with_history", {"separator": ""}),
         ("mixed-key", "rome", {}), ("average-key", "r_rome", {}),
-        ("tau-1", "alphaedit", {"threshold": 0.01}), ("tau-2", "alphaedit", {"threshold": 0.02}),
-        ("l2-1", "alphaedit", {"threshold": 0.02, "l2": 1.0}), ("l2-10", "alphaedit", {"threshold": 0.02, "l2": 10.0}),
+        ("tau-1", "alphaedit", {"threshold": 0.01, "l2": 1.0}),
+        ("tau-2", "alphaedit", {"threshold": 0.02, "l2": 1.0}),
+        ("l2-10", "alphaedit", {"threshold": 0.02, "l2": 10.0}),
         ("no-history", "memit+null_space", {"threshold": 0.02}),
     ]
     for seed in (1, 2, 3):

@@ -1,0 +1,73 @@
+"""REP's adaptor: it leads other ways of naming a subject to the edited key, and leaves other tokens alone."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import build_plan, hook_count
+from runs import same, weights
+from torch.nn.functional import cosine_similarity
+
+from seqedit.editors.key_adaptor import adaptor_of, train_adaptor
+from seqedit.lm.architecture import read_weight, write_weight
+from seqedit.methods import make_method, memit, memit_seq, prune, rome, with_history
+from seqedit.methods import robust_keys as with_robust_keys
+from seqedit.sequential import handed_over, run_sequential
+
+
+def test_training_leads_variants_to_the_edited_keys():
+    """Cosines with C⁻¹k* rise for the subject's variants and not for other tokens; edited keys stay where they are."""
+    generator = torch.Generator().manual_seed(0)
+    edited, others = torch.randn(5, 40, generator=generator), torch.randn(30, 40, generator=generator)
+    owner = torch.arange(5).repeat_interleave(4)
+    variants = edited[owner] + 1.5 * torch.randn(20, 40, generator=generator)
+    adaptor = train_adaptor(edited, edited, variants, owner, others, None, rank=16, steps=300, lr=1e-2)
+
+    def adapted(k):
+        gate = torch.sigmoid(k @ adaptor["gate"] + adaptor["bias"])[:, None]
+        return k + gate * (k @ adaptor["A"] @ adaptor["B"])
+    before = cosine_similarity(variants, edited[owner]).mean()
+    assert cosine_similarity(adapted(variants), edited[owner]).mean() > before + 0.15
+    assert cosine_similarity(adapted(edited), edited).min() > 0.9
+    assert (adapted(others) - others).norm() < 0.6 * others.norm()
+
+
+def test_the_base_edits_as_without(tiny_lm, requests):
+    """The weights are those of the base; the adaptor acts inside `handed_over` only, and changes what is said."""
+    lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan, method = build_plan(lm), with_robust_keys(memit_seq(0.5), rank=4, steps=20, lr=1e-2)
+    *_, done = run_sequential(lm, [requests[:3], requests[3:]], method, plan)
+    list(run_sequential(other, [requests[:3], requests[3:]], memit_seq(0.5), plan))
+    assert same(weights(lm), weights(other)) and hook_count(lm) == 0
+    ids = torch.tensor([lm.tokenizer(requests[0].text)["input_ids"]])
+    plain = lm.model(ids).logits
+    with handed_over(lm, method, done.state):
+        assert (lm.model(ids).logits - plain).abs().max() > 1e-3
+    assert torch.equal(lm.model(ids).logits, plain)
+    closed = replace(done.state, memory=done.state.memory | {
+        f"adaptor.bias.{layer}": torch.tensor(-1e9) for layer in plan.layers})
+    with handed_over(lm, method, closed):                                 # a closed gate lets every key pass as it is
+        assert torch.equal(lm.model(ids).logits, plain)
+    assert done.state.memory["adaptor.owner.0"].unique().tolist() == list(range(6))
+
+
+def test_continuing_equals_never_having_stopped(tiny_lm, requests):
+    method, rounds = with_robust_keys(with_history(memit(0.5)), rank=4, steps=5), [requests[:3], requests[3:]]
+    lm, second = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan = build_plan(lm)
+    first, whole = run_sequential(lm, rounds, method, plan)
+    begun = tiny_lm("gpt2")
+    list(run_sequential(begun, rounds[:1], method, plan))
+    for layer in plan.layers:
+        write_weight(second, layer, read_weight(begun, layer))
+    last, = run_sequential(second, rounds[1:], method, plan, first.state)
+    assert same(last.state.memory, whole.state.memory) and same(weights(second), weights(lm))
+    assert adaptor_of(last.state, 0)["B"].any()
+
+
+def test_bases_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"robust_keys\(GRACE\): give it a locate-then-edit method without restraints"):
+        make_method("grace+robust_keys")
+    with pytest.raises(ValueError, match="without restraints"):
+        with_robust_keys(prune(memit()))
+    assert make_method("rome+robust_keys").one_at_a_time and with_robust_keys(rome()).name == "ROME+REP"
