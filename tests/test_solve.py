@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from seqedit.algebra.solve import solve_update
+from seqedit.algebra.subspace import null_space as subspace_of
 from seqedit.methods import alphaedit, memit, memit_seq, with_history
 from seqedit.methods import null_space as with_projection
 
@@ -187,6 +188,18 @@ def test_thm_alphaedit_reduced(problem, l2):
     expected = oracles.alphaedit(keys, residuals, oracles.projection(C, TAU), l2, oracles.columns(past))
     found = alphaedit(TAU, l2).solver(C).update(problem.K, problem.R, past)
     assert relative(found, expected) < EXACT
+
+
+@given(problems(), st.sampled_from([0.1, 10.0]))
+def test_thm_reduced_condition(problem, l2):
+    """The symmetric system in null-space coordinates is never worse conditioned than the released one."""
+    C = problem.M
+    assume(torch.linalg.eigvalsh(C)[0] < TAU)
+    P = oracles.projection(C, TAU)
+    B, S = subspace_of(C, TAU).basis, problem.K @ problem.K.T
+    released = P @ S + l2 * torch.eye(len(P), dtype=torch.float64)
+    reduced = B.T @ S @ B + l2 * torch.eye(B.shape[1], dtype=torch.float64)
+    assert torch.linalg.cond(reduced) <= torch.linalg.cond(released) * (1 + 1e-9)
 
 
 def test_rescaling():

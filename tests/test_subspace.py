@@ -27,8 +27,9 @@ sizes = st.integers(2, 20).flatmap(lambda size: st.tuples(st.integers(0, 2**32),
 
 
 @given(sizes)
-def test_projection(case):
-    """P = BBᵀ is an orthogonal projection (P² = P = Pᵀ) whose rank is the number of eigenvalues below τ."""
+def test_thm_projection(case):
+    """P = BBᵀ is an orthogonal projection (P² = P = Pᵀ) whose rank is the number of eigenvalues below τ; ΔP is the
+    nearest matrix with rows in the span."""
     C = moment(*case)
     space = null_space(C, TAU)
     B, P = space.basis, space.project(torch.eye(case[1], dtype=torch.float64))
@@ -38,7 +39,24 @@ def test_projection(case):
     assert torch.allclose(B.T @ B, torch.eye(case[2], dtype=torch.float64), atol=1e-12)
     assert torch.allclose(P @ P, P, atol=1e-12)
     assert torch.allclose(P, P.T, atol=1e-14)
+    generator = torch.Generator().manual_seed(case[0])
+    update, other = torch.randn(2, 3, case[1], generator=generator, dtype=torch.float64)
+    assert (update - update @ P).norm() <= (update - other @ P).norm()
     assert torch.allclose(P, oracles.projection(C, TAU), atol=1e-8)       # the gap at τ is 2 %: 1e-16 · 10 / 4e-4
+
+
+@given(sizes)
+def test_thm_invariance(case):
+    """Rows in the null space of C leave every key alone that C was read from; a row outside moves one of them."""
+    generator = torch.Generator().manual_seed(case[0])
+    keys = torch.randn(case[1], max(1, case[1] - case[2]), generator=generator, dtype=torch.float64)
+    C = keys @ keys.T / keys.shape[1]
+    B = null_space(C, 1e-9 * torch.linalg.eigvalsh(C)[-1].item()).basis
+    update = torch.randn(3, B.shape[1], generator=generator, dtype=torch.float64) @ B.T
+    assert (update @ keys).norm() <= 1e-7 * update.norm() * keys.norm()
+    assert drift(update, C) <= 1e-14 * update.norm() ** 2 * keys.norm() ** 2
+    row = torch.linalg.eigh(C).eigenvectors[:, -1:].T                     # the converse
+    assert (row @ keys).norm() > 1e-3 * keys.norm()
 
 
 @given(sizes)
@@ -49,6 +67,12 @@ def test_thm_drift_is_bounded(case):
     generator = torch.Generator().manual_seed(case[0] + 1)
     update = torch.randn(3, B.shape[1], generator=generator, dtype=torch.float64) @ B.T
     assert -1e-12 <= drift(update, C) <= TAU * update.norm() ** 2
+    root = torch.linalg.cholesky(C + 1e-12 * torch.eye(len(C)))           # keys whose second moment is C
+    turn = torch.linalg.qr(torch.randn(len(C), len(C), generator=generator, dtype=torch.float64))[0]
+    keys = root @ turn * len(C) ** 0.5
+    moved, limit = (update @ keys).norm(dim=0), TAU * update.norm() ** 2
+    for a in (0.5, 1.0, 2.0):                                             # Markov
+        assert (moved >= a).double().mean() <= limit / a**2 * (1 + 1e-6)
 
 
 def test_drift_outside_the_subspace_is_larger():

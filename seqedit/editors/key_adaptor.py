@@ -29,8 +29,8 @@ class RobustKeys(EditMethod):
     """A base whose edited matrices read k̂ = k + gate(k)·kAB, one adaptor a layer for all edits, trained on keys alone.
 
     The adaptor is at work where the model is handed over; the base edits the model without it. Its losses, each a mean:
-    aggregation −⟨k̂, C⁻¹k*⟩ of the subject in other contexts and with its words reversed, spread |⟨k̂, C⁻¹k*⟩| of other
-    tokens, both of cosines; relative drift ‖k̂ − k‖² of other tokens; relative ‖k̂* − k*‖².
+    aggregation −⟨k̂, C⁻¹k*⟩ of the subject in other contexts and with its words reversed; spread, the size of the same
+    for other tokens, both of cosines; relative drift ‖k̂ − k‖² of other tokens; relative ‖k̂* − k*‖².
 
     Attributes:
         base: what edits; rank: of A and B; steps and lr: of Adam, in every round.
@@ -129,7 +129,7 @@ def train_adaptor(edited: Float[Tensor, "n d_ff"], whitened: Float[Tensor, "n d_
 
     Args:
         edited: keys k*; whitened: C⁻¹k*; variants: keys of the same subjects asked for otherwise, row i of subject
-            `owner`[i].
+            owner[i].
     """
     d = edited.shape[1]
     if start is None:

@@ -6,7 +6,7 @@ from .continuations import Ratings
 
 
 def visibility(before: Ratings, after: Ratings) -> np.ndarray:
-    """How far the model moved on each fact: |Δ log p| of its true answer, mean over tokens, in nats."""
+    """How far log p of each fact's true answer moved, up or down; mean over tokens, in nats."""
     return np.abs(after.nll - before.nll)
 
 

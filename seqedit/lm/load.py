@@ -47,6 +47,11 @@ class LanguageModel:
         return at_least_float32(self.model.get_submodule(self.architecture.head)(norm(hidden)))
 
 
+def _not_about_masks(record) -> bool:
+    """Drops the advice to pass an attention mask: here padding stands to the right, where no real token sees it."""
+    return "attention_mask" not in record.getMessage()
+
+
 def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32) -> LanguageModel:
     """Load a local folder or hub id in evaluation mode, gradients off. Remote code is never run.
 
@@ -60,6 +65,7 @@ def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.d
             tokenizer cannot tell which characters a token covers.
     """
     logging.disable_progress_bar()
+    logging.get_logger("transformers.modeling_utils").addFilter(_not_about_masks)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

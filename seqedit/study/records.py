@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from ..paths import ROOT
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
+@cache
 def code_digest() -> str:
-    """Identifies the code that decides results: algebra, language-model side, methods, loop and evaluation."""
+    """Identifies the code that decides results: algebra, language-model side, editors, methods, loop and evaluation.
+
+    Read once, so that it says what runs even when files change meanwhile.
+    """
     files = [PACKAGE / name for name in ("methods.py", "sequential.py", "rounds.py", "requests.py")]
     files += sorted(f for room in ("algebra", "lm", "editors", "evaluation") for f in (PACKAGE / room).glob("*.py"))
     digest = hashlib.sha256()
