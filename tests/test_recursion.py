@@ -104,3 +104,27 @@ def test_types_and_singular_prices():
     shifted = problem.M - (torch.linalg.eigvalsh(problem.M)[0] + 1e-9) * torch.eye(8)       # slightly indefinite
     Y = problem.random(8, 2)
     assert relative(shifted @ Solver(shifted).inverse(Y), Y) < 1e-4       # condition number 1e11
+
+
+@given(problems(), st.integers(1, 3), st.booleans())
+def test_thm_evolving_null_space(problem, rounds, confined):
+    """P loses the span of each round's keys: it stays a projection, annihilates all past keys, is what infinite
+    weight does, and what large weights tend to."""
+    start = subspace(problem, problem.d_ff - 1) if confined else None
+    everything = torch.eye(problem.d_ff, dtype=torch.float64)
+    P = start.project(everything) if start else everything
+    past = torch.zeros(problem.d_ff, 0, dtype=torch.float64)
+    for _ in range(rounds):
+        K = problem.random(problem.d_ff, 1)
+        U, values, _ = torch.linalg.svd(P @ K, full_matrices=False)
+        Q = U[:, values > 1e-9 * K.norm()]
+        P, past = P - Q @ Q.T, torch.cat([past, K], dim=1)
+        assert torch.allclose(P @ P, P, atol=1e-9) and torch.allclose(P, P.T, atol=1e-12)
+        assert (P @ past).norm() < 1e-8 * past.norm()
+    update = Solver(2.0, start, 1.0, float("inf")).update(problem.K, problem.R, past)
+    gain = torch.linalg.solve(problem.K.T @ P @ problem.K + 2 * torch.eye(problem.K.shape[1]).double(), problem.K.T @ P)
+    assert (update - problem.R @ gain).norm() < 1e-7 * (1 + problem.R.norm())
+    assert (update @ past).norm() < 1e-7 * (1 + update.norm()) * past.norm()
+    distances = [(Solver(2.0, start, 1.0, weight).update(problem.K, problem.R, past) - update).norm().item()
+                 for weight in (1.0, 1e3, 1e6)]
+    assert distances[2] <= max(1e-2 * distances[0], 1e-6 * (1 + update.norm().item()))

@@ -64,6 +64,8 @@ def null_space(C: Float[Tensor, "d_ff d_ff"], threshold: float) -> Subspace:
 def top_neurons(K: Float[Tensor, "d_ff n"], mass: float) -> Tensor:
     """The fewest neurons whose summed abs(k) reaches the share `mass` of the total, largest first; indices.
 
+    A neuron that no key uses is never among them: with ReLUs, `mass` = 1 is not all neurons.
+
     Source: NSE (2410.04045) §3.2. The released code stops at the last neuron with which the sum stays at or below the
     share: one fewer.
     """
