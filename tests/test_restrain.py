@@ -54,7 +54,7 @@ def test_restraint_of_the_spectrum(spectrum, limit, alpha, mode):
 
 
 @given(values, st.floats(0.1, 10), st.floats(0.1, 100), ALPHAS)
-def test_scale(spectrum, limit, c, alpha):
+def test_thm_prune_scale(spectrum, limit, c, alpha):
     """F(cσ, cs) = cF(σ, s) for the scale-free form, and not for PRUNE's own."""
     free = restrain_spectrum(c * spectrum, c * limit, alpha, "scale_free")
     assert torch.allclose(free, c * restrain_spectrum(spectrum, limit, alpha, "scale_free"), rtol=1e-9)
@@ -63,7 +63,7 @@ def test_scale(spectrum, limit, c, alpha):
 
 
 @pytest.mark.parametrize(("alpha", "limit"), [(1.2, 5.48), (1.5, 2.46), (2.0, 1.44), (math.e, 1.0)])
-def test_the_logarithm_enlarges_below_its_limit(alpha, limit):
+def test_thm_prune_enlarges(alpha, limit):
     """Just above s the slope is 1/(s ln α): larger values grow when s < 1/ln α, and shrink when s is larger."""
     def moved(s):
         value = torch.tensor([1.01 * s], dtype=torch.float64)

@@ -32,10 +32,12 @@ class Planned:
     batch_size: int = 25
     seed: int = 1
     requests: str = "records.json"
+    evaluate_every: int = 0
 
     def config(self) -> RunConfig:
         return RunConfig(model=str(MODEL), requests=WORLD / self.requests, method=self.method, settings=self.settings,
-                         n_edits=self.n_edits, batch_size=self.batch_size, shuffle=True, seed=self.seed, device="cpu")
+                         n_edits=self.n_edits, batch_size=self.batch_size, shuffle=True, seed=self.seed,
+                         evaluate_every=self.evaluate_every, device="cpu")
 
 
 def methods() -> Iterator[Planned]:
@@ -68,7 +70,14 @@ def choices() -> Iterator[Planned]:
             yield Planned(label, method, seed=seed, n_edits=25, batch_size=5, requests="reversal.json")
 
 
-STUDIES = {"methods": methods, "choices": choices}
+def growth() -> Iterator[Planned]:
+    """Four hundred edits by methods of every kind, evaluated along the way: what grows, and what breaks."""
+    for name in ("rome", "r_rome", "memit", "memit_seq", "alphaedit", "encore", "nse", "memit_rect", "ft_m",
+                 "ultraedit"):
+        yield Planned(name, name, n_edits=400, evaluate_every=4)
+
+
+STUDIES = {"methods": methods, "choices": choices, "growth": growth}
 
 
 def planned(study: str, quick: bool = False) -> dict[str, Planned]:

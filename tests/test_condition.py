@@ -1,0 +1,83 @@
+"""Singular values and condition numbers: each theorem with an example that makes it sharp or breaks its converse."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqedit.algebra.diagnostics import condition_number, spectrum
+from seqedit.algebra.restrain import compress, restrain_spectrum
+
+seeds = st.integers(0, 2**20)
+
+
+def random(seed: int, *shapes):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+@given(seeds, st.floats(0.01, 10))
+def test_thm_weyl(seed, size):
+    """No singular value moves by more than σ₁(Δ); along the top singular pair it moves by exactly that much."""
+    W, D = random(seed, (4, 7), (4, 7))
+    D = size * D
+    assert ((spectrum(W + D) - spectrum(W)).abs() <= spectrum(D)[0] * (1 + 1e-9)).all()
+    U, _, Vh = torch.linalg.svd(W, full_matrices=False)
+    along = size * torch.outer(U[:, 0], Vh[0])
+    assert (spectrum(W + along)[0] - spectrum(W)[0]).item() == pytest.approx(size, rel=1e-9)
+
+
+@given(seeds, st.floats(1e-4, 0.5), st.floats(0, 0.5))
+def test_thm_linear_system(seed, share, noise):
+    """‖x̂ − x‖/‖x‖ ≤ κ/(1 − κε) (ε + ‖f‖/‖b‖) as long as κε < 1, ε = ‖E‖/‖A‖."""
+    A, x, E, f = random(seed, (5, 5), (5,), (5, 5), (5,))
+    kappa, b = condition_number(A), A @ x
+    E = E * share * spectrum(A)[0] / (kappa * spectrum(E)[0])             # κε = share
+    f = f * noise * b.norm() / f.norm()
+    epsilon = (spectrum(E)[0] / spectrum(A)[0]).item()
+    moved = torch.linalg.solve(A + E, b + f) - x
+    assert moved.norm() / x.norm() <= kappa / (1 - kappa * epsilon) * (epsilon + noise) * (1 + 1e-6)
+
+
+def test_the_bound_for_systems_needs_its_assumption():
+    """With κε = 1 the perturbed matrix may be singular."""
+    A, E = torch.diag(torch.tensor([1.0, 0.1])).double(), torch.diag(torch.tensor([0.0, -0.1])).double()
+    assert condition_number(A) * (spectrum(E)[0] / spectrum(A)[0]).item() == pytest.approx(1.0)
+    assert condition_number(A + E) == float("inf")
+
+
+@given(seeds)
+def test_thm_condition_and_output(seed):
+    """‖Δk‖/‖Wk‖ ≤ κ(W)σ₁(Δ)/σ₁(W) for keys in the row space; reached at the last right singular vector."""
+    W, D, y = random(seed, (4, 7), (4, 7), (4,))
+    k = W.T @ y
+    bound = condition_number(W) * spectrum(D)[0] / spectrum(W)[0]
+    assert (D @ k).norm() / (W @ k).norm() <= bound * (1 + 1e-9)
+    last = torch.linalg.svd(W, full_matrices=False).Vh[-1]
+    worst = torch.outer(y, last)
+    assert ((worst @ last).norm() / (W @ last).norm()).item() == pytest.approx(
+        (condition_number(W) * spectrum(worst)[0] / spectrum(W)[0]).item(), rel=1e-9)
+    outside = torch.linalg.svd(W, full_matrices=True).Vh[-1]              # Wk = 0: no bound there
+    assert (W @ outside).norm() < 1e-9
+
+
+@given(seeds, st.floats(0.1, 1000), st.sampled_from([math.e, 2.0, 1.5, 1.2]))
+def test_thm_prune_bound(seed, size, alpha):
+    """σ₁(W₀ + F(Δ)) ≤ s + F(σ₁(Δ)); with the clip at most 2s."""
+    W0, D = random(seed, (4, 7), (4, 7))
+    limit = spectrum(W0)[0].item()
+    largest = spectrum(W0 + compress(W0, size * D, alpha))[0]
+    assert largest <= limit + restrain_spectrum(size * spectrum(D)[:1], limit, alpha)[0] * (1 + 1e-9)
+    assert spectrum(W0 + compress(W0, size * D, alpha, "clip"))[0] <= 2 * limit * (1 + 1e-9)
+
+
+def test_thm_prune_does_not_bound_the_condition_number():
+    """An update below s is left alone, and may take the smallest singular value to zero."""
+    W0, = random(3, (4, 7))
+    U, values, Vh = torch.linalg.svd(W0, full_matrices=False)
+    D = -values[-1] * torch.outer(U[:, -1], Vh[-1])
+    assert spectrum(D)[0] < values[0]
+    assert torch.allclose(compress(W0, D), D, atol=1e-12)
+    assert condition_number(W0 + D) > 1e10 > condition_number(W0)
