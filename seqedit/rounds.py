@@ -134,6 +134,7 @@ class Round:
 
     Attributes:
         residual_before: mean ‖z* − h‖ over the requests, before the round; residual_after: after it.
+        target_norm: mean ‖z*‖; NaN, like the residuals, for a method without targets.
         seconds: of each stage.
         state: what to continue from.
     """
@@ -143,5 +144,6 @@ class Round:
     layers: tuple[LayerObservation, ...]
     residual_before: float
     residual_after: float
+    target_norm: float
     seconds: dict[str, float]
     state: EditState

@@ -68,7 +68,7 @@ def edit_round(lm: LanguageModel, requests: list[EditRequest], method: EditMetho
         if not isinstance(error, UpdateRefused | torch.linalg.LinAlgError):
             raise
         outcomes = tuple(Outcome(r.case_id, "refused", str(error), float("nan"), 0, False) for r in requests)
-        return Round(state.round, outcomes, (), float("nan"), float("nan"), clock.seconds(),
+        return Round(state.round, outcomes, (), *3 * (float("nan"),), clock.seconds(),
                      replace(state, round=state.round + 1))
     return Round(state.round, tuple(outcomes), layers, *distances, clock.seconds(),
                  replace(after, round=state.round + 1))
@@ -107,14 +107,13 @@ def _write(lm: LanguageModel, requests: list[EditRequest], method: EditMethod, p
 
 
 def _distances(lm: LanguageModel, requests: list[EditRequest], method: EditMethod, plan: EditPlan,
-               targets: list[Targets | None]) -> tuple[float, float]:
-    """Mean ‖z* − h‖ over the requests before and after the round; NaN for a method without targets."""
+               targets: list[Targets | None]) -> tuple[float, float, float]:
+    """Mean ‖z* − h‖ over the requests before and after the round, and mean ‖z*‖; NaN for a method without targets."""
     if any(found is None for found in targets):
-        return float("nan"), float("nan")
+        return 3 * (float("nan"),)
     z, h = torch.cat([t.z for t in targets]), torch.cat([t.h for t in targets])
     now = read_values(lm, requests, plan.layers[-1], method.site).T
-    before, after = ((z - value).norm(dim=1).mean().item() for value in (h, now))
-    return before, after
+    return tuple(value.norm(dim=1).mean().item() for value in (z - h, z - now, z))
 
 
 def _observe(lm, layer: int, before: Tensor, original: Tensor, C: Tensor) -> LayerObservation:

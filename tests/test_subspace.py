@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqedit.algebra.diagnostics import condition_number, drift, spectrum
-from seqedit.algebra.subspace import null_space
+from seqedit.algebra.recursion import Solver
+from seqedit.algebra.solve import solve_update
+from seqedit.algebra.subspace import null_space, top_neurons
 
 TAU = 2e-2
 
@@ -73,6 +75,40 @@ def test_thm_drift_is_bounded(case):
     moved, limit = (update @ keys).norm(dim=0), TAU * update.norm() ** 2
     for a in (0.5, 1.0, 2.0):                                             # Markov
         assert (moved >= a).double().mean() <= limit / a**2 * (1 + 1e-6)
+
+
+@given(sizes, st.sampled_from([0.3, 0.8, 1.0]))
+def test_thm_neurons(case, mass):
+    """Rows and columns of the selected neurons are the solution over coordinate axes."""
+    C, generator = moment(*case), torch.Generator().manual_seed(case[0])
+    K = torch.randn(case[1], 3, generator=generator, dtype=torch.float64)
+    R = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    chosen = top_neurons(K, mass)
+    update = Solver(C).update_neurons(K, R, chosen)
+    axes = torch.eye(case[1], dtype=torch.float64)[:, chosen]
+    expected = solve_update(K, R, C, basis=axes)
+    assert (update - expected).norm() < 1e-8 * (1 + expected.norm())
+    others = torch.ones(case[1], dtype=torch.bool).index_fill(0, chosen, False)
+    assert not update[:, others].any() and (mass < 1.0 or not others.any())
+
+
+@given(sizes, st.sampled_from([0.3, 0.8]))
+def test_thm_mass_left_out(case, mass):
+    """‖Δk − Δ_I k‖ ≤ (1 − p)‖k‖₁ times the longest column left out; reached when that is the only one."""
+    generator = torch.Generator().manual_seed(case[0])
+    k = torch.randn(case[1], 1, generator=generator, dtype=torch.float64)
+    update = torch.randn(4, case[1], generator=generator, dtype=torch.float64)
+    chosen = top_neurons(k, mass)
+    rest = torch.ones(case[1], dtype=torch.bool).index_fill(0, chosen, False)
+    if rest.any():
+        left = k[rest].abs().sum()
+        assert left <= (1 - mass) * k.abs().sum() * (1 + 1e-9)
+        longest = update[:, rest].norm(dim=0).max()
+        assert (update[:, rest] @ k[rest]).norm() <= left * longest * (1 + 1e-9)
+        one = torch.zeros_like(update)
+        one[:, rest.nonzero()[0, 0]] = update[:, 0]
+        alone = k[rest.nonzero()[0, 0]].abs()
+        assert abs((one @ k).norm() - alone * update[:, 0].norm()) < 1e-9 * (1 + alone.item() * update.norm())
 
 
 def test_drift_outside_the_subspace_is_larger():

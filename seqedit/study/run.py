@@ -229,7 +229,7 @@ def _rows(job: Job, done: Round, unedited: pd.DataFrame) -> dict[str, list[dict]
     """What a round adds to each table of the record."""
     edits = sum(map(len, job.rounds[:done.state.round]))
     rows = {"rounds": [{"round": done.index, "edits": edits, "residual_before": done.residual_before,
-                        "residual_after": done.residual_after, "seconds": done.seconds,
+                        "residual_after": done.residual_after, "target_norm": done.target_norm, "seconds": done.seconds,
                         "layers": [asdict(layer) for layer in done.layers]}],
             "outcomes": [{"round": done.index} | asdict(outcome) for outcome in done.outcomes]}
     last = done.state.round == len(job.rounds)
