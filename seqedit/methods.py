@@ -248,6 +248,16 @@ COMBINATORS = {combine.__name__: combine for combine in (
 """What may follow a method's name, joined by "+": ``memit+with_history+prune``."""
 
 
+SHORT = {"rect": "memit_rect", "prune": "memit_prune"}
+"""What the field calls a restraint on MEMIT when it names no base."""
+
+
+def canonical(name: str) -> str:
+    """The name under which a method is registered: ``rect+with_history`` is ``memit_rect+with_history``."""
+    base, plus, rest = name.partition("+")
+    return SHORT.get(base, base) + plus + rest
+
+
 def method_parameters(name: str) -> dict[str, float | int | str]:
     """The parameters a method takes, with their defaults; those of its combinators too.
 
@@ -283,7 +293,7 @@ def make_method(name: str, **parameters: float | int | str) -> EditMethod:
 
 
 def _parts(name: str) -> list[tuple[str, Callable]]:
-    base, *combinators = name.split("+")
+    base, *combinators = canonical(name).split("+")
     if base not in METHODS:
         raise ValueError(f"no method named {base!r}; known are {', '.join(METHODS)}")
     for part in combinators:

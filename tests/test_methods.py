@@ -5,6 +5,7 @@ Solves run in float64 on metrics of condition number below 1e3: 1e-9 leaves thre
 
 import math
 from functools import partial
+from pathlib import Path
 
 import oracles
 import pytest
@@ -28,6 +29,7 @@ from seqedit.methods import (
     rome,
     with_history,
 )
+from seqedit.study.run import RunConfig
 
 TAU, L2, LAM = 0.5, 0.3, 2.0
 PARAMETERS = {"memit": {"lam": LAM}, "memit_seq": {"lam": LAM}, "r_rome": {}, "rome": {},
@@ -252,6 +254,14 @@ def test_names_compose(case):
         for combine in COMBINATORS:
             if not method_parameters(name).keys() & method_parameters(f"memit+{combine}").keys() - {"lam"}:
                 assert set(method_parameters(f"{name}+{combine}")) >= set(method_parameters(name))
+
+
+def test_short_names():
+    """`rect` and `prune` alone are those of MEMIT, and a run is recorded under the registered name."""
+    assert make_method("rect").name == "MEMIT+RECT" and make_method("prune", alpha=2.0).name == "MEMIT+PRUNE"
+    assert make_method("rect+with_history").name == make_method("memit_rect+with_history").name
+    assert method_parameters("prune") == method_parameters("memit_prune")
+    assert RunConfig(model="", requests=Path(), method="rect+revive", settings={}).method == "memit_rect+revive"
 
 
 @pytest.mark.parametrize(("name", "message"), [

@@ -20,6 +20,7 @@ from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.load import LanguageModel, load_model
 from ..lm.statistics import fingerprint
 from ..lm.tokens import validate_requests
+from ..methods import canonical
 from ..paths import DATA, MODEL, MOMENTS, WORLD
 from ..requests import EditRequest, batched, load_rounds
 from ..rounds import EditPlan, Round
@@ -65,6 +66,9 @@ class RunConfig:
     fluency: bool = False
     save_rounds: bool = False
     device: str = "auto"
+
+    def __post_init__(self):
+        object.__setattr__(self, "method", canonical(self.method))
 
 
 def is_embedded(model: str) -> bool:
