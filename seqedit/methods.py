@@ -78,17 +78,17 @@ def evoedit(threshold: float = 2e-2, l2: float = 1.0) -> LocateThenEdit:
 
 def nse(lam: float = 15_000.0, mass: float = 0.8, done_below: float = 15.0,
         hopeless_from: float = 100.0) -> LocateThenEdit:
-    """MEMIT-seq on neurons that hold `mass` of Σ abs(k), targets on the original weights, two sweeps (2410.04045)."""
-    restrain.check_share("mass", mass)
-    return replace(memit_seq(lam), name="NSE", rewind=True, neurons=lambda K: subspace.top_neurons(K, mass),
-                   passes=Passes(times=2, done_below=done_below, hopeless_from=hopeless_from))
-
-
-def nse_released(lam: float = 15_000.0, mass: float = 0.8, done_below: float = 15.0,
-                 hopeless_from: float = 100.0) -> LocateThenEdit:
-    """NSE with one neuron fewer: those whose summed abs(k) stays at or below `mass`, as the released code selects."""
-    return replace(nse(lam, mass, done_below, hopeless_from), name="NSE (released)",
+    """MEMIT-seq on the strongest neurons, targets on the original weights, two sweeps; as released (2410.04045)."""
+    return replace(nse_paper(lam, mass, done_below, hopeless_from), name="NSE",
                    neurons=lambda K: subspace.top_neurons(K, mass)[:-1])
+
+
+def nse_paper(lam: float = 15_000.0, mass: float = 0.8, done_below: float = 15.0,
+              hopeless_from: float = 100.0) -> LocateThenEdit:
+    """NSE with one neuron more: the fewest that hold `mass` of Σ abs(k); the released code stays at or below it."""
+    restrain.check_share("mass", mass)
+    return replace(memit_seq(lam), name="NSE (paper)", rewind=True, neurons=lambda K: subspace.top_neurons(K, mass),
+                   passes=Passes(times=2, done_below=done_below, hopeless_from=hopeless_from))
 
 
 def memit_rect(lam: float = 15_000.0, share: float = 0.4) -> LocateThenEdit:
@@ -238,7 +238,7 @@ def _restrained(base: EditMethod, name: str, restraint: Callable[[Tensor, Tensor
 
 
 METHODS = {make.__name__: make for make in (
-    rome, r_rome, memit, memit_seq, emmet, encore, rlsedit, lyaplock, bird, alphaedit, evoedit, nse, nse_released,
+    rome, r_rome, memit, memit_seq, emmet, encore, rlsedit, lyaplock, bird, alphaedit, evoedit, nse, nse_paper,
     memit_rect, memit_prune, ultraedit, rledit, rledit_released, mend, ft, ft_l, ft_m, grace)}
 """Methods by the name that the command line and the chapters use."""
 

@@ -12,7 +12,7 @@ from seqedit.editors.locate_then_edit import Passes
 from seqedit.lm.architecture import apply_update, read_weight, write_weight
 from seqedit.lm.keys import BARE, read_keys, read_values
 from seqedit.lm.targets import TargetConfig, optimise_targets
-from seqedit.methods import compensated, memit, memit_prune, memit_seq, nse, rect
+from seqedit.methods import compensated, memit, memit_prune, memit_seq, nse_paper, rect
 from seqedit.sequential import handed_over, run_sequential
 
 ALL = Passes(times=1, done_below=0.0, hopeless_from=float("inf"))
@@ -23,7 +23,7 @@ def test_nse_with_all_neurons_is_memit_seq_on_original_targets(tiny_lm, requests
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan = build_plan(lm, layers=(1,))
     rounds = [requests[:3], requests[3:]]
-    everything = replace(nse(0.5, 1.0), passes=ALL)
+    everything = replace(nse_paper(0.5, 1.0), passes=ALL)
     list(run_sequential(lm, rounds, everything, plan))
     z = [optimise_targets(other, batch, CONTEXTS, 1, plan.target).z for batch in rounds]      # before any edit
     solver, past = memit_seq(0.5).solver(plan.moments[1]), torch.zeros(64, 0)
@@ -41,7 +41,7 @@ def test_nse_with_all_neurons_is_memit_seq_on_original_targets(tiny_lm, requests
 def test_nse_changes_selected_neurons_only(tiny_lm, requests):
     lm = tiny_lm("gpt2")
     W0, plan = read_weight(lm, 1), build_plan(lm, layers=(1,))
-    method = replace(nse(0.5, 0.4), passes=ALL)
+    method = replace(nse_paper(0.5, 0.4), passes=ALL)
     chosen = method.neurons(read_keys(lm, requests, CONTEXTS, 1))
     next(run_sequential(lm, [requests], method, plan))
     changed = (read_weight(lm, 1) - W0).norm(dim=0) > 0
@@ -56,13 +56,13 @@ def test_nse_says_what_no_sweep_took(tiny_lm, requests):
     far = (found.z - found.h).norm(dim=1)
     low, high = far.sort().values[1].item() * 1.0001, far.sort().values[-2].item() * 0.9999
     before = weights(lm)
-    done, = run_sequential(lm, [requests], replace(nse(0.5, 1.0), passes=Passes(
+    done, = run_sequential(lm, [requests], replace(nse_paper(0.5, 1.0), passes=Passes(
         times=1, done_below=low, hopeless_from=high)), plan)
     expected = ["already satisfied" if d <= low else "refused" if d >= high else "edited" for d in far.tolist()]
     assert [o.status for o in done.outcomes] == expected and sorted(expected).count("edited") == 2
     assert all("beyond" in o.reason for o in done.outcomes if o.status == "refused")
     assert done.state.keys[1].shape == (64, 6)                            # all of them enter the history, as released
-    none, = run_sequential(lm, [requests], replace(nse(0.5), passes=Passes(
+    none, = run_sequential(lm, [requests], replace(nse_paper(0.5), passes=Passes(
         times=2, done_below=1e9, hopeless_from=1e10)), plan, done.state)
     assert {o.status for o in none.outcomes} == {"already satisfied"} and not same(weights(lm), before)
 
@@ -74,7 +74,7 @@ def test_nse_sweeps_again_where_it_is_needed(tiny_lm, requests):
     left = []
     for times in (1, 2):
         model = tiny_lm("gpt2")
-        done, = run_sequential(model, [requests], replace(nse(20.0, 1.0), passes=replace(ALL, times=times)), plan)
+        done, = run_sequential(model, [requests], replace(nse_paper(20.0, 1.0), passes=replace(ALL, times=times)), plan)
         left.append(done.residual_after)
     solver = memit(20.0).solver(plan.moments[1])
     z = optimise_targets(other, requests, CONTEXTS, 1, plan.target).z
@@ -156,6 +156,6 @@ def test_compensation_is_carried_in_the_state(tiny_lm, requests):
 @pytest.mark.parametrize("name", ["gptj", "llama"])
 def test_on_other_architectures(tiny_lm, requests, name):
     lm = tiny_lm(name, bos=name == "llama")
-    method = compensated(rect(replace(nse(0.5, 0.9), passes=ALL), 0.5))
+    method = compensated(rect(replace(nse_paper(0.5, 0.9), passes=ALL), 0.5))
     done, = run_sequential(lm, [requests[:3]], replace(method, neurons=None), build_plan(lm))
     assert {o.status for o in done.outcomes} == {"edited"} and done.residual_after < done.residual_before

@@ -36,12 +36,12 @@ PARAMETERS = {"memit": {"lam": LAM}, "memit_seq": {"lam": LAM}, "r_rome": {}, "r
               "alphaedit": {"threshold": TAU, "l2": L2}, "evoedit": {"threshold": TAU, "l2": L2},
               "emmet": {"lam": LAM, "ridge": 0.7}, "encore": {"lam": LAM, "gamma": 0.4},
               "rlsedit": {"lam": LAM, "gamma": 0.4}, "lyaplock": {"lam": LAM, "budget": 2.0}, "bird": {"lam": LAM},
-              "nse": {"lam": LAM, "mass": 0.6}, "nse_released": {"lam": LAM, "mass": 0.6},
+              "nse_paper": {"lam": LAM, "mass": 0.6}, "nse": {"lam": LAM, "mass": 0.6},
               "memit_rect": {"lam": LAM, "share": 0.3}, "memit_prune": {"lam": LAM, "alpha": 1.5}}
 BASES = {name: partial(make_method, name, **parameters) for name, parameters in PARAMETERS.items()}
 LOCATE = sorted(name for name in METHODS if isinstance(make_method(name), LocateThenEdit))
 LINEAR = sorted(set(BASES) - {"memit_rect"})                              # the update is R times something
-SPANNED = sorted(set(BASES) - {"memit_rect", "nse", "nse_released"})      # and its rows are not cut to some neurons
+SPANNED = sorted(set(BASES) - {"memit_rect", "nse_paper", "nse"})      # and its rows are not cut to some neurons
 EXACT = 1e-9
 
 
@@ -89,8 +89,8 @@ def test_oracle_parity(case, errors):
         "bird": oracles.memit(keys, values, LAM, case.C),                 # its targets: tests/test_robustness.py
         "rlsedit": oracles.rlsedit(keys, values, LAM, 0.4, case.C, past),
         "evoedit": oracles.evoedit(keys, values, P, L2, past),
-        "nse": oracles.nse(keys, values, LAM, case.C, past, 0.6),
-        "nse_released": oracles.nse(keys, values, LAM, case.C, past, 0.6, released=True),
+        "nse_paper": oracles.nse(keys, values, LAM, case.C, past, 0.6),
+        "nse": oracles.nse(keys, values, LAM, case.C, past, 0.6, released=True),
         "memit_rect": oracles.rect(case.W, oracles.memit(keys, values, LAM, case.C), 0.3),
         "memit_prune": oracles.prune(case.W, oracles.memit(keys, values, LAM, case.C), 1.5),
     }
@@ -147,7 +147,7 @@ def test_history_changes_methods_that_have_it(case):
     with_past = {name: case.solve(make()) for name, make in BASES.items()}
     case.past_keys = torch.zeros_like(case.past_keys)
     changed = {name for name, make in BASES.items() if relative(case.solve(make()), with_past[name]) > 1e-3}
-    assert changed == {"memit_seq", "alphaedit", "evoedit", "encore", "rlsedit", "nse", "nse_released"}
+    assert changed == {"memit_seq", "alphaedit", "evoedit", "encore", "rlsedit", "nse_paper", "nse"}
 
 
 def test_r_rome_interpolates_at_its_averaged_key(errors):
@@ -195,20 +195,20 @@ def test_table():
         "rledit": {"network": "rledit"}, "rledit_released": {"network": "rledit_released"}, "mend": {"network": "mend"},
         "ft": {"lr": 5e-4, "steps": 25, "stop_loss": 1e-2}, "ft_m": {"lr": 5e-4, "steps": 25, "stop_loss": 1e-2},
         "ft_l": {"lr": 5e-4, "steps": 25, "stop_loss": 1e-2, "epsilon": 5e-4}, "grace": {"radius": 1.0},
+        "nse_paper": {"lam": 15_000.0, "mass": 0.8, "done_below": 15.0, "hopeless_from": 100.0},
         "nse": {"lam": 15_000.0, "mass": 0.8, "done_below": 15.0, "hopeless_from": 100.0},
-        "nse_released": {"lam": 15_000.0, "mass": 0.8, "done_below": 15.0, "hopeless_from": 100.0},
         "memit_rect": {"lam": 15_000.0, "share": 0.4}, "memit_prune": {"lam": 15_000.0, "alpha": math.e}}
     made = {name: make_method(name) for name in METHODS}
     assert [m.name for m in made.values()] == [
         "ROME", "r-ROME", "MEMIT", "MEMIT-seq", "EMMET", "ENCORE", "RLSEdit", "LyapLock", "BIRD", "AlphaEdit",
-        "EvoEdit", "NSE", "NSE (released)", "MEMIT+RECT", "MEMIT+PRUNE", "UltraEdit", "RLEdit",
+        "EvoEdit", "NSE", "NSE (paper)", "MEMIT+RECT", "MEMIT+PRUNE", "UltraEdit", "RLEdit",
         "RLEdit (released)", "MEND", "FT", "FT-L", "FT-M", "GRACE"]
     assert {name for name, m in made.items() if m.one_at_a_time} == {"rome", "r_rome"}
     made = {name: made[name] for name in LOCATE}
     assert {name for name, m in made.items() if m.mu == 0} == {"rome", "r_rome"}
     assert {name for name, m in made.items() if m.directions} == {"alphaedit", "evoedit"}
     assert {name for name, m in made.items() if m.history} == {"memit_seq", "alphaedit", "evoedit", "encore", "rlsedit",
-                                                              "nse", "nse_released"}
+                                                              "nse_paper", "nse"}
     assert {name for name, m in made.items() if m.patience} == {"encore"}
     assert {(m.site, m.average) for m in made.values()} == {("mlp", "uniform"), ("block", "groups")}
 

@@ -26,7 +26,7 @@ from seqedit.methods import (
     compensated,
     memit,
     memit_seq,
-    nse,
+    nse_paper,
     prune,
     prune_added_twice,
     prune_rounds,
@@ -222,7 +222,7 @@ def test_limits_and_refusals():
         compensated(rect(memit(1.0)))
     assert rect(sphere(memit(1.0))).name == "MEMIT+SPHERE+RECT"
     assert compensated(rect(with_history(memit(1.0)))).compensate
-    for make, message in ((lambda: rect(memit(), 1.5), "share is 1.5"), (lambda: nse(mass=0.0), "mass is 0"),
+    for make, message in ((lambda: rect(memit(), 1.5), "share is 1.5"), (lambda: nse_paper(mass=0.0), "mass is 0"),
                           (lambda: prune(memit(), 1.0), "alpha is 1"), (lambda: revive(memit(), -1.0), "share is -1")):
         with pytest.raises(ValueError, match=message):
             make()

@@ -67,7 +67,7 @@ def test_edit_score_export(space):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method(space, method):
     settings = {"alphaedit": ["threshold=0.9", "l2=0.5"], "evoedit": ["threshold=0.9", "l2=0.5"],
-                "nse": ["done_below=0.001"], "nse_released": ["done_below=0.001"]}.get(method, [])
+                "nse_paper": ["done_below=0.001"], "nse": ["done_below=0.001"]}.get(method, [])
     quick = ["steps=4", "lr=0.01" if method.startswith("ft") else "lr=0.3"]
     if "network" in method_parameters(method):
         settings = [f"network={network_for(load_model(space.model))}"]

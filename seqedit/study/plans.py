@@ -54,8 +54,8 @@ def choices() -> Iterator[Planned]:
         ("prune-history", "memit+with_history+prune", {"alpha": math.e}), ("history", "memit+with_history", {}),
         ("rect", "memit_rect", {"share": 0.4}), ("rect-history", "memit_rect+with_history", {"share": 0.4}),
         ("rect-compensated", "memit_rect+with_history+compensated", {"share": 0.4}),
-        ("nse", "nse", {"mass": 1.0}), ("nse-no-space", "nse", {"mass": 1.0, "separator": ""}),
-        ("nse-most-neurons", "nse", {"mass": 0.8}), ("nse-one-fewer", "nse_released", {"mass": 0.8}),
+        ("nse", "nse_paper", {"mass": 1.0}), ("nse-no-space", "nse_paper", {"mass": 1.0, "separator": ""}),
+        ("nse-most-neurons", "nse_paper", {"mass": 0.8}), ("nse-one-fewer", "nse", {"mass": 0.8}),
         ("memit-no-space", "memit+with_history", {"separator": ""}),
         ("mixed-key", "rome", {}), ("average-key", "r_rome", {}),
         ("tau-1", "alphaedit", {"threshold": 0.01, "l2": 1.0}),
@@ -72,7 +72,7 @@ def choices() -> Iterator[Planned]:
 
 def growth() -> Iterator[Planned]:
     """Four hundred edits by methods of every kind, evaluated along the way: what grows, and what breaks."""
-    for name in ("rome", "r_rome", "memit", "memit_seq", "alphaedit", "encore", "nse", "memit_rect", "ft_m",
+    for name in ("rome", "r_rome", "memit", "memit_seq", "alphaedit", "encore", "nse_paper", "memit_rect", "ft_m",
                  "ultraedit"):
         yield Planned(name, name, n_edits=400, evaluate_every=4)
 
