@@ -204,12 +204,13 @@ def compensated(base: LeastSquares) -> LeastSquares:
     return replace(base, name=f"{base.name}+compensation", compensate=True)
 
 
-def robust_keys(base: LocateThenEdit, rank: int = 32, steps: int = 100, lr: float = 1e-3) -> RobustKeys:
+def robust_keys(base: LocateThenEdit, rank: int = 32, adaptor_steps: int = 100,
+                adaptor_lr: float = 1e-3) -> RobustKeys:
     """`base` with an adaptor before its edited matrices that leads perturbed subjects to the edited keys (REP)."""
     if type(base) is not LocateThenEdit or base.restrain_total or base.restrain_update:
         raise ValueError(f"robust_keys({base.name}): give it a locate-then-edit method without restraints")
-    return RobustKeys(name=f"{base.name}+REP", one_at_a_time=base.one_at_a_time, base=base, rank=rank, steps=steps,
-                      lr=lr)
+    return RobustKeys(name=f"{base.name}+REP", one_at_a_time=base.one_at_a_time, base=base, rank=rank,
+                      steps=adaptor_steps, lr=adaptor_lr)
 
 
 def prune(base: EditMethod, alpha: float = math.e, mode: restrain.Mode = "log") -> EditMethod:

@@ -1,12 +1,14 @@
 """Settings: our names, the released files' names, and who wins."""
 
 import json
+from dataclasses import fields
 
 import pytest
 from workspace import Workspace
 
+from seqedit.editors.locate_then_edit import LocateThenEdit
 from seqedit.lm.targets import TargetConfig
-from seqedit.methods import METHODS, method_parameters
+from seqedit.methods import COMBINATORS, METHODS, make_method, method_parameters
 from seqedit.study.hyper import build_settings, known_names, parse_assignments, read_hyper
 from seqedit.study.run import RunConfig, prepare
 
@@ -89,6 +91,14 @@ def test_unknown_fields(read, content, message):
 def test_our_own_file(read):
     """Our names in a file are our names."""
     assert read({"lam": 3, "layers": [1], "batch_size": 7}) == ({"lam": 3, "layers": [1], "batch_size": 7}, [])
+
+
+def test_parameters_do_not_hide_settings_of_targets():
+    """What a method with targets, or a combinator, can be told has no name that the target optimisation has too."""
+    target = {field.name for field in fields(TargetConfig)}
+    for name in [*(n for n in METHODS if isinstance(make_method(n), LocateThenEdit)),
+                 *(f"memit+{combine}" for combine in COMBINATORS)]:
+        assert not target & method_parameters(name).keys(), name
 
 
 def test_defaults():

@@ -28,16 +28,16 @@ GATE_STARTS_AT = 2.0                                                      # σ(2
 class RobustKeys(EditMethod):
     """A base whose edited matrices read k̂ = k + gate(k)·kAB, one adaptor a layer for all edits, trained on keys alone.
 
-    The adaptor is at work where the model is handed over; the base edits the model without it. Its losses, each a mean:
-    aggregation −⟨k̂, C⁻¹k*⟩ of the subject in other contexts and with its words reversed; spread, the size of the same
-    for other tokens, both of cosines; relative drift ‖k̂ − k‖² of other tokens; relative ‖k̂* − k*‖².
+    The adaptor is at work where the model is handed over; the base edits the model without it. With β(k) = kᵀC⁻¹k* /
+    k*ᵀC⁻¹k*, how strongly the edit fires at k, its losses are means of: (β(k̂) − 1)² of the subject in other contexts
+    and with its words reversed; β(k̂)² of the other tokens; relative ‖k̂ − k‖² of these, and of k*.
 
     Attributes:
         base: what edits; rank: of A and B; steps and lr: of Adam, in every round.
 
     Source:
-        REP (2410.09338), with one adaptor where REP trains one for each edit, a linear gate, and training keys
-        that need no other language model: context templates and reversed words.
+        REP (2410.09338), with one adaptor where REP trains one for each edit, a linear gate, β where REP has a cosine,
+        which leaves the length of a key free, and training keys that need no other language model.
     """
 
     base: LocateThenEdit
@@ -100,16 +100,17 @@ class RobustKeysWriter(Writer):
         return self.base.owe(state, taken)
 
     def _training_keys(self, requests: list[EditRequest], layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys of the subject in other ways, (v, d_ff), whose they are, (v,); keys of the contexts' own tokens."""
+        """Keys of the subject in other ways, (v, d_ff), whose they are, (v,); keys of all other tokens."""
         templates = [t for group in self.plan.contexts for t in group]
         asked = [(i, replace(r, prompt=fill(t, r))) for i, r in enumerate(requests) for t in templates]
         asked += [(i, turned) for i, r in enumerate(requests) for turned in reversed_words([r])]
         variants = read_keys(self.lm, [r for _, r in asked], BARE, layer).T.cpu()
-        filled = [fill(t, requests[0]) for t in templates]
-        tokens, _ = lookup_rows(self.lm, filled, [requests[0].subject] * len(filled))
+        filled = [(fill(t, requests[0]), requests[0].subject) for t in templates]
+        filled += [(r.prompt, r.subject) for r in requests]
+        tokens, at = lookup_rows(self.lm, *zip(*filled, strict=True))
         call = observe(self.lm, padded(self.lm, tokens.ids), {layer: self.lm.down_proj(layer)}, last=layer)[layer]
-        others = [at_least_float32(call.input[row, :tokens.first_after(row, text.index("{}"))])
-                  for row, text in enumerate(filled)]                     # what stands before the subject
+        others = [at_least_float32(call.input[row, [i for i in range(len(ids)) if i != end]])
+                  for row, (ids, end) in enumerate(zip(tokens.ids, at, strict=True))]
         return variants, torch.tensor([i for i, _ in asked]), torch.cat(others).cpu()
 
 
@@ -137,7 +138,7 @@ def train_adaptor(edited: Float[Tensor, "n d_ff"], whitened: Float[Tensor, "n d_
         start = {"A": torch.randn(d, rank, generator=generator) / d**0.5, "B": torch.zeros(rank, d),
                  "gate": torch.zeros(d), "bias": torch.tensor(GATE_STARTS_AT)}
     adaptor = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
-    goal = torch.nn.functional.normalize(whitened, dim=1)
+    firing = whitened / (edited * whitened).sum(dim=1, keepdim=True)      # β(k) = k · firing
 
     def adapted(k: Tensor) -> Tensor:
         gate = torch.sigmoid(k @ adaptor["gate"] + adaptor["bias"])[:, None]
@@ -150,10 +151,9 @@ def train_adaptor(edited: Float[Tensor, "n d_ff"], whitened: Float[Tensor, "n d_
     with torch.enable_grad():
         for _ in range(steps):
             optimizer.zero_grad()
-            near = torch.nn.functional.normalize(adapted(variants), dim=1)
             moved = adapted(others)
-            far = torch.nn.functional.normalize(moved, dim=1)
-            loss = (-(near * goal[owner]).sum(1).mean() + (far @ goal.T).abs().mean()
+            near = (adapted(variants) * firing[owner]).sum(dim=1)
+            loss = ((near - 1).square().mean() + (moved @ firing.T).square().mean()
                     + relative(moved, others) + relative(adapted(edited), edited))
             loss.backward()
             optimizer.step()
