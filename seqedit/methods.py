@@ -164,6 +164,8 @@ def null_space(base: LeastSquares, threshold: float = 2e-2) -> LeastSquares:
 def with_history(base: LeastSquares, weight: float = 1.0) -> LeastSquares:
     """`base`, with the keys of all earlier edits priced like those of this round, or by another weight."""
     _needs_a_solve(base, "with_history")
+    if isinstance(base, LyapLock):
+        raise ValueError(f"with_history({base.name}): it solves for all earlier edits in every round already")
     return replace(base, name=f"{base.name}+history", history=weight)
 
 
@@ -196,9 +198,12 @@ def compensated(base: LeastSquares) -> LeastSquares:
     """`base`, what its restraint takes from a round's normal equations made good in the next (OTE-SE, 2605.26670).
 
     Raises:
-        ValueError: `base` has no restraint per round, or no history to be compensated against.
+        ValueError: `base` has no restraint per round, or no history to be compensated against, or does not solve for
+            whole updates at μ = 1, for which alone the compensation is exact.
     """
     _needs_a_solve(base, "compensated")
+    if type(base) is not LocateThenEdit or base.neurons or base.mu != 1.0:
+        raise ValueError(f"{base.name}: compensation is for methods that solve for whole updates with μ = 1 (MEMIT's)")
     if base.restrain_update is None or base.history != 1.0:
         raise ValueError(f"{base.name}: compensation needs a restraint of each round's update, and history")
     return replace(base, name=f"{base.name}+compensation", compensate=True)

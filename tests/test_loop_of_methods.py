@@ -156,6 +156,6 @@ def test_compensation_is_carried_in_the_state(tiny_lm, requests):
 @pytest.mark.parametrize("name", ["gptj", "llama"])
 def test_on_other_architectures(tiny_lm, requests, name):
     lm = tiny_lm(name, bos=name == "llama")
-    method = compensated(rect(replace(nse_paper(0.5, 0.9), passes=ALL), 0.5))
-    done, = run_sequential(lm, [requests[:3]], replace(method, neurons=None), build_plan(lm))
+    method = compensated(rect(replace(nse_paper(0.5, 0.9), passes=ALL, neurons=None), 0.5))
+    done, = run_sequential(lm, [requests[:3]], method, build_plan(lm))
     assert {o.status for o in done.outcomes} == {"edited"} and done.residual_after < done.residual_before

@@ -243,6 +243,17 @@ def test_unknown_parameter():
         make_method("rome", lam=1.0)
 
 
+@pytest.mark.parametrize(("name", "message"), [
+    ("nse+rect+compensated", "NSE.RECT: compensation is for methods that solve for whole updates"),
+    ("ultraedit+with_history+rect+compensated", "compensation is for methods that solve for whole updates"),
+    ("emmet+with_history+rect+compensated", "with μ = 1"), ("rome+with_history+rect+compensated", "with μ = 1"),
+    ("lyaplock+with_history", r"with_history\(LyapLock\): it solves for all earlier edits in every round already")])
+def test_compositions_that_would_do_nothing(name, message):
+    """What a writer would not act on is refused, not carried along in the name."""
+    with pytest.raises(ValueError, match=message):
+        make_method(name)
+
+
 def test_names_compose(case):
     """`memit+with_history+prune` is prune(with_history(memit(…))), each part taking its own parameters."""
     named = make_method("memit+with_history+null_space+prune", lam=LAM, threshold=TAU, alpha=1.5)

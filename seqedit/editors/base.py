@@ -1,5 +1,6 @@
 """What all kinds of methods have in common: a name, restraints, and a writer for a run."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -31,35 +32,28 @@ class Written:
     targets: Targets | None = None
 
 
-class Writer:
+class Writer(ABC):
     """Writes requests into one model by one method; prepared once for a run."""
 
+    @abstractmethod
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         """Change the model's matrices so that it answers the requests.
 
         Raises:
             UpdateRefused: the update is not finite or too large; the caller puts the matrices back.
         """
-        raise NotImplementedError
-
-    def owe(self, state: EditState, taken: dict[int, Tensor]) -> EditState:
-        """The state in which what a restraint took from the update of each layer, (d_model, d_ff), is to be made good.
-
-        Raises:
-            NotImplementedError: the kind of method has no way to compensate.
-        """
-        raise NotImplementedError(f"{type(self).__name__} cannot compensate what a restraint takes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditMethod:
+class EditMethod(ABC):
     """How requests become updates.
 
     Attributes:
         name: as the field writes it.
         one_at_a_time: edit the requests of a round one after the other, at one layer (ROME).
         restrain_update: (W₀, W, Δ) → what is kept of a round's update, after all layers were swept (RECT).
-        compensate: make good in the next round what `restrain_update` took (OTE-SE).
+        compensate: make good in the next round what `restrain_update` took (OTE-SE); for methods that solve least
+            squares, whose writer knows what it owes.
         restrain_total: (W₀, W_T − W₀) → what is kept of all updates when the model is handed over (PRUNE).
     """
 
@@ -69,13 +63,13 @@ class EditMethod:
     compensate: bool = False
     restrain_total: Callable[[Tensor, Tensor], Tensor] | None = None
 
+    @abstractmethod
     def writer(self, lm: LanguageModel, plan: EditPlan) -> Writer:
         """What writes rounds into `lm`, which is unedited now.
 
         Raises:
             ValueError: the plan does not suit the method.
         """
-        raise NotImplementedError
 
     def beside(self, lm: LanguageModel, state: EditState) -> AbstractContextManager:
         """Inside, what the method keeps beside the weights is at work in `lm` (GRACE's codebook); mostly nothing."""

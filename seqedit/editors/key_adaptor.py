@@ -96,9 +96,6 @@ class RobustKeysWriter(Writer):
                 memory |= {f"adaptor.{name}.{layer}": tensor for name, tensor in adaptor.items()}
         return replace(written, state=written.state.recalling(memory))
 
-    def owe(self, state: EditState, taken: dict[int, Tensor]) -> EditState:
-        return self.base.owe(state, taken)
-
     def _training_keys(self, requests: list[EditRequest], layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Keys of the subject in other ways, (v, d_ff), whose they are, (v,); keys of all other tokens."""
         templates = [t for group in self.plan.contexts for t in group]

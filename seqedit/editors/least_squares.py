@@ -58,5 +58,6 @@ class LeastSquaresWriter(Writer):
         return state.remember(keys, self.solvers if self.method.history else None)
 
     def owe(self, state: EditState, taken: dict[int, Tensor]) -> EditState:
+        """The state in which what a restraint took from each layer's update, (d_model, d_ff), is to be made good."""
         return state.owing({layer: self.solvers[layer].error(-lost, state.keys[layer].to(lost)).cpu()
                             for layer, lost in taken.items()})
