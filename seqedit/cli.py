@@ -1,56 +1,26 @@
-"""The command line: `seqedit edit`, `score`, `export`, `moments`, `methods`, `study`, `bench` and `world …`."""
+"""The command line: `seqedit edit`, `score`, `moments`, `methods`, `study`, `bench`, `world …`, and those of `exchange`."""
 
-import sys
-from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .exchange.cli import COMMANDS
+from .options import Device, Edited, Model
+from .options import plain_errors as _plain_errors
+from .options import say as _say
 from .world.cli import app as world
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Sequential model editing: write facts into a model's weights, and measure what it cost.")
 app.add_typer(world, name="world")
+for command in COMMANDS:
+    app.command()(_plain_errors(command))
 
 MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy")
 
-Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language model, e.g. data/model.")]
 Requests = Annotated[Path, typer.Option(help="Requests: CounterFact's schema, or a JSON list (or .jsonl) of "
                                              "{case_id, prompt, subject, target_new, target_true?}.")]
-Edited = Annotated[Path, typer.Option(help="Folder that `seqedit edit` wrote.")]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _usable(device: str) -> str:
-    """The device's name, if tensors can be made there."""
-    if device != "auto":
-        import torch
-
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise typer.BadParameter(f"{device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
-
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda …", callback=_usable)]
-
-
-def _plain_errors(command):
-    """Wrong input ends in one line on stderr and exit code 1; anything else is a bug and shows its traceback."""
-    @wraps(command)
-    def wrapped(*args, **kwargs):
-        try:
-            return command(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            _say(f"error: {' '.join(str(error).split())}")
-            raise typer.Exit(1) from error
-    return wrapped
-
 
 def _layers(text: str) -> tuple[int, ...]:
     try:
@@ -138,13 +108,13 @@ def score(
 
     from .evaluation.edits import score_edits
     from .evaluation.report import evaluate, table
+    from .exchange.edited import put_edited
     from .files import write_json
     from .lm.keys import BARE
     from .lm.load import load_model
     from .lm.tokens import validate_requests
     from .paths import WORLD
     from .requests import load_requests
-    from .study.checkpoint import put_weights
     from .study.run import is_embedded
 
     if out:
@@ -153,7 +123,7 @@ def score(
     lm = load_model(model, device=device)
     validate_requests(lm, wanted, BARE)
     unedited = score_edits(lm, wanted, progress=True)
-    put_weights(lm, edited)
+    put_edited(lm, edited)
     generator = torch.Generator().manual_seed(seed) if fluency else None
     report = evaluate(lm, wanted, unedited=unedited, world=WORLD if is_embedded(model) else None,
                       generator=generator, progress=True)
@@ -163,20 +133,6 @@ def score(
     else:
         _say(table(report))
         typer.echo(json.dumps(report, indent=1))
-
-
-@app.command()
-@_plain_errors
-def export(model: Model, edited: Edited,
-           out: Annotated[Path, typer.Option(help="New folder for the edited model.")]) -> None:
-    """Write the edited model as an ordinary transformers folder.
-
-    Example: seqedit export --model data/model --edited runs/alphaedit --out runs/alphaedit-model
-    """
-    from .study.checkpoint import export as write
-
-    write(model, edited, out)
-    typer.echo(f"{out}: load it with AutoModelForCausalLM.from_pretrained")
 
 
 @app.command()

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 
 from ..files import save_tensors, write_json, write_text
 from ..lm.architecture import read_weight, write_weight
-from ..lm.load import LanguageModel, load_model
+from ..lm.load import LanguageModel
 from ..lm.statistics import fingerprint
 from ..rounds import EditState
 from .records import load_weights, read_lines, read_run
@@ -100,23 +99,6 @@ def put_weights(lm: LanguageModel, folder: Path) -> None:
                          "are in its record, but the weights alone are not the edited model")
     for layer, W in weights.items():
         write_weight(lm, layer, W)
-
-
-def export(model: str, edited: Path, out: Path) -> None:
-    """Write the edited model as an ordinary transformers folder with its tokenizer.
-
-    Raises:
-        ValueError: `out` exists, or the run is not finished or was made on another model.
-    """
-    if out.exists():
-        raise ValueError(f"out: {out} exists already; choose another folder")
-    lm = load_model(model, device="cpu")
-    put_weights(lm, edited)
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)                               # of an export that was interrupted
-    lm.model.save_pretrained(part)
-    lm.tokenizer.save_pretrained(part)
-    os.replace(part, out)
 
 
 def _append(path: Path, rows: list[dict]) -> None:

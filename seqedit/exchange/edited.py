@@ -1,0 +1,75 @@
+"""Edited models: from a run or a file of edits into a loaded model, and into a folder for others."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..lm.load import LanguageModel, load_model
+from ..study.checkpoint import put_weights
+from .factors import apply_edits, load_edits
+
+
+def put_edited(lm: LanguageModel, edited: Path) -> None:
+    """Put the edits of a finished run's folder, or of a file of edits, into a freshly loaded model.
+
+    Raises:
+        ValueError: there is neither, it was made on another model, or its edits are not in the weights.
+    """
+    if edited.is_file():
+        apply_edits(lm, load_edits(edited))
+    else:
+        put_weights(lm, edited)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` when all of it is there.
+
+    Raises:
+        ValueError: `out` exists.
+    """
+    if out.exists():
+        raise ValueError(f"out: {out} exists already; choose another folder")
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)                               # of an export that was interrupted
+    part.mkdir(parents=True)
+    yield part
+    os.replace(part, out)
+
+
+def save_folder(lm: LanguageModel, out: Path) -> None:
+    """Write a model as an ordinary transformers folder with its tokenizer. Raises ValueError if `out` exists."""
+    with new_folder(out) as part:
+        lm.model.save_pretrained(part)
+        lm.tokenizer.save_pretrained(part)
+
+
+def export_folder(model: str, edited: Path, out: Path) -> None:
+    """The edited model as a transformers folder.
+
+    Raises:
+        ValueError: `out` exists, or see `put_edited`.
+    """
+    if out.exists():
+        raise ValueError(f"out: {out} exists already; choose another folder")
+    lm = load_model(model, device="cpu")
+    put_edited(lm, edited)
+    save_folder(lm, out)
+
+
+def load_side(side: str, model: str | None, device: str) -> LanguageModel:
+    """A model to compare: a transformers folder or hub id, or a run or file of edits put on `model`.
+
+    Raises:
+        ValueError: it is a run or a file of edits, and `model` is not given.
+    """
+    path = Path(side)
+    if not path.is_file() and not (path / "run.json").exists():
+        return load_model(side, device=device)
+    if model is None:
+        raise ValueError(f"model: {side} holds edits; name the unedited model with --model")
+    lm = load_model(model, device=device)
+    put_edited(lm, path)
+    return lm

@@ -1,0 +1,53 @@
+"""One path for general abilities: lm-evaluation-harness on a model in memory gives what our own measurement gives."""
+
+import sys
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from seqedit.cli import app
+from seqedit.evaluation.abilities import read_rows, score_abilities
+from seqedit.exchange.harness import WORLD_TASKS
+from seqedit.lm.architecture import read_weight, write_weight
+from seqedit.lm.load import load_model
+from seqedit.paths import DATA, MODEL, WORLD
+
+HARNESS = DATA / "harness"
+
+
+def test_every_task_of_the_world_has_its_file():
+    tasks = {row["task"] for row in read_rows(WORLD / "tasks.jsonl")}
+    files = {path.stem: path.read_text(encoding="utf-8") for path in HARNESS.glob("*.yaml")}
+    assert set(files) == tasks and {f"world_{task}" for task in tasks} == set(WORLD_TASKS)
+    for task, text in files.items():
+        assert f"task: world_{task}\n" in text and f"!function world.{task}\n" in text
+    assert yaml.safe_load((HARNESS / "_world").read_text(encoding="utf-8"))["output_type"] == "loglikelihood"
+
+
+def test_harness_equals_our_measurement():
+    """On a damaged model, with answers right and wrong: the same shares. Greedy, all tokens of the answer."""
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (extra `harness`)")
+    from seqedit.exchange.harness import measure
+
+    lm = load_model(MODEL, device="cpu")
+    for layer in (4, 5):
+        write_weight(lm, layer, -0.5 * read_weight(lm, layer))
+    ours, report = score_abilities(lm), measure(lm, WORLD_TASKS)
+    assert sum(0.05 < share < 0.95 for share in ours.values()) >= 3, ours
+    assert {task: values["acc"] for task, values in report["results"].items()} == {
+        f"world_{task}": pytest.approx(share, abs=1e-9) for task, share in ours.items()}
+    assert set(report["items"].values()) == {200}
+
+
+def test_wrong_tasks():
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (extra `harness`)")
+    result = CliRunner().invoke(app, ["abilities", "--model", str(MODEL), "--tasks", "world_sentiment,world_sentimet"])
+    assert result.exit_code == 1 and "the harness knows no 'world_sentimet'" in result.stderr
+
+
+def test_without_the_harness(monkeypatch):
+    """One line that says what to install."""
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    result = CliRunner().invoke(app, ["abilities", "--model", str(MODEL), "--device", "cpu"])
+    assert result.exit_code == 1 and "error: abilities: needs lm-evaluation-harness; pip install" in result.stderr
