@@ -1,4 +1,4 @@
-"""The command line: `seqedit edit`, `score`, `moments`, `methods`, `study`, `bench`, `world …`, and those of `exchange`."""
+"""The command line: `seqedit edit`, `score`, `moments`, `methods`, `study`, `bench`, `world …`; `exchange` has more."""
 
 from pathlib import Path
 from typing import Annotated

@@ -10,6 +10,7 @@ from workspace import FILES, RECORDS, SETTINGS, Workspace, content
 
 from seqedit import files
 from seqedit.algebra.moments import load_moments, save_moments
+from seqedit.exchange.edited import export_folder
 from seqedit.lm.architecture import read_weight
 from seqedit.lm.load import load_model
 from seqedit.lm.statistics import collect_second_moments, fingerprint
@@ -196,13 +197,13 @@ def test_put_weights_and_export(space):
     checkpoint.put_weights(lm, space.out)
     (space.folder / "exported.part").mkdir()
     (space.folder / "exported.part" / "left.txt").write_text("of an interrupted export")
-    checkpoint.export(str(space.model), space.out, space.folder / "exported")
+    export_folder(str(space.model), space.out, space.folder / "exported")
     again = load_model(space.folder / "exported", device="cpu")
     for (name, left), (_, right) in zip(lm.model.state_dict().items(), again.model.state_dict().items(), strict=True):
         assert torch.equal(left, right), name
     assert not (space.folder / "exported" / "left.txt").exists()
     with pytest.raises(ValueError, match="exists already"):
-        checkpoint.export(str(space.model), space.out, space.folder / "exported")
+        export_folder(str(space.model), space.out, space.folder / "exported")
     with pytest.raises(ValueError, match="was made on another model"):
         checkpoint.put_weights(build_lm(seed=1), space.out)
 
