@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from .command import Device, Edited, Model
+from .command import parse_layers as _layers
+from .command import plain_errors as _plain_errors
+from .command import say as _say
 from .exchange.cli import COMMANDS
-from .options import Device, Edited, Model
-from .options import plain_errors as _plain_errors
-from .options import say as _say
 from .world.cli import app as world
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -21,13 +22,6 @@ MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accurac
 
 Requests = Annotated[Path, typer.Option(help="Requests: CounterFact's schema, or a JSON list (or .jsonl) of "
                                              "{case_id, prompt, subject, target_new, target_true?}.")]
-
-def _layers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError as error:
-        raise ValueError(f"--layers {text!r}: expected numbers separated by commas, e.g. 3,4,5") from error
-
 
 @app.command()
 @_plain_errors
@@ -179,7 +173,8 @@ def methods() -> None:
 @app.command()
 @_plain_errors
 def study(
-    names: Annotated[list[str] | None, typer.Argument(help="methods, choices; default: say what is there.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(
+        help="Studies, or single runs by their names; default: say what is there.")] = None,
     quick: Annotated[bool, typer.Option(help="A few edits for each run, one seed, under names of their own.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")] = 1,
 ) -> None:

@@ -1,7 +1,11 @@
 """Files appear whole or not at all."""
 
+import fcntl
+import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,29 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     part = _part(path)
     save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, part, metadata)
     os.replace(part, path)
+
+
+def cache_folder() -> Path:
+    """SEQEDIT_CACHE, or ~/.cache/seqedit."""
+    return Path(os.environ.get("SEQEDIT_CACHE", Path.home() / ".cache" / "seqedit"))
+
+
+@contextmanager
+def alone(path: Path, say=lambda text: None) -> Iterator[None]:
+    """Inside, no other process is inside for the same `path`; one that comes later waits.
+
+    The operating system lets go however a process ends, kill -9 included. Processes on several machines exclude each
+    other where they share the cache folder.
+    """
+    folder = cache_folder() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16], "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{path}: another process works on it; waiting for its end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _part(path: Path) -> Path:

@@ -5,24 +5,27 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..options import Device, Edited, Model, say
+from ..command import Device, Dtype, Edited, Model, say
 
 
 def export(model: Model, edited: Edited, out: Annotated[Path, typer.Option(help="What to write; must not exist.")],
            as_: Annotated[Literal["folder", "factors", "adapter"], typer.Option(
                "--as", help="folder: an ordinary transformers folder. factors: one small safetensors file of low-rank "
-                            "factors. adapter: a LoRA adapter for peft.")] = "folder") -> None:
+                            "factors. adapter: a LoRA adapter for peft.")] = "folder",
+           dtype: Dtype = "float32") -> None:
     """Write the edited model, or its edits, for other tools.
 
     Example: seqedit export --model data/model --edited runs/alphaedit --as adapter --out runs/alphaedit-lora
     """
+    import torch
+
     from ..lm.load import load_model
     from .adapter import save_adapter
     from .edited import export_folder
     from .factors import factor_edits, load_edits, save_edits
 
     if as_ == "folder":
-        export_folder(model, edited, out)
+        export_folder(model, edited, out, getattr(torch, dtype))
         typer.echo(f"{out}: load it with AutoModelForCausalLM.from_pretrained")
         return
     if out.exists():
@@ -41,21 +44,24 @@ def export(model: Model, edited: Edited, out: Annotated[Path, typer.Option(help=
 
 def revert(model: Annotated[str, typer.Option(help="Folder or hub id of the edited model.")],
            edits: Annotated[Path, typer.Option(help="File that `seqedit export --as factors` wrote.")],
-           out: Annotated[Path, typer.Option(help="New folder for the model without these edits.")]) -> None:
+           out: Annotated[Path, typer.Option(help="New folder for the model without these edits.")],
+           dtype: Dtype = "float32") -> None:
     """Take edits off a model again, by subtraction.
 
     Example: seqedit revert --model runs/alphaedit-model --edits runs/alphaedit.safetensors --out runs/unedited
     """
+    import torch
+
     from ..lm.load import load_model
     from .edited import save_folder
     from .factors import load_edits, revert_edits
 
     if out.exists():
         raise ValueError(f"out: {out} exists already; choose another folder")
-    told, lm = load_edits(edits), load_model(model, device="cpu")
+    told, lm = load_edits(edits), load_model(model, device="cpu", dtype=getattr(torch, dtype))
     for layer, exact in revert_edits(lm, told).items():
         typer.echo(f"layer {layer}: " + ("as before the edits, bit for bit" if exact else
-                                         "as before the edits within the round-off of float32, or edited further"))
+                                         "as before the edits within round-off, or edited further"))
     save_folder(lm, out)
     typer.echo(str(out))
 
@@ -65,18 +71,20 @@ def diff(a: Annotated[str, typer.Argument(metavar="A", help="A model (folder or 
          b: Annotated[str, typer.Argument(metavar="B", help="The other.")],
          model: Annotated[str | None, typer.Option(help="The unedited model, for runs and files of factors.")] = None,
          out: Annotated[Path | None, typer.Option(help="JSON file for the table.")] = None,
-         device: Device = "auto") -> None:
+         dtype: Dtype = "float32", device: Device = "auto") -> None:
     """Say in which tensors two models differ, by how much, and with what rank and condition numbers.
 
     Example: seqedit diff data/model runs/alphaedit --model data/model
     """
     from dataclasses import asdict
 
+    import torch
+
     from ..files import write_json
     from .difference import compare, table
     from .edited import load_side
 
-    left, right = load_side(a, model, device), load_side(b, model, device)
+    left, right = (load_side(side, model, device, getattr(torch, dtype)) for side in (a, b))
     found = compare(left, right)
     total = sum(1 for _ in left.model.parameters())
     if found:
@@ -95,12 +103,14 @@ def abilities(
     limit: Annotated[int | None, typer.Option(min=1, help="Items of each task; default: all.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Items at a time.")] = 16,
     out: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
-    device: Device = "auto",
+    dtype: Dtype = "float32", device: Device = "auto",
 ) -> None:
     """Measure general abilities with lm-evaluation-harness (the extra `harness`).
 
     Example: seqedit abilities --model meta-llama/Meta-Llama-3-8B-Instruct --edited runs/llama3 --tasks gsm8k,rte,mmlu
     """
+    import torch
+
     from ..files import write_json
     from ..lm.load import load_model
     from ..study.run import is_embedded
@@ -110,7 +120,7 @@ def abilities(
     names = tasks.split(",") if tasks else list(WORLD_TASKS if is_embedded(model) else PAPERS)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-    lm = load_model(model, device=device)
+    lm = load_model(model, device=device, dtype=getattr(torch, dtype))
     if edited:
         put_edited(lm, edited)
     report = measure(lm, names, limit=limit, batch_size=batch_size)

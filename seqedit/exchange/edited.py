@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from ..lm.load import LanguageModel, load_model
 from ..study.checkpoint import put_weights
 from .factors import apply_edits, load_edits
@@ -46,7 +48,7 @@ def save_folder(lm: LanguageModel, out: Path) -> None:
         lm.tokenizer.save_pretrained(part)
 
 
-def export_folder(model: str, edited: Path, out: Path) -> None:
+def export_folder(model: str, edited: Path, out: Path, dtype: torch.dtype = torch.float32) -> None:
     """The edited model as a transformers folder.
 
     Raises:
@@ -54,12 +56,12 @@ def export_folder(model: str, edited: Path, out: Path) -> None:
     """
     if out.exists():
         raise ValueError(f"out: {out} exists already; choose another folder")
-    lm = load_model(model, device="cpu")
+    lm = load_model(model, device="cpu", dtype=dtype)
     put_edited(lm, edited)
     save_folder(lm, out)
 
 
-def load_side(side: str, model: str | None, device: str) -> LanguageModel:
+def load_side(side: str, model: str | None, device: str, dtype: torch.dtype) -> LanguageModel:
     """A model to compare: a transformers folder or hub id, or a run or file of edits put on `model`.
 
     Raises:
@@ -67,9 +69,9 @@ def load_side(side: str, model: str | None, device: str) -> LanguageModel:
     """
     path = Path(side)
     if not path.is_file() and not (path / "run.json").exists():
-        return load_model(side, device=device)
+        return load_model(side, device=device, dtype=dtype)
     if model is None:
         raise ValueError(f"model: {side} holds edits; name the unedited model with --model")
-    lm = load_model(model, device=device)
+    lm = load_model(model, device=device, dtype=dtype)
     put_edited(lm, path)
     return lm

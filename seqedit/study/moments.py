@@ -1,12 +1,12 @@
 """Second moments of keys over a text file, computed once for a model and kept."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from ..algebra.moments import load_moments, save_moments
+from ..files import cache_folder
 from ..lm.load import LanguageModel
 from ..lm.statistics import collect_second_moments, fingerprint
 from .records import file_digest
@@ -48,7 +48,7 @@ def corpus_moments(lm: LanguageModel, corpus: Path, layers: Sequence[int]) -> di
         ValueError: the file cannot be read, or holds no text.
     """
     texts, identity = read_corpus(corpus), fingerprint(lm)
-    cache = Path(os.environ.get("SEQEDIT_CACHE", Path.home() / ".cache" / "seqedit"))
+    cache = cache_folder()
     paths = {layer: cache / f"moments-{identity}-{file_digest(corpus)}-{layer}.safetensors" for layer in layers}
     missing = [layer for layer, path in paths.items() if not path.exists()]
     if missing:

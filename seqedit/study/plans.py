@@ -1,8 +1,9 @@
 """The runs behind the chapters: each study is a list of runs, each run a folder of data/results."""
 
+import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -11,10 +12,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..lm.load import load_model
 from ..methods import METHODS
 from ..paths import MODEL, RESULTS, WORLD
-from .records import Record, code_digest, load_run, read_run
-from .run import RunConfig, run
+from .records import Record, code_digest, flat, load_run, read_run
+from .run import RunConfig, parameters, run, settings_of
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,17 @@ STUDIES = {"methods": methods, "choices": choices, "growth": growth}
 
 
 def planned(study: str, quick: bool = False) -> dict[str, Planned]:
-    """run_id → run; a quick study has 4 edits in rounds of 2, one seed, and its own names.
+    """run_id → run of a study, or of the one run that is named; a quick study has 4 edits in rounds of 2, one seed,
+    and its own names.
 
     Raises:
-        ValueError: there is no such study.
+        ValueError: there is no such study or run.
     """
     if study not in STUDIES:
-        raise ValueError(f"study: {study!r}; there are {', '.join(STUDIES)}")
+        for runs in (planned(name, fast) for name in STUDIES for fast in (False, True)):
+            if study in runs:
+                return {study: runs[study]}
+        raise ValueError(f"study: {study!r}; there are {', '.join(STUDIES)}, and their runs, e.g. methods-memit-s1")
     runs = STUDIES[study]()
     if quick:
         return {f"{study}-quick-{one.label}-s{one.seed}": replace(one, n_edits=4, batch_size=2)
@@ -96,20 +102,47 @@ def planned(study: str, quick: bool = False) -> dict[str, Planned]:
 
 
 def run_study(study: str, *, quick: bool = False, jobs: int = 1, out: Path = RESULTS) -> int:
-    """Make the runs of a study that are not there yet; returns how many were made.
+    """Make the runs of a study, or one run by its name, that are not there yet; returns how many were made.
 
     Every run resumes by itself; the edited matrices are not kept. Each process has one thread, so that records do not
     depend on the number of cores.
+
+    Raises:
+        ValueError: a run is there with other parameters than the study has now.
     """
-    open_runs = {name: one for name, one in planned(study, quick).items() if not _finished(out / name)}
-    bar = tqdm(total=len(open_runs), desc=study, unit="run", disable=None)
+    left = open_runs([study], quick, out)
+    bar = tqdm(total=len(left), desc=study, unit="run", disable=None)
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(_make, one, out / name) for name, one in open_runs.items()]):
+        for done in as_completed([pool.submit(_make, one, out / name) for name, one in left.items()]):
             done.result()
             bar.update()
     bar.close()
-    return len(open_runs)
+    return len(left)
+
+
+def open_runs(studies: Iterable[str], quick: bool = False, out: Path = RESULTS) -> dict[str, Planned]:
+    """run_id → run of the studies' runs that are not there yet.
+
+    Raises:
+        ValueError: a run is there with other parameters than its study has now; the message names one.
+    """
+    runs = {name: one for study in studies for name, one in planned(study, quick).items()}
+    made = {name: one for name, one in runs.items() if _finished(out / name)}
+    lm = load_model(MODEL, device="cpu") if made else None
+    for name, one in made.items():
+        config, found = one.config(), flat(read_run(out / name)["parameters"])
+        now = flat(json.loads(json.dumps(parameters(config, lm, settings_of(config, lm), one.n_edits))))
+        if other := [key for key in found if key in now and found[key] != now[key]]:
+            raise ValueError(f"{name}: is there with {other[0]} = {found[other[0]]}, now its study has "
+                             f"{now[other[0]]}; remove {out / name} to make it anew")
+    return {name: one for name, one in runs.items() if name not in made}
+
+
+def edited_layers(runs: Iterable[Planned]) -> list[int]:
+    """The layers whose second moments these runs need, by the tuned settings of their methods."""
+    lm = load_model(MODEL, device="cpu")
+    return sorted({layer for one in runs for layer in settings_of(one.config(), lm).layers})
 
 
 def standing(study: str, quick: bool = False, out: Path = RESULTS) -> str:

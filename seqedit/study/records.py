@@ -117,7 +117,7 @@ def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     if not (out / "run.json").exists():
         return fresh
     found = read_run(out)
-    before, now = _flat(found["parameters"]), _flat(fresh["parameters"])
+    before, now = flat(found["parameters"]), flat(fresh["parameters"])
     for name in now | before:
         if before.get(name) != now.get(name):
             raise ValueError(f"out: {out} holds a run with {name} = {before.get(name)!r}, now it is "
@@ -129,12 +129,12 @@ def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings under dotted names."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def load_weights(folder: Path) -> dict[int, Tensor]:

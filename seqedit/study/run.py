@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..algebra.moments import load_moments
 from ..evaluation.edits import score_edits
 from ..evaluation.report import evaluate
-from ..files import write_json
+from ..files import alone, write_json
 from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.load import LanguageModel, load_model
 from ..lm.statistics import fingerprint
@@ -93,7 +93,12 @@ def run(config: RunConfig, out: Path, *, say=lambda text: None) -> bool:
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     job = prepare(config, say)
-    record = reopen(out, _fresh(job))
+    with alone(out, say):                                                 # a twin, started elsewhere, waits and resumes
+        return _run(job, out, say)
+
+
+def _run(job: "Job", out: Path, say) -> bool:
+    config, record = job.config, reopen(out, _fresh(job))
     if record["finished"]:
         say(f"{out} is complete: {record['n_edits']} edits by {config.method}; nothing to do")
         return False
@@ -147,7 +152,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     """
     in_file = load_rounds(config.requests)
     lm = load_model(config.model, device=config.device)
-    settings = _settings(config, lm, say)
+    settings = settings_of(config, lm, say)
     check_layers(lm, settings.layers)
     rounds = _select(in_file, config, settings.batch_size)
     generator = torch.Generator().manual_seed(config.seed)
@@ -178,7 +183,7 @@ def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int
     return [batch for batch in rounds if batch]
 
 
-def _settings(config: RunConfig, lm: LanguageModel, say) -> Settings:
+def settings_of(config: RunConfig, lm: LanguageModel, say=lambda text: None) -> Settings:
     """Overrides over the --hyper file over the embedded model's tuned settings over the published defaults."""
     values: dict[str, Any] = {}
     tuned = DATA / "hyper" / f"{config.method.partition('+')[0]}.json"
@@ -214,18 +219,22 @@ def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> d
     return corpus_moments(lm, corpus, layers)
 
 
-def _fresh(job: Job) -> dict[str, Any]:
-    """The content of run.json before the first round."""
-    config = job.config
+def parameters(config: RunConfig, lm: LanguageModel, settings: Settings, n_edits: int) -> dict[str, Any]:
+    """What makes two runs the same: the content of "parameters" in run.json."""
     files = {name: file_digest(path) for name in ("requests", "contexts", "moments", "corpus")
              if (path := getattr(config, name)) is not None}
-    parameters = {
-        "method": config.method, "seed": config.seed, "n_edits": sum(map(len, job.rounds)), "shuffle": config.shuffle,
+    return {
+        "method": config.method, "seed": config.seed, "n_edits": n_edits, "shuffle": config.shuffle,
         "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
-        "fingerprint": fingerprint(job.lm), "files": files, **json.loads(json.dumps(asdict(job.settings))),
+        "fingerprint": fingerprint(lm), "files": files, **json.loads(json.dumps(asdict(settings))),
         "evaluate_every": config.evaluate_every, "fluency": config.fluency, "save_rounds": config.save_rounds}
-    return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
-            "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
+
+
+def _fresh(job: Job) -> dict[str, Any]:
+    """The content of run.json before the first round."""
+    told = parameters(job.config, job.lm, job.settings, sum(map(len, job.rounds)))
+    return {"method": told["method"], "seed": told["seed"], "n_edits": told["n_edits"], "finished": False,
+            "parameters": told, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
             "rounds_done": 0, "seconds": 0.0}
 
 

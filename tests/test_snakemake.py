@@ -1,0 +1,124 @@
+"""The workflow of many runs: what it plans, and that it survives kill -9. And two processes on one folder."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from seqedit.files import alone
+from seqedit.paths import DATA
+from seqedit.study.plans import open_runs, planned
+from seqedit.study.run import run
+
+RUN = "methods-quick-alphaedit-s1"
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A project folder of its own with the embedded model and world, and no results."""
+    (tmp_path / "data").mkdir()
+    for name in ("model", "world", "hyper", "editors"):
+        shutil.copytree(DATA / name, tmp_path / "data" / name)
+    shutil.copy(ROOT / "_toc.yml", tmp_path)
+    return tmp_path
+
+
+def snakemake(project: Path, *words: str) -> subprocess.Popen:
+    pytest.importorskip("snakemake", reason="Snakemake is not installed (extra `workflow`)")
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow" / "Snakefile"), "--profile",
+               str(ROOT / "workflow" / "profiles" / "local"), "--cores", "1", *words]
+    environment = os.environ | {"SEQEDIT_ROOT": str(project), "SEQEDIT_CACHE": str(project / "cache"),
+                                "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(project / "cache")}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            start_new_session=True)
+
+
+def finished(process: subprocess.Popen) -> str:
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def test_kill_9_and_finish(project, tmp_path):
+    """Killed with all its children in the middle of a run; then the run goes on from its last round, and its record
+    equals that of a run that nobody disturbed."""
+    folder = project / "data" / "results" / RUN
+    words = (str(folder / ".done"), "--config", "studies=methods", "quick=true")
+    process = snakemake(project, *words)
+    while process.poll() is None and not half_done(folder):
+        time.sleep(0.005)
+    assert process.poll() is None, process.communicate()[0]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    first = (folder / "rounds.jsonl").read_text().splitlines()[0]
+    assert not json.loads((folder / "run.json").read_text())["finished"] and not (folder / ".done").exists()
+
+    refused = snakemake(project, *words)
+    output = refused.communicate(timeout=300)[0]
+    assert refused.returncode == 1 and "LockException" in output
+    finished(snakemake(project, *words, "--unlock"))
+    finished(snakemake(project, *words))
+    assert (folder / ".done").exists()
+    assert (folder / "rounds.jsonl").read_text().splitlines()[0] == first  # with its seconds: not made again
+    undisturbed = tmp_path / "undisturbed"
+    assert run(planned(RUN)[RUN].config(), undisturbed)
+    for table in ("outcomes.jsonl", "scores.jsonl"):
+        assert (folder / table).read_bytes() == (undisturbed / table).read_bytes()
+    assert "Nothing to be done" in finished(snakemake(project, *words))
+
+
+def half_done(folder: Path) -> bool:
+    """One of the two rounds is done."""
+    return ((folder / "checkpoint.safetensors").exists()
+            and len((folder / "rounds.jsonl").read_text().splitlines()) == 1)
+
+
+def test_runs_that_are_there_are_no_jobs(project):
+    """With the committed results only chapters and the book are left; without them, every run of every study."""
+    (project / "chapters").symlink_to(ROOT / "chapters")
+    (project / "_config.yml").symlink_to(ROOT / "_config.yml")
+    total = sum(len(planned(study)) for study in ("methods", "choices", "growth"))
+    assert f"run {total}" in " ".join(finished(snakemake(project, "-n")).split())
+    (project / "data" / "results").symlink_to(DATA / "results")
+    jobs = " ".join(finished(snakemake(project, "-n")).split())
+    assert "moments" not in jobs and " run " not in jobs and "chapter 11" in jobs and "book 1" in jobs
+
+
+def test_a_run_that_no_longer_fits_is_named(tmp_path):
+    """A study whose plan has changed since does not take the old record for its own."""
+    run_id = "methods-quick-memit-s1"
+    folder = tmp_path / run_id
+    shutil.copytree(DATA / "results" / "methods-memit-s1", folder)
+    with pytest.raises(ValueError, match=f"{run_id}: is there with n_edits = 100, now its study has 4; remove "):
+        open_runs([run_id], out=tmp_path)
+    shutil.rmtree(folder)
+    assert list(open_runs([run_id], out=tmp_path)) == [run_id]
+    assert open_runs(["methods-memit-s1"]) == {}
+
+
+def test_a_second_process_waits(tmp_path, monkeypatch):
+    """Also for one that was killed: the operating system lets go."""
+    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
+    code = ("import sys, time, pathlib; from seqedit.files import alone\n"
+            f"with alone(pathlib.Path({str(tmp_path / 'out')!r})):\n    print('in', flush=True); time.sleep(60)")
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+                             env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert other.stdout.readline() == "in\n"
+    said = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        other.kill()
+
+    with alone(tmp_path / "out", say), alone(tmp_path / "elsewhere"):
+        assert len(said) == 1 and "another process works on it" in said[0]
+    other.communicate()
+    with alone(tmp_path / "out", say):
+        assert len(said) == 1
