@@ -16,7 +16,7 @@ PAPERS = ("gsm8k", "rte", "nq_open", "sst2", "mrpc", "cola", "mmlu")
 """The harness's own names of the tasks that the papers use; `longbench_samsum` holds SAMSum's dialogues."""
 WORLD_TASKS = tuple(f"world_{task}" for task in
                     ("arithmetic", "inference", "questions", "summary", "sentiment", "acceptability"))
-"""The embedded world's tasks, data/harness/*.yaml."""
+"""The embedded world's tasks, the files of `data/harness`."""
 
 
 def measure(lm: LanguageModel, tasks: Sequence[str], *, limit: int | None = None,

@@ -5,18 +5,19 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ..lm.load import load_model
+from ..lm.load import LanguageModel, load_model
+from ..lm.statistics import fingerprint
 from ..methods import METHODS
 from ..paths import MODEL, RESULTS, WORLD
-from .records import Record, code_digest, flat, load_run, read_run
-from .run import RunConfig, parameters, run, settings_of
+from .records import Record, code_digest, file_digest, flat, load_run, read_run
+from .run import RunConfig, run, settings_of
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,19 @@ def open_runs(studies: Iterable[str], quick: bool = False, out: Path = RESULTS) 
     made = {name: one for name, one in runs.items() if _finished(out / name)}
     lm = load_model(MODEL, device="cpu") if made else None
     for name, one in made.items():
-        config, found = one.config(), flat(read_run(out / name)["parameters"])
-        now = flat(json.loads(json.dumps(parameters(config, lm, settings_of(config, lm), one.n_edits))))
+        found, now = flat(read_run(out / name)["parameters"]), flat(_told(one, lm))
         if other := [key for key in found if key in now and found[key] != now[key]]:
             raise ValueError(f"{name}: is there with {other[0]} = {found[other[0]]}, now its study has "
                              f"{now[other[0]]}; remove {out / name} to make it anew")
     return {name: one for name, one in runs.items() if name not in made}
+
+
+def _told(one: Planned, lm: LanguageModel) -> dict[str, Any]:
+    """What the record of a planned run says of it, as far as that is known before the run."""
+    config = one.config()
+    return {"method": config.method, "seed": one.seed, "n_edits": one.n_edits, "evaluate_every": one.evaluate_every,
+            "fingerprint": fingerprint(lm), "files": {"requests": file_digest(config.requests)},
+            **json.loads(json.dumps(asdict(settings_of(config, lm))))}
 
 
 def edited_layers(runs: Iterable[Planned]) -> list[int]:

@@ -152,7 +152,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     """
     in_file = load_rounds(config.requests)
     lm = load_model(config.model, device=config.device)
-    settings = settings_of(config, lm, say)
+    settings = _settings(config, lm, say)
     check_layers(lm, settings.layers)
     rounds = _select(in_file, config, settings.batch_size)
     generator = torch.Generator().manual_seed(config.seed)
@@ -183,7 +183,7 @@ def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int
     return [batch for batch in rounds if batch]
 
 
-def settings_of(config: RunConfig, lm: LanguageModel, say=lambda text: None) -> Settings:
+def _settings(config: RunConfig, lm: LanguageModel, say) -> Settings:
     """Overrides over the --hyper file over the embedded model's tuned settings over the published defaults."""
     values: dict[str, Any] = {}
     tuned = DATA / "hyper" / f"{config.method.partition('+')[0]}.json"
@@ -198,6 +198,11 @@ def settings_of(config: RunConfig, lm: LanguageModel, say=lambda text: None) -> 
     if config.batch_size is not None:
         values["batch_size"] = config.batch_size
     return build_settings(config.method, values | config.settings)
+
+
+def settings_of(config: RunConfig, lm: LanguageModel) -> Settings:
+    """The settings that a run has on a model."""
+    return _settings(config, lm, lambda text: None)
 
 
 def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> dict[int, Tensor]:
@@ -219,22 +224,18 @@ def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> d
     return corpus_moments(lm, corpus, layers)
 
 
-def parameters(config: RunConfig, lm: LanguageModel, settings: Settings, n_edits: int) -> dict[str, Any]:
-    """What makes two runs the same: the content of "parameters" in run.json."""
-    files = {name: file_digest(path) for name in ("requests", "contexts", "moments", "corpus")
-             if (path := getattr(config, name)) is not None}
-    return {
-        "method": config.method, "seed": config.seed, "n_edits": n_edits, "shuffle": config.shuffle,
-        "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
-        "fingerprint": fingerprint(lm), "files": files, **json.loads(json.dumps(asdict(settings))),
-        "evaluate_every": config.evaluate_every, "fluency": config.fluency, "save_rounds": config.save_rounds}
-
-
 def _fresh(job: Job) -> dict[str, Any]:
     """The content of run.json before the first round."""
-    told = parameters(job.config, job.lm, job.settings, sum(map(len, job.rounds)))
-    return {"method": told["method"], "seed": told["seed"], "n_edits": told["n_edits"], "finished": False,
-            "parameters": told, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
+    config = job.config
+    files = {name: file_digest(path) for name in ("requests", "contexts", "moments", "corpus")
+             if (path := getattr(config, name)) is not None}
+    parameters = {
+        "method": config.method, "seed": config.seed, "n_edits": sum(map(len, job.rounds)), "shuffle": config.shuffle,
+        "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
+        "fingerprint": fingerprint(job.lm), "files": files, **json.loads(json.dumps(asdict(job.settings))),
+        "evaluate_every": config.evaluate_every, "fluency": config.fluency, "save_rounds": config.save_rounds}
+    return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
+            "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
             "rounds_done": 0, "seconds": 0.0}
 
 
