@@ -36,6 +36,7 @@ def test_a_study(tmp_path, monkeypatch):
         load_study("two-quick", tmp_path)
     monkeypatch.setattr(plans, "ProcessPoolExecutor", Here)
     assert run_study("two", quick=True, out=tmp_path) == 2 and run_study("two", quick=True, out=tmp_path) == 0
+    plans._make(planned("two", True)["two-quick-a-s1"], tmp_path / "two-quick-a-s1")      # a twin that came too late
     found = load_study("two-quick", tmp_path)
     assert list(found) == ["a", "b"] and found["b"][0].run["method"] == "ft_m"
     assert len(found["a"][0].outcomes) == 4 and not list(tmp_path.rglob("weights.safetensors"))
