@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from workspace import Workspace
 
-from seqedit.algebra.low_rank import low_rank, numerical_rank, round_off
+from seqedit.algebra.low_rank import low_rank, round_off
 from seqedit.exchange.difference import difference
 from seqedit.exchange.factors import layer_edit, load_edits
 from seqedit.lm.architecture import apply_update, read_weight
@@ -67,7 +67,6 @@ def test_numerical_rank_ignores_round_off(writes):
         W += torch.randn(320, 1, generator=generator) @ torch.randn(1, 500, generator=generator) * 1e-2
     update = W.double() - W0.double()
     assert torch.linalg.matrix_rank(update) == 320
-    assert numerical_rank(update, round_off(W, writes)) == writes
     found = low_rank(update, round_off(W, writes))
     noise = round_off(W, writes) * 320**0.5                               # no more than all directions full of it
     assert found.rank == writes and (found.product() - update).norm() <= noise

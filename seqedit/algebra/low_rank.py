@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .diagnostics import spectrum
-
 
 class LowRank(NamedTuple):
     """Δ ≈ left @ right, the singular values shared evenly between the two."""
@@ -33,11 +31,6 @@ def round_off(W: Float[Tensor, "d_model d_ff"], writes: int) -> float:
     """
     m, d = W.shape
     return 2**-24 * W.double().norm().item() * (m**-0.5 + d**-0.5) * writes**0.5
-
-
-def numerical_rank(update: Float[Tensor, "d_model d_ff"], tolerance: float) -> int:
-    """How many singular values exceed `tolerance`."""
-    return int((spectrum(update) > tolerance).sum())
 
 
 def low_rank(update: Float[Tensor, "d_model d_ff"], tolerance: float) -> LowRank:
