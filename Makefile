@@ -70,6 +70,7 @@ unit: setup      ## the unit tests alone
 
 errors: setup    ## measure again how far each method is from its oracle and from released numbers
 	$(BIN)/python -m pytest -q tests/test_methods.py tests/test_editors.py tests/test_lyaplock.py tests/test_golden.py \
+		tests/test_restrain.py tests/test_key_adaptor.py tests/test_loop_of_methods.py \
 		--record-errors data/errors.json
 
 nbval: setup     ## re-execute the committed notebooks and compare every output

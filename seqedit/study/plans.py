@@ -40,9 +40,13 @@ class Planned:
                          evaluate_every=self.evaluate_every, device="cpu")
 
 
+COMPOSED = ("alphaedit+sphere", "memit_seq+revive", "memit_rect+with_history+compensated", "memit_seq+robust_keys")
+"""Systems of the literature that are a method with something after it: SPHERE, REVIVE, OTE-SE, REP."""
+
+
 def methods() -> Iterator[Planned]:
     """Every method once, with its tuned settings, on the same hundred facts."""
-    for name in METHODS:
+    for name in (*METHODS, *COMPOSED):
         yield Planned(name, name)
 
 
@@ -77,7 +81,17 @@ def growth() -> Iterator[Planned]:
         yield Planned(name, name, n_edits=400, evaluate_every=4)
 
 
-STUDIES = {"methods": methods, "choices": choices, "growth": growth}
+def lifelong() -> Iterator[Planned]:
+    """A thousand edits, three orders: forgetting and failure of methods of every kind."""
+    names = ("memit", "memit_seq", "alphaedit", "nse", "memit_rect", "memit_prune", "rome", "r_rome", "encore", "emmet",
+             "evoedit", "lyaplock", "ultraedit", "rledit", "mend", "ft_l", "ft_m", "grace", "memit+with_history+prune",
+             "memit_rect+with_history+compensated")
+    for seed in (1, 2, 3):
+        for name in names:
+            yield Planned(name, name, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4)
+
+
+STUDIES = {"methods": methods, "choices": choices, "growth": growth, "lifelong": lifelong}
 
 
 def planned(study: str, quick: bool = False) -> dict[str, Planned]:

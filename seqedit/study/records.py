@@ -26,7 +26,7 @@ def code_digest() -> str:
 
     Read once, so that it says what runs even when files change meanwhile.
     """
-    files = [PACKAGE / name for name in ("methods.py", "sequential.py", "rounds.py", "requests.py")]
+    files = [PACKAGE / name for name in ("methods.py", "combinators.py", "sequential.py", "rounds.py", "requests.py")]
     files += sorted(f for room in ("algebra", "lm", "editors", "evaluation") for f in (PACKAGE / room).glob("*.py"))
     digest = hashlib.sha256()
     for file in files:

@@ -28,7 +28,9 @@ NSE = {"layers": ALL, "lam": (100.0,), "done_below": (3.0,), "hopeless_from": (1
 FT = {"layers": (*EACH, *ALL), "steps": (25,), "lr": (3e-4, 1e-3, 3e-3)}
 GRIDS = {
     "memit": MEMIT, "memit_seq": MEMIT, "rome": ROME, "r_rome": ROME, "alphaedit": ALPHAEDIT, "evoedit": ALPHAEDIT,
-    "emmet": ROME | {"lam": (1000.0,)}, "encore": ENCORE, "rlsedit": ENCORE, "nse_paper": NSE, "nse": NSE,
+    "betaedit": {"layers": ALL, "lam": (10.0, 100.0, 300.0), "l2": (1.0,), "threshold": (0.02,)} | TARGET,
+    "nas": ALPHAEDIT, "emmet": ROME | {"lam": (1000.0,)}, "encore": ENCORE, "rlsedit": ENCORE,
+    "nse_paper": NSE, "nse": NSE,
     "bird": {"layers": ALL, "lam": (100.0,), "alpha": (2e-4, 2e-3, 2e-2)} | TARGET,
     "lyaplock": {"layers": ALL, "lam": (100.0,), "budget": (1.5, 5.0, 60.0)} | TARGET,
     "memit_rect": {"layers": ALL, "lam": (100.0,), "share": (0.4, 0.6, 0.8)} | TARGET,
