@@ -181,8 +181,9 @@ def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int
 def _settings(config: RunConfig, lm: LanguageModel, say) -> Settings:
     """Overrides over the --hyper file over the embedded model's tuned settings over the published defaults."""
     values: dict[str, Any] = {}
-    tuned = DATA / "hyper" / f"{config.method.partition('+')[0]}.json"
-    path = config.hyper or (tuned if is_embedded(config.model) and tuned.exists() else None)
+    own = [DATA / "hyper" / f"{name}.json" for name in (config.method, config.method.partition("+")[0])]
+    tuned = next((path for path in own if path.exists()), None)
+    path = config.hyper or (tuned if is_embedded(config.model) else None)
     if path is not None:
         given = bool(config.moments or config.corpus)
         values, remarks = read_hyper(path, config.method, lm, given)
