@@ -83,9 +83,9 @@ def growth() -> Iterator[Planned]:
 
 def lifelong() -> Iterator[Planned]:
     """A thousand edits, three orders: forgetting and failure of methods of every kind."""
-    names = ("memit", "memit_seq", "alphaedit", "nse", "memit_rect", "memit_prune", "rome", "r_rome", "encore", "emmet",
-             "evoedit", "lyaplock", "ultraedit", "rledit", "mend", "ft_l", "ft_m", "grace", "memit+with_history+prune",
-             "memit_rect+with_history+compensated")
+    names = ("memit", "memit_seq", "alphaedit", "nse", "memit_rect", "memit_prune", "rome", "encore", "evoedit",
+             "ultraedit", "rledit", "mend", "ft_m", "grace", "nas", "betaedit", "emmet", "lyaplock", "ft_l", "r_rome",
+             "memit+with_history+prune", *COMPOSED)
     for seed in (1, 2, 3):
         for name in names:
             yield Planned(name, name, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4)
