@@ -29,7 +29,7 @@ export TOKENIZERS_PARALLELISM = false
 PYTEST   = $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 NBVAL    = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help setup book chapters html test check smoke links unit errors nbval lint pdf clean
+.PHONY: help setup book chapters html test check smoke links unit study errors nbval lint pdf clean
 .NOTPARALLEL:
 
 help:            ## list the targets
@@ -67,6 +67,9 @@ lint: setup      ## style
 
 unit: setup      ## the unit tests alone
 	$(PYTEST) tests
+
+study: setup     ## make the records that chapters read, those that are missing; QUICK=1: a few edits each
+	$(BIN)/seqedit study all -j $(JOBS) $(if $(QUICK),--quick)
 
 errors: setup    ## measure again how far each method is from its oracle and from released numbers
 	$(BIN)/python -m pytest -q tests/test_methods.py tests/test_editors.py tests/test_lyaplock.py tests/test_golden.py \

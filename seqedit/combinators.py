@@ -28,6 +28,19 @@ def with_history(base: LeastSquares, weight: float = 1.0) -> LeastSquares:
     return replace(base, name=f"{base.name}+history", history=weight)
 
 
+def without_history(base: LeastSquares) -> LeastSquares:
+    """`base`, forgetting earlier edits when it prices movement; for comparison."""
+    _needs_a_solve(base, "without_history")
+    return replace(base, name=f"{base.name}−history", history=0.0)
+
+
+def rewind(base: LocateThenEdit) -> LocateThenEdit:
+    """`base`, its targets found on the original weights: NSE's weight rewinding alone."""
+    if type(base) is not LocateThenEdit:
+        raise ValueError(f"rewind({base.name}): the method finds no targets that could be found elsewhere")
+    return replace(base, name=f"{base.name}+rewinding", rewind=True)
+
+
 def rect(base: EditMethod, share: float = 0.4) -> EditMethod:
     """`base`, keeping the entries of each round's update that are largest in proportion to the matrix's (RECT)."""
     restrain.check_share("share", share)

@@ -27,9 +27,11 @@ from .combinators import (
     prune_rounds,
     rect,
     revive,
+    rewind,
     robust_keys,
     sphere,
     with_history,
+    without_history,
 )
 from .editors.base import EditMethod
 from .editors.codebook import Codebook
@@ -187,8 +189,8 @@ METHODS = {make.__name__: make for make in (
 
 
 COMBINATORS = {combine.__name__: combine for combine in (
-    null_space, with_history, rect, sphere, revive, prune_rounds, compensated, norm_anchor, prune, prune_added_twice,
-    robust_keys)}
+    null_space, with_history, without_history, rewind, rect, sphere, revive, prune_rounds, compensated, norm_anchor,
+    prune, prune_added_twice, robust_keys)}
 """What may follow a method's name, joined by "+": ``memit+with_history+prune``."""
 
 

@@ -29,6 +29,7 @@ from seqedit.methods import (
     r_rome,
     rome,
     with_history,
+    without_history,
 )
 from seqedit.study.run import RunConfig
 
@@ -145,6 +146,16 @@ def test_composition(case):
     eye = torch.eye(10, dtype=torch.float64)                              # … ridge with history
     assert relative(case.solve(betaedit(TAU, 0.0, L2)), case.solve(alphaedit(TAU, L2))) < EXACT
     assert relative(case.solve(everything), oracles.memit_seq(keys, values, L2, eye, past)) < EXACT
+
+
+def test_switches_for_comparison(case):
+    """Without history MEMIT-seq is MEMIT; rewinding is a field of the method, for methods that find targets."""
+    assert torch.equal(case.solve(without_history(memit_seq(LAM))), case.solve(memit(LAM)))
+    assert make_method("memit_seq+rewind").rewind and make_method("memit_seq+rewind").name == "MEMIT-seq+rewinding"
+    with pytest.raises(ValueError, match=r"rewind\(FT\): the method finds no targets"):
+        make_method("ft+rewind")
+    with pytest.raises(ValueError, match=r"without_history\(GRACE\): the method solves no least squares"):
+        make_method("grace+without_history")
 
 
 def test_history_changes_methods_that_have_it(case):

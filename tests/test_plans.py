@@ -8,7 +8,8 @@ from seqedit.methods import METHODS, make_method
 from seqedit.paths import DATA
 from seqedit.study import plans
 from seqedit.study.hyper import build_settings
-from seqedit.study.plans import COMPOSED, STUDIES, Planned, load_study, planned, run_study, standing
+from seqedit.study.plans import load_study, planned, run_study, standing
+from seqedit.study.studies import COMPOSED, STUDIES, Planned
 
 
 def test_every_planned_run_can_be_made():
