@@ -223,7 +223,8 @@ def methods() -> None:
 @app.command()
 @_plain_errors
 def study(
-    names: Annotated[list[str] | None, typer.Argument(help="Names of studies, or all; default: say what is there.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(
+        help="Names of studies, or all; default: say what is there.")] = None,
     quick: Annotated[bool, typer.Option(help="A few edits for each run, one seed, under names of their own.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")] = 1,
 ) -> None:
