@@ -137,7 +137,9 @@ def test_thm_evolving_null_space(problem, rounds, confined):
     P = start.project(everything) if start else everything
     past = torch.zeros(problem.d_ff, 0, dtype=torch.float64)
     for _ in range(rounds):
-        K = problem.random(problem.d_ff, 1)
+        K = problem.random(problem.d_ff, 2)
+        if rounds == 2:
+            K[:, 1] = -2 * K[:, 0]                                        # keys that depend on each other
         U, values, _ = torch.linalg.svd(P @ K, full_matrices=False)
         Q = U[:, values > 1e-9 * K.norm()]
         P, past = P - Q @ Q.T, torch.cat([past, K], dim=1)

@@ -62,6 +62,14 @@ def architecture_of(model_type: str) -> Architecture:
     return ARCHITECTURES[model_type]
 
 
+def removes_mean(lm: "LanguageModel") -> bool:
+    """Whether the model's norms subtract the mean, so that nothing reads an output along (1, …, 1).
+
+    LayerNorm does (GPT-2, GPT-J, Pythia), RMSNorm does not (Llama and later).
+    """
+    return isinstance(lm.model.get_submodule(lm.architecture.final_norm), nn.LayerNorm)
+
+
 def read_weight(lm: "LanguageModel", layer: int) -> Tensor:
     """A copy of the edited matrix of `layer`, (d_model, d_ff), always out × in, in at least float32."""
     return at_least_float32(_as_out_by_in(lm.down_proj(layer)).detach()).clone()
