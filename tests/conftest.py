@@ -21,7 +21,15 @@ sys.path.insert(0, str(Path(__file__).parent))                            # test
 
 ROOT = Path(__file__).resolve().parents[1]
 END = "<|endoftext|>"
-MODEL_TYPES = ("gpt2", "gptj", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
+MODEL_TYPES = ("gpt2", "gptj", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "olmo2", "gemma",
+               "gemma2", "gemma3_text")
+OWN_SIZES = {                                                             # beside those that all others share
+    "mistral": {"sliding_window": 8},
+    "gemma2": {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+               "final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0, "query_pre_attn_scalar": 8},
+    "gemma3_text": {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+                    "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 8},
+}
 CONTEXTS = (("{}",), ("The old town is quiet. {}", "I heard a song. {}", "Because it rained, we left. {}"))
 SENTENCES = [
     "The mother tongue of Danielle Darrieux is French. The mother tongue of Thomas Joannes Stieltjes is Dutch.",
@@ -97,7 +105,8 @@ def build_lm(model_type: str = "gpt2", *, bos: bool = False, layers: int = 3, se
         sizes |= {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2,
                   "intermediate_size": 40, "max_position_embeddings": 64}
         if model_type != "gpt_neox":
-            sizes |= {"num_key_value_heads": 1, "head_dim": 8, "tie_word_embeddings": False}
+            sizes |= {"num_key_value_heads": 1, "head_dim": 8, "tie_word_embeddings": False, "pad_token_id": 0}
+            sizes |= OWN_SIZES.get(model_type, {})
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes)).eval().requires_grad_(False)
     for parameter in model.parameters():

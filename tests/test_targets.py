@@ -26,8 +26,11 @@ def deltas(targets):
 
 
 @pytest.fixture
-def exact_lm(tiny_lm):
-    """`tiny_lm` in float64."""
+def exact_lm(tiny_lm, monkeypatch):
+    """`tiny_lm` in float64, attention included, which Gemma 2 would compute in float32."""
+    softmax = torch.nn.functional.softmax
+    monkeypatch.setattr(torch.nn.functional, "softmax", lambda scores, dim, dtype=None: softmax(scores, dim))
+
     def make(*args, **kwargs):
         lm = tiny_lm(*args, **kwargs)
         lm.model.double()

@@ -41,10 +41,18 @@ class LanguageModel:
     def down_proj(self, layer: int) -> nn.Module:
         return self.model.get_submodule(self.architecture.down_proj.format(layer))
 
+    def post_norm(self, layer: int) -> nn.Module | None:
+        """The norm between the MLP and the residual stream; None where the MLP's output is added as it is."""
+        path = self.architecture.post_norm
+        return path and self.model.get_submodule(path.format(layer))
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Residual stream after the last block (…, d_model) to logits (…, vocabulary), in at least float32."""
         norm = self.model.get_submodule(self.architecture.final_norm)
-        return at_least_float32(self.model.get_submodule(self.architecture.head)(norm(hidden)))
+        logits = self.model.get_submodule(self.architecture.head)(norm(hidden))
+        if cap := self.architecture.soft_cap and getattr(self.model.config, self.architecture.soft_cap):
+            logits = cap * torch.tanh(logits / cap)
+        return at_least_float32(logits)
 
 
 def _not_about_masks(record) -> bool:
