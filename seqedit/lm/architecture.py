@@ -121,7 +121,7 @@ def architecture_of(model_type: str) -> Architecture:
         declare_file(Path(path))
     if model_type not in ARCHITECTURES:
         raise ValueError(
-            f"model type {model_type!r} is not declared; known are {', '.join(sorted(ARCHITECTURES))}. Declare where "
+            f"model type {model_type!r} is not declared; known are {', '.join(ARCHITECTURES)}. Declare where "
             'its modules are in a JSON file, {"' + model_type + '": {"block": "model.layers.{}", "mlp": …, '
             '"down_proj": …, "final_norm": …, "head": …}}, and name the file in the environment variable '
             "SEQEDIT_ARCHITECTURES; or call seqedit.lm.architecture.declare. The chapter on architectures shows both")
