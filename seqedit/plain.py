@@ -39,7 +39,7 @@ def target_value(lm: LanguageModel, request: EditRequest, templates: Sequence[st
     longest = max(map(len, rows))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=lm.device)
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=lm.device)
-    delta = torch.zeros(model.config.hidden_size, dtype=model.dtype, device=lm.device, requires_grad=True)
+    delta = torch.zeros(lm.config.hidden_size, dtype=model.dtype, device=lm.device, requires_grad=True)
     at, found = lm.mlp(layer) if lm.post_norm(layer) else block, {}
 
     def read(_, __, output):

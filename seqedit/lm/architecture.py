@@ -66,6 +66,8 @@ ARCHITECTURES = {
     "gemma": Architecture(**_GEMMA),
     "gemma2": Architecture(**_GEMMA, **_POST_NORM, soft_cap="final_logit_softcapping"),
     "gemma3_text": Architecture(**_GEMMA, **_POST_NORM, soft_cap="final_logit_softcapping"),
+    "gemma3": Architecture(**{name: path.replace("model.", "model.language_model.")
+                              for name, path in (_LLAMA | _POST_NORM).items()}, bos=True),     # with a vision tower
 }
 """Declared architectures by `config.model_type`."""
 

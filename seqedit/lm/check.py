@@ -26,7 +26,7 @@ def check_architecture(lm: LanguageModel) -> None:
             other values than running them on all; the message names the field.
     """
     _check_paths(lm)
-    ids, last = torch.linspace(1, lm.model.config.vocab_size - 1, TOKENS).long().tolist(), lm.n_layers - 1
+    ids, last = torch.linspace(1, lm.config.vocab_size - 1, TOKENS).long().tolist(), lm.n_layers - 1
     modules = {"last": lm.block(last), "block": lm.block(0), "mlp": lm.mlp(0), "down_proj": lm.down_proj(0)}
     row = torch.tensor([ids], device=lm.device)
     with recording(modules) as calls:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..precision import at_least_float32
@@ -27,12 +27,17 @@ class LanguageModel:
         return self.model.device
 
     @property
+    def config(self) -> PretrainedConfig:
+        """The configuration of the language model, also where the checkpoint holds a vision tower beside it."""
+        return self.model.config.get_text_config()
+
+    @property
     def n_layers(self) -> int:
-        return self.model.config.num_hidden_layers
+        return self.config.num_hidden_layers
 
     @property
     def max_positions(self) -> int:
-        return self.model.config.max_position_embeddings
+        return self.config.max_position_embeddings
 
     def block(self, layer: int) -> nn.Module:
         return self.model.get_submodule(self.architecture.block.format(layer))
@@ -52,7 +57,7 @@ class LanguageModel:
         """Residual stream after the last block (…, d_model) to logits (…, vocabulary), in at least float32."""
         norm = self.model.get_submodule(self.architecture.final_norm)
         logits = self.model.get_submodule(self.architecture.head)(norm(hidden))
-        if cap := self.architecture.soft_cap and getattr(self.model.config, self.architecture.soft_cap):
+        if cap := self.architecture.soft_cap and getattr(self.config, self.architecture.soft_cap):
             logits = cap * torch.tanh(logits / cap)
         return at_least_float32(logits)
 
