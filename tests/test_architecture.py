@@ -17,7 +17,7 @@ from seqedit.lm.architecture import ARCHITECTURES, DECLARED, apply_update, read_
 from seqedit.lm.hooks import recording
 from seqedit.lm.keys import BARE, KeyReader, read_keys, read_values
 from seqedit.lm.likelihood import log_likelihood, told
-from seqedit.lm.load import LanguageModel, load_model
+from seqedit.lm.load import load_model
 from seqedit.lm.post_norm import Site, before_norm
 from seqedit.lm.tails import Sweep, Tails
 from seqedit.lm.targets import TargetConfig, optimise_targets
@@ -162,8 +162,8 @@ def test_fast_path(exact_lm, architectures, model_type):
                     places = torch.arange(start, len(row))[None]
                     tails = Tails(sweep.blocks[layer + 1:], [(k[[i]], v[[i]]) for k, v in kept], places)
                     gain = Site(lm.post_norm(layer), m[[i]]).gain(delta[None])
-                    hidden = tails.run(torch.cat([stem[[i], start:start + 1] + gain, stem[[i], start + 1:len(row)]], 1), 4)
-                    logits = lm.logits(hidden)[0]
+                    below = torch.cat([stem[[i], start:start + 1] + gain, stem[[i], start + 1:len(row)]], dim=1)
+                    logits = lm.logits(tails.run(below, 4))[0]
                 else:
                     module = lm.mlp(layer) if lm.post_norm(layer) else lm.block(layer)
                     handle = module.register_forward_hook(adding(delta, start))
@@ -294,7 +294,7 @@ def test_batched_is_one_by_one(exact_lm, requests, architectures, model_type):
         for site, values in h.items():
             assert relative(values[:, i], read_values(lm, [request], 1, site)[:, 0]) < SAME
         alone = optimise_targets(lm, [request], CONTEXTS, 1, config)
-        assert relative(targets.z[i] - targets.h[i], (alone.z - alone.h)[0]) < 10 * SAME         # through Adam's divisions
+        assert relative(targets.z[i] - targets.h[i], (alone.z - alone.h)[0]) < 10 * SAME  # Adam divides
     architectures(model_type, batched="✓")
 
 
@@ -337,7 +337,7 @@ def test_exactly_one_bos(tiny_lm, tmp_path, architectures, model_type):
 
 
 def test_gains_beyond_the_norm():
-    """`before_norm`: exact where some m′ gives the gain, in direction where none does; faint channels are left alone."""
+    """`before_norm`: exact where some m′ gives the gain, in direction where none does; faint channels stay."""
     generator = torch.Generator().manual_seed(0)
     norm = torch.nn.RMSNorm(16, eps=1e-12, dtype=torch.float64)
     norm.weight.data = torch.rand(16, generator=generator, dtype=torch.float64) + 0.5

@@ -21,9 +21,10 @@ def check_architecture(lm: LanguageModel) -> None:
     """Compare what the declaration says with whole forward passes of the model over twelve tokens.
 
     Raises:
-        ValueError: a path is not in the model, the edited matrix is no Linear or Conv1D, its output is not what the
-            MLP gives and the residual stream gains, the logits differ, or running blocks on some tokens only gives
-            other values than running them on all; the message names the field.
+        ValueError: a path is not in the model, the edited matrix is no Linear or Conv1D, it does not read (rows,
+            tokens, d_ff), its output is not what the MLP gives and the residual stream gains, the logits differ, or
+            running blocks on some tokens only gives other values than running them on all; the message names the
+            field.
     """
     _check_paths(lm)
     ids, last = torch.linspace(1, lm.config.vocab_size - 1, TOKENS).long().tolist(), lm.n_layers - 1
@@ -32,6 +33,9 @@ def check_architecture(lm: LanguageModel) -> None:
     with recording(modules) as calls:
         logits = lm.model(input_ids=row, use_cache=False).logits
     top, hidden, m = (calls[name].hidden for name in ("last", "block", "mlp"))
+    if (shape := tuple(calls["down_proj"].input.shape[:-1])) != row.shape:
+        raise ValueError(f"{_name(lm)}: down_proj: its input must be (rows, tokens, d_ff), but its first dimensions "
+                         f"are {shape} for {tuple(row.shape)}; this architecture cannot be edited")
     _same(lm, calls["down_proj"].hidden, m, "mlp: its output is not that of down_proj")
     _same(lm, lm.logits(top), logits, "final_norm, head or soft_cap: they do not give the model's logits")
 
@@ -50,8 +54,8 @@ def check_architecture(lm: LanguageModel) -> None:
     _same(lm, moved["block"].hidden - hidden, gain.expand_as(hidden),
           "block, mlp or post_norm: what is added to the MLP's output does not reach the block's output as declared")
     _same(lm, _on_some_tokens(lm, ids), top[0, TOKENS // 2:],
-          "block: run on some tokens, with attention's keys and values of the others, it gives other values than on all; "
-          "its attention or its arguments are of a kind that seqedit/lm/tails.py does not know, so this architecture "
+          "block: run on some tokens, with attention's keys and values of the others, it gives other values than on "
+          "all; its attention or arguments are of a kind that seqedit/lm/tails.py does not know: this architecture "
           "cannot be edited")
 
 

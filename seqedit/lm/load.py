@@ -92,7 +92,7 @@ def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.d
         raise ValueError(why_not_loaded(str(folder_or_id), error)) from error
     lm = LanguageModel(model.to(device).eval().requires_grad_(False), tokenizer, architecture)
     if model.config.model_type not in DECLARED:
-        from .check import check_architecture                             # which needs this module
+        from .check import check_architecture  # which needs this module
         check_architecture(lm)
     return lm
 

@@ -19,8 +19,8 @@ def load_tokenizer(folder_or_id: str | Path, *, bos: bool) -> PreTrainedTokenize
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
     except (ValueError, ImportError, TypeError) as error:                 # what it is depends on the class asked for
-        raise ValueError(f"{folder_or_id}: there is no tokenizer that can be loaded; save tokenizer.json beside the model. "
-                         "If there is a tokenizer.model only, install sentencepiece and tiktoken once to convert it "
+        raise ValueError(f"{folder_or_id}: there is no tokenizer that can be loaded; save tokenizer.json beside the "
+                         "model. If there is a tokenizer.model only, install sentencepiece and tiktoken to convert it "
                          f"({str(error).splitlines()[0]})") from error
     ids = tokenizer("a", add_special_tokens=False)["input_ids"]
     if not ids or set(ids) == {tokenizer.unk_token_id}:                   # an empty one, made up from the model type
