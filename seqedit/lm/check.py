@@ -11,7 +11,7 @@ from .load import LanguageModel
 from .post_norm import Site
 from .tails import Sweep, Tails
 
-TOKENS = 12
+TOKENS, SOME = 12, slice(6, 10)
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 """Largest relative difference taken for round-off, by type of the weights; 0.05 for shorter ones."""
 
@@ -19,6 +19,8 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 @torch.no_grad()
 def check_architecture(lm: LanguageModel) -> None:
     """Compare what the declaration says with whole forward passes of the model over twelve tokens.
+
+    What differs in longer texts only, as attention to a window that the block's arguments do not tell of, is not seen.
 
     Raises:
         ValueError: a path is not in the model, the edited matrix is no Linear or Conv1D, it does not read (rows,
@@ -53,7 +55,7 @@ def check_architecture(lm: LanguageModel) -> None:
     gain = Site(lm.post_norm(0), m).gain(shift)
     _same(lm, moved["block"].hidden - hidden, gain.expand_as(hidden),
           "block, mlp or post_norm: what is added to the MLP's output does not reach the block's output as declared")
-    _same(lm, _on_some_tokens(lm, ids), top[0, TOKENS // 2:],
+    _same(lm, _on_some_tokens(lm, ids), top[0, SOME],
           "block: run on some tokens, with attention's keys and values of the others, it gives other values than on "
           "all; its attention or arguments are of a kind that seqedit/lm/tails.py does not know: this architecture "
           "cannot be edited")
@@ -77,15 +79,15 @@ def _check_paths(lm: LanguageModel) -> None:
 
 
 def _on_some_tokens(lm: LanguageModel, ids: list[int]) -> Tensor:
-    """Output of the last block at the second half of the tokens, by the way targets take: (tokens, d_model)."""
-    half, last = TOKENS // 2, lm.n_layers - 1
-    sweep = Sweep(lm, [ids, ids[:half] + ids[:half]], [0, 0], [half, half])
+    """Output of the last block at `SOME` tokens by the way targets take, in a row shorter than its neighbour."""
+    last = lm.n_layers - 1
+    sweep = Sweep(lm, [ids, ids[:SOME.stop]], [0, 0], [SOME.start, SOME.start])
     for _ in range(last):
         sweep.advance()
-    stem = sweep.residual()[:1, half:]
+    stem = sweep.residual()[1:, SOME]
     keys, values = sweep.advance()
-    at = torch.arange(half, TOKENS, device=lm.device)[None]
-    return Tails([sweep.blocks[last]], [(keys[:1], values[:1])], at).run(stem, half)[0]
+    at = torch.arange(SOME.start, SOME.stop, device=lm.device)[None]
+    return Tails([sweep.blocks[last]], [(keys[1:], values[1:])], at).run(stem, at.shape[1])[0]
 
 
 def _same(lm: LanguageModel, found: Tensor, expected: Tensor, problem: str) -> None:
