@@ -132,7 +132,7 @@ def architecture_of(model_type: str) -> Architecture:
 
 def read_weight(lm: "LanguageModel", layer: int) -> Tensor:
     """A copy of the edited matrix of `layer`, (d_model, d_ff), always out × in, in at least float32."""
-    return at_least_float32(_matrix(lm, layer).detach()).clone()
+    return at_least_float32(_as_out_by_in(lm.down_proj(layer)).detach()).clone()
 
 
 @torch.no_grad()
@@ -142,7 +142,7 @@ def apply_update(lm: "LanguageModel", layer: int, update: Tensor) -> None:
     Raises:
         ValueError: the update has another shape than the matrix.
     """
-    W = _matrix(lm, layer)
+    W = _as_out_by_in(lm.down_proj(layer))
     if W.shape != update.shape:
         raise ValueError(f"layer {layer}: the update is {tuple(update.shape)} but the matrix is {tuple(W.shape)} "
                          "(out × in)")
@@ -152,13 +152,13 @@ def apply_update(lm: "LanguageModel", layer: int, update: Tensor) -> None:
 @torch.no_grad()
 def write_weight(lm: "LanguageModel", layer: int, W: Tensor) -> None:
     """Put a stored matrix (out × in) back, bit for bit; for resuming and undoing only."""
-    _matrix(lm, layer).copy_(W)
+    _as_out_by_in(lm.down_proj(layer)).copy_(W)
 
 
 @contextmanager
 def restored(lm: "LanguageModel", layers: Iterable[int]) -> Iterator[None]:
     """Whatever happens inside, the edited matrices of `layers` are as before, bit for bit, afterwards."""
-    before = {layer: _matrix(lm, layer).detach().clone() for layer in layers}
+    before = {layer: _as_out_by_in(lm.down_proj(layer)).detach().clone() for layer in layers}
     try:
         yield
     finally:
@@ -175,13 +175,12 @@ def rewound(lm: "LanguageModel", original: Mapping[int, Tensor]) -> Iterator[Non
         yield
 
 
-def _matrix(lm: "LanguageModel", layer: int) -> Tensor:
-    """A view of the edited matrix as out × in; decided by the module's type, never by the weight's shape."""
-    module = lm.down_proj(layer)
+def _as_out_by_in(module: nn.Module) -> Tensor:
+    """A view of the weight as out × in; decided by the module's type, never by the weight's shape."""
     if not isinstance(module, nn.Linear | Conv1D):
         raise TypeError(f"cannot edit a {type(module).__name__}; expected a Linear or a Conv1D")
     if module.weight.is_meta:
-        raise ValueError(f"layer {layer}: its matrix is offloaded to CPU memory or disk, where no update would last; "
+        raise ValueError("the matrix of an edited layer is offloaded to CPU memory or disk, where no update would last; "
                          "give the edited layers a device: more or larger GPUs, device \"cpu\", or a device map that "
                          "offloads other layers only")
     return module.weight.T if isinstance(module, Conv1D) else module.weight

@@ -91,7 +91,7 @@ def _on_some_tokens(lm: LanguageModel, ids: list[int]) -> Tensor:
 
 
 def _same(lm: LanguageModel, found: Tensor, expected: Tensor, problem: str) -> None:
-    found, expected = found.double(), expected.double()
+    found, expected = found.double(), expected.double().to(found.device)
     error = ((found - expected).norm() / expected.norm()).item()
     if not error <= TOLERANCE.get(lm.model.dtype, 0.05):                  # NaN is no agreement
         raise ValueError(f"{_name(lm)}: {problem} (relative difference {error:.1g}); compare the declaration with the "
