@@ -180,7 +180,7 @@ def _as_out_by_in(module: nn.Module) -> Tensor:
     if not isinstance(module, nn.Linear | Conv1D):
         raise TypeError(f"cannot edit a {type(module).__name__}; expected a Linear or a Conv1D")
     if module.weight.is_meta:
-        raise ValueError("the matrix of an edited layer is offloaded to CPU memory or disk, where no update would last; "
+        raise ValueError("the matrix of an edited layer is offloaded to CPU memory or disk, where no update lasts; "
                          "give the edited layers a device: more or larger GPUs, device \"cpu\", or a device map that "
                          "offloads other layers only")
     return module.weight.T if isinstance(module, Conv1D) else module.weight
