@@ -31,8 +31,8 @@ DOWN = {"gpt2": "transformer.h.{}.mlp.c_proj", "gptj": "transformer.h.{}.mlp.fc_
         "gemma3": "model.language_model.layers.{}.mlp.down_proj"}
 DOWN |= {name: "model.layers.{}.mlp.down_proj" for name in MODEL_TYPES if name not in DOWN}
 TABLE = ROOT / "data" / "architectures.md"
-TABLES = (("model", "edited matrix", "stored", "block returns", "final norm"),
-          ("MLP reads", "norm after the MLP", "soft-capped logits", "head tied", "attention", "window", "BOS"),
+TABLES = (("edited matrix", "stored", "block returns", "final norm"),
+          ("MLP beside attention", "norm after it", "soft-cap", "head tied", "attention", "window", "BOS"),
           ("keys", "values", "fast path", "targets", "one matrix", "restored", "round", "batched", "padding"))
 SAME = 1e-6                                                               # in float64; see above
 
@@ -97,17 +97,16 @@ def test_structure(tiny_lm, architectures, model_type):
     assert down is lm.down_proj(1)
     architectures(
         model_type, **{
-            "model": f"`{type(lm.model).__name__}`",
             "edited matrix": f"`{DOWN[model_type]}`",
             "stored": {"Conv1D": "in × out", "Linear": "out × in"}[type(down).__name__],
             "block returns": "tuple" if isinstance(before["block"].output, tuple) else "tensor",
-            "MLP reads": "what attention reads" if beside else "after attention",
-            "norm after the MLP": declared.post_norm.rpartition(".")[2].join("``") if declared.post_norm else "–",
+            "MLP beside attention": "yes" if beside else "–",
+            "norm after it": "yes" if declared.post_norm else "–",
             "final norm": f"`{declared.final_norm}`",
-            "soft-capped logits": "yes" if cap else "–",
+            "soft-cap": "yes" if cap else "–",
             "head tied": "yes" if AutoConfig.for_model(model_type).tie_word_embeddings else "–",
             "attention": lm.config._attn_implementation,
-            "window": {0: "–", 3: "every layer"}.get(far.count(False), "some layers")})
+            "window": {0: "–", 3: "all layers"}.get(far.count(False), "some layers")})
 
 
 @every_model
@@ -333,7 +332,7 @@ def test_exactly_one_bos(tiny_lm, tmp_path, architectures, model_type):
         assert tokens.ids[0][0] == lm.tokenizer.convert_tokens_to_ids(END) or not counts[bos][0]
     needed = model_type.startswith("gemma")
     assert counts == {True: [1, 1], False: [1, 1] if needed else [0, 0]}
-    architectures(model_type, BOS="added where missing" if needed else "as the tokenizer has it")
+    architectures(model_type, BOS="always" if needed else "tokenizer's")
 
 
 def test_gains_beyond_the_norm():
