@@ -14,6 +14,7 @@ from ..clock import Clock
 from ..lm.architecture import apply_update, read_weight, rewound
 from ..lm.keys import BARE, Average, KeyReader, read_keys, read_values
 from ..lm.load import LanguageModel
+from ..lm.post_norm import before_norm
 from ..lm.targets import Anchors, TargetConfig, Targets, mean_states, optimise_targets
 from ..requests import EditRequest
 from ..rounds import EditPlan, EditState, Outcome
@@ -195,6 +196,8 @@ class TargetWriter(LeastSquaresWriter):
                 h = reader.values(layers[-1], method.site)                            # (d_model, n)
             with clock.stage("solve"):
                 R = (z.T - h) / (len(layers) - i)                                     # the share of this layer
+                if method.site == "block" and (norm := lm.post_norm(layer)):
+                    R = before_norm(norm, reader.values(layer, "mlp"), R)
                 if method.one_at_a_time:
                     R = residuals(method, R, K, read_keys(lm, requests, BARE, layer), read_weight(lm, layer),
                                   self.solvers[layer])
@@ -217,8 +220,6 @@ class TargetWriter(LeastSquaresWriter):
 
 
 def _outcomes(requests, targets: Targets, config: TargetConfig, left: dict[int, tuple[str, str]]) -> list[Outcome]:
-    limit = config.clamp * targets.h.norm(dim=1)
-    clamped = (targets.z - targets.h).norm(dim=1) >= limit * (1 - 1e-4)              # the clamp's own rounding
     reasons = {"loss": f"target loss below {config.stop_loss:g}", "steps": f"target used all {config.steps} steps",
                "most probable": "target most probable in all contexts"}
     satisfied = (targets.updates == 0) & targets.right
@@ -226,4 +227,4 @@ def _outcomes(requests, targets: Targets, config: TargetConfig, left: dict[int, 
              for done, stopped in zip(satisfied.tolist(), targets.stopped, strict=True)]
     return [Outcome(request.case_id, *left.get(i, found[i]), loss, updates, hit)
             for i, (request, loss, updates, hit) in enumerate(zip(
-                requests, targets.loss.tolist(), targets.updates.tolist(), clamped.tolist(), strict=True))]
+                requests, targets.loss.tolist(), targets.updates.tolist(), targets.clamped.tolist(), strict=True))]
