@@ -7,14 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ..algebra.moments import load_moments
 from ..evaluation.edits import score_edits
-from ..evaluation.report import evaluate
+from ..evaluation.report import ordinary_states
 from ..files import alone, write_json
 from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.load import LanguageModel, load_model
@@ -23,10 +22,11 @@ from ..lm.tokens import validate_requests
 from ..methods import canonical
 from ..paths import DATA, MODEL, MOMENTS, WORLD
 from ..requests import EditRequest, batched, load_rounds
-from ..rounds import EditPlan, Round
+from ..rounds import EditPlan
 from ..sequential import handed_over, run_sequential
 from .checkpoint import begin, finish, resume, save_round
 from .hyper import Settings, build_settings, read_hyper
+from .measure import measure
 from .moments import check_layers, corpus_moments
 from .records import file_digest, provenance, reopen, shown
 
@@ -103,6 +103,7 @@ def _run(job: "Job", out: Path, say) -> bool:
         say(f"{out} is complete: {record['n_edits']} edits by {config.method}; nothing to do")
         return False
     unedited = score_edits(job.lm, [r for batch in job.rounds for r in batch])
+    states = ordinary_states(job.lm, job.world) if job.world else None
     state = resume(out, job.lm, job.plan.layers)
     if state.round:
         say(f"resuming after round {state.round} of {len(job.rounds)}")
@@ -116,7 +117,7 @@ def _run(job: "Job", out: Path, say) -> bool:
         if done.index == 0:                                               # now nothing of the input can be refused
             begin(out, record)
         with handed_over(job.lm, method, done.state):
-            rows = _rows(job, done, unedited)
+            rows = measure(job, method, done, unedited, states)
         save_round(out, job.lm, done.state, rows, keep=config.save_rounds)
         state = done.state
         record = record | {"rounds_done": done.state.round,
@@ -138,6 +139,11 @@ class Job:
     rounds: list[list[EditRequest]]
     settings: Settings
     plan: EditPlan
+
+    @property
+    def world(self) -> Path | None:
+        """Where the tasks and texts of the embedded world are, if its model is edited."""
+        return WORLD if is_embedded(self.config.model) else None
 
     @property
     def edited_in(self) -> dict[int | str, int]:
@@ -186,8 +192,9 @@ def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int
 def _settings(config: RunConfig, lm: LanguageModel, say) -> Settings:
     """Overrides over the --hyper file over the embedded model's tuned settings over the published defaults."""
     values: dict[str, Any] = {}
-    tuned = DATA / "hyper" / f"{config.method.partition('+')[0]}.json"
-    path = config.hyper or (tuned if is_embedded(config.model) and tuned.exists() else None)
+    own = [DATA / "hyper" / f"{name}.json" for name in (config.method, config.method.partition("+")[0])]
+    tuned = next((path for path in own if path.exists()), None)
+    path = config.hyper or (tuned if is_embedded(config.model) else None)
     if path is not None:
         given = bool(config.moments or config.corpus)
         values, remarks = read_hyper(path, config.method, lm, given)
@@ -237,26 +244,3 @@ def _fresh(job: Job) -> dict[str, Any]:
     return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
             "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
             "rounds_done": 0, "seconds": 0.0}
-
-
-def _rows(job: Job, done: Round, unedited: pd.DataFrame) -> dict[str, list[dict]]:
-    """What a round adds to each table of the record."""
-    edits = sum(map(len, job.rounds[:done.state.round]))
-    rows = {"rounds": [{"round": done.index, "edits": edits, "residual_before": done.residual_before,
-                        "residual_after": done.residual_after, "target_norm": done.target_norm, "seconds": done.seconds,
-                        "layers": [asdict(layer) for layer in done.layers]}],
-            "outcomes": [{"round": done.index} | asdict(outcome) for outcome in done.outcomes]}
-    last = done.state.round == len(job.rounds)
-    if last or (job.config.evaluate_every and done.state.round % job.config.evaluate_every == 0):
-        rows["scores"] = [{"round": done.index, "n_edits": edits} | _evaluate(job, edits, unedited, last)]
-    return rows
-
-
-def _evaluate(job: Job, edits: int, unedited: pd.DataFrame, last: bool) -> dict:
-    """Metrics of the requests edited so far; fluency at the end only."""
-    requests = [request for batch in job.rounds for request in batch][:edits]
-    done = {r.case_id for r in requests}
-    generator = torch.Generator().manual_seed(job.config.seed) if job.config.fluency and last else None
-    return evaluate(job.lm, requests, unedited=unedited,
-                    rounds={case: i for case, i in job.edited_in.items() if case in done},
-                    world=WORLD if is_embedded(job.config.model) else None, generator=generator)
