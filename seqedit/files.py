@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -7,6 +8,12 @@ from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import __version__
+from ..files import sha256
 from ..paths import ROOT
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -26,7 +27,7 @@ def code_digest() -> str:
 
     Read once, so that it says what runs even when files change meanwhile.
     """
-    files = [PACKAGE / name for name in ("methods.py", "sequential.py", "rounds.py", "requests.py")]
+    files = [PACKAGE / name for name in ("methods.py", "sequential.py", "rounds.py", "requests.py", "formats.py")]
     files += sorted(f for room in ("algebra", "lm", "editors", "evaluation") for f in (PACKAGE / room).glob("*.py"))
     digest = hashlib.sha256()
     for file in files:
@@ -43,7 +44,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, shortened."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return sha256(path)[:16]
 
 
 def shown(path: Path) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..algebra.moments import load_moments
+from ..benchmarks import Loaded, load
 from ..evaluation.edits import score_edits
 from ..evaluation.report import evaluate
 from ..files import write_json
@@ -22,7 +23,7 @@ from ..lm.statistics import fingerprint
 from ..lm.tokens import validate_requests
 from ..methods import canonical
 from ..paths import DATA, MODEL, MOMENTS, WORLD
-from ..requests import EditRequest, batched, load_rounds
+from ..requests import EditRequest, batched
 from ..rounds import EditPlan, Round
 from ..sequential import handed_over, run_sequential
 from .checkpoint import begin, finish, resume, save_round
@@ -36,7 +37,9 @@ class RunConfig:
     """What a run is asked to do; the command line's options, and the parameters of notebooks.
 
     Attributes:
-        model: local folder or hub id; requests: file of edit requests.
+        model: local folder or hub id.
+        requests: file of edit requests, or name of a benchmark in `seqedit.benchmarks`.
+        clean: leave out records that are wrong, repeated or contradictory; else they are refused by name.
         method: name in `seqedit.methods.METHODS`, combinators after "+".
         settings: flat overrides of the method's settings (see `seqedit.study.hyper`).
         hyper: JSON file of settings, ours or a released repository's.
@@ -51,9 +54,10 @@ class RunConfig:
     """
 
     model: str
-    requests: Path
+    requests: Path | str
     method: str
     settings: dict[str, Any]
+    clean: bool = False
     hyper: Path | None = None
     batch_size: int | None = None
     n_edits: int | None = None
@@ -129,6 +133,7 @@ class Job:
     """Everything a run needs, checked."""
 
     config: RunConfig
+    loaded: Loaded
     lm: LanguageModel
     rounds: list[list[EditRequest]]
     settings: Settings
@@ -145,11 +150,13 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     Raises:
         ValueError: names the record, field or setting that is wrong.
     """
-    in_file = load_rounds(config.requests)
+    loaded = load(config.requests, clean=config.clean)
+    if loaded.left_out:
+        say(f"{config.requests}: {loaded.summary()}")
     lm = load_model(config.model, device=config.device)
     settings = _settings(config, lm, say)
     check_layers(lm, settings.layers)
-    rounds = _select(in_file, config, settings.batch_size)
+    rounds = _select(loaded.rounds, config, settings.batch_size)
     generator = torch.Generator().manual_seed(config.seed)
     longest = max((length for length, _ in settings.context_lengths), default=0)
     if longest >= lm.max_positions:
@@ -160,7 +167,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     plan = EditPlan(layers=settings.layers, moments=_moments(config, lm, settings.layers), contexts=contexts,
                     target=settings.target, max_update_ratio=settings.max_update_ratio)
     plan.check(lm)
-    return Job(config, lm, rounds, settings, plan)
+    return Job(config, loaded, lm, rounds, settings, plan)
 
 
 def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int | None) -> list[list[EditRequest]]:
@@ -217,16 +224,17 @@ def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> d
 def _fresh(job: Job) -> dict[str, Any]:
     """The content of run.json before the first round."""
     config = job.config
-    files = {name: file_digest(path) for name in ("requests", "contexts", "moments", "corpus")
-             if (path := getattr(config, name)) is not None}
+    files = {"requests": job.loaded.origin} | {name: file_digest(path) for name in ("contexts", "moments", "corpus")
+                                               if (path := getattr(config, name)) is not None}
     parameters = {
         "method": config.method, "seed": config.seed, "n_edits": sum(map(len, job.rounds)), "shuffle": config.shuffle,
         "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
         "fingerprint": fingerprint(job.lm), "files": files, **json.loads(json.dumps(asdict(job.settings))),
         "evaluate_every": config.evaluate_every, "fluency": config.fluency, "save_rounds": config.save_rounds}
+    parameters |= {name: value for name in ("clean",) if (value := getattr(config, name))}
     return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
             "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
-            "rounds_done": 0, "seconds": 0.0}
+            "rounds_done": 0, "seconds": 0.0} | ({"left_out": job.loaded.left_out} if job.loaded.left_out else {})
 
 
 def _rows(job: Job, done: Round, unedited: pd.DataFrame) -> dict[str, list[dict]]:
