@@ -1,4 +1,4 @@
-"""The command line: `seqedit edit`, `score`, `export`, `moments`, `methods`, `study`, `bench` and `world …`."""
+"""The command line: `seqedit edit`, `score`, `export`, `moments`, `methods`, `presets`, `study`, `bench`, `world …`."""
 
 import sys
 from functools import wraps
@@ -13,11 +13,15 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
                   help="Sequential model editing: write facts into a model's weights, and measure what it cost.")
 app.add_typer(world, name="world")
 
-MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy")
+MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy", "efficacy_tokens",
+            "locality_gold", "locality_unedited")
 
 Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language model, e.g. data/model.")]
-Requests = Annotated[Path, typer.Option(help="Requests: CounterFact's schema, or a JSON list (or .jsonl) of "
-                                             "{case_id, prompt, subject, target_new, target_true?}.")]
+Requests = Annotated[str, typer.Option(help="counterfact, mcf, zsre or wikidata_counterfact; or a .json, .jsonl, .csv "
+                                            "or .parquet file of one of their schemas, or of plain {case_id, prompt, "
+                                            "subject, target_new, target_true?}.")]
+Clean = Annotated[bool, typer.Option("--clean", help="Leave out records that are wrong, repeated or contradictory, and "
+                                                     "say how many; else they are refused. Benchmarks by name are.")]
 Edited = Annotated[Path, typer.Option(help="Folder that `seqedit edit` wrote.")]
 
 
@@ -68,6 +72,9 @@ def edit(
     out: Annotated[Path, typer.Option(help="Folder for the record; run again, an interrupted run resumes.")],
     hyper: Annotated[Path | None, typer.Option(
         help="Settings: our JSON, or a configuration file of a released repository as it is.")] = None,
+    preset: Annotated[str | None, typer.Option(
+        help="Published settings for this model (`seqedit presets`); default: by the model's hub id.")] = None,
+    clean: Clean = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; repeatable.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Requests per round; default: the file's rounds.")] = None,
     layers: Annotated[str | None, typer.Option(help="Edited layers, e.g. 3,4,5.")] = None,
@@ -97,6 +104,7 @@ def edit(
     if layers is not None:
         settings["layers"] = _layers(layers)
     config = RunConfig(model=model, requests=requests, method=method, settings=settings, hyper=hyper,
+                       preset=preset, clean=clean,
                        batch_size=batch_size, n_edits=n_edits, shuffle=shuffle, seed=seed, contexts=contexts,
                        moments=moments, corpus=corpus, evaluate_every=evaluate_every, fluency=fluency,
                        save_rounds=save_rounds, device=device)
@@ -115,14 +123,14 @@ def _summary(out: Path) -> None:
                + ", ".join(f"{count} {status}" for status, count in counts.items()))
     for reason, count in Counter(record.outcomes.query("status == 'refused'")["reason"]).items():
         typer.echo(f"  refused ({count}): {reason}")
-    last = record.scores.iloc[-1][[f"edits.{name}" for name in MEASURES]].dropna()
+    last = record.scores.iloc[-1].reindex([f"edits.{name}" for name in MEASURES]).dropna()
     typer.echo("  ".join(f"{name.removeprefix('edits.')} {value:.3f}" for name, value in last.items()))
 
 
 @app.command()
 @_plain_errors
 def score(
-    model: Model, edited: Edited, requests: Requests,
+    model: Model, edited: Edited, requests: Requests, clean: Clean = False,
     out: Annotated[Path | None, typer.Option(help="File for the JSON; default: standard output.")] = None,
     fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of generated text.")] = 0,
@@ -136,6 +144,7 @@ def score(
 
     import torch
 
+    from .benchmarks import load
     from .evaluation.edits import score_edits
     from .evaluation.report import evaluate, table
     from .files import write_json
@@ -143,13 +152,15 @@ def score(
     from .lm.load import load_model
     from .lm.tokens import validate_requests
     from .paths import WORLD
-    from .requests import load_requests
     from .study.checkpoint import put_weights
     from .study.run import is_embedded
 
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-    wanted = load_requests(requests)
+    loaded = load(requests, clean=clean)
+    if loaded.left_out:
+        _say(f"{requests}: {loaded.summary()}")
+    wanted = [request for batch in loaded.rounds for request in batch]
     lm = load_model(model, device=device)
     validate_requests(lm, wanted, BARE)
     unedited = score_edits(lm, wanted, progress=True)
@@ -218,6 +229,30 @@ def methods() -> None:
     for name, combine in COMBINATORS.items():
         told = {p.name: p.default for p in signature(combine).parameters.values() if p.name != "base"}
         typer.echo(line(f"+{name}", combine, told))
+
+
+@app.command()
+@_plain_errors
+def presets(
+    method: Annotated[str | None, typer.Argument(help="A method, as in `seqedit methods`; default: all.")] = None,
+    model: Annotated[str | None, typer.Argument(help="A model of the list; default: say which there are.")] = None,
+) -> None:
+    """List the published settings that come along, or show those of one method and model, each with its source.
+
+    Example: seqedit presets alphaedit llama-3-8b
+    """
+    from .study.presets import HUB_IDS, PRESETS, preset_rows
+
+    if method and model:
+        for name, value, source in preset_rows(method, model):
+            typer.echo(f"{name:<18}{value!s:<22}{source}")
+        return
+    for name, models in PRESETS.items():
+        if method in (None, name):
+            typer.echo(f"{name:<14}{', '.join(models)}")
+    typer.echo("\nTaken by themselves for these models, or by name with --preset for a local folder:")
+    for name, ids in HUB_IDS.items():
+        typer.echo(f"{name:<14}{', '.join(ids)}")
 
 
 @app.command()

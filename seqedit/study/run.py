@@ -29,6 +29,7 @@ from ..sequential import handed_over, run_sequential
 from .checkpoint import begin, finish, resume, save_round
 from .hyper import Settings, build_settings, read_hyper
 from .moments import check_layers, corpus_moments
+from .presets import PRESETS, find_preset, model_of
 from .records import file_digest, provenance, reopen, shown
 
 
@@ -43,6 +44,7 @@ class RunConfig:
         method: name in `seqedit.methods.METHODS`, combinators after "+".
         settings: flat overrides of the method's settings (see `seqedit.study.hyper`).
         hyper: JSON file of settings, ours or a released repository's.
+        preset: model whose published settings to take; without it and `hyper`, that of the model's hub id, if any.
         batch_size: requests per round; None keeps the rounds of the file, or makes one.
         n_edits: only so many requests, from the first; None takes all.
         shuffle: put the requests in an order drawn from the seed first.
@@ -59,6 +61,7 @@ class RunConfig:
     settings: dict[str, Any]
     clean: bool = False
     hyper: Path | None = None
+    preset: str | None = None
     batch_size: int | None = None
     n_edits: int | None = None
     shuffle: bool = False
@@ -72,7 +75,17 @@ class RunConfig:
     device: str = "auto"
 
     def __post_init__(self):
+        if self.preset and self.hyper:
+            raise ValueError("preset: give --preset or --hyper, not both")
         object.__setattr__(self, "method", canonical(self.method))
+
+
+    @property
+    def published(self) -> str | None:
+        """Model whose preset the run takes: the one asked for, or the one that the model's hub id names."""
+        model = self.preset or (None if self.hyper else model_of(self.model))
+        asked = self.preset is not None
+        return model if asked or model in PRESETS.get(self.method.partition("+")[0], {}) else None
 
 
 def is_embedded(model: str) -> bool:
@@ -154,7 +167,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     if loaded.left_out:
         say(f"{config.requests}: {loaded.summary()}")
     lm = load_model(config.model, device=config.device)
-    settings = _settings(config, lm, say)
+    settings = _settings(config, lm, len(loaded.rounds) > 1, say)
     check_layers(lm, settings.layers)
     rounds = _select(loaded.rounds, config, settings.batch_size)
     generator = torch.Generator().manual_seed(config.seed)
@@ -185,11 +198,16 @@ def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int
     return [batch for batch in rounds if batch]
 
 
-def _settings(config: RunConfig, lm: LanguageModel, say) -> Settings:
-    """Overrides over the --hyper file over the embedded model's tuned settings over the published defaults."""
+def _settings(config: RunConfig, lm: LanguageModel, own_rounds: bool, say) -> Settings:
+    """Overrides over the --hyper file or a preset over the embedded model's tuned settings over the defaults.
+
+    Args:
+        own_rounds: the file has rounds, which a preset's batch size does not override.
+    """
     values: dict[str, Any] = {}
     tuned = DATA / "hyper" / f"{config.method.partition('+')[0]}.json"
-    path = config.hyper or (tuned if is_embedded(config.model) and tuned.exists() else None)
+    embedded = is_embedded(config.model) and not config.preset
+    path = config.hyper or (tuned if embedded and tuned.exists() else None)
     if path is not None:
         given = bool(config.moments or config.corpus)
         values, remarks = read_hyper(path, config.method, lm, given)
@@ -197,6 +215,10 @@ def _settings(config: RunConfig, lm: LanguageModel, say) -> Settings:
             say(f"{path.name}: {remark}")
         if config.hyper is None:
             say(f"settings of data/hyper/{path.name}, tuned for the embedded model")
+    if (model := config.published) is not None:
+        preset = find_preset(config.method, model)
+        values = {name: value for name, value in preset.settings.items() if name != "batch_size" or not own_rounds}
+        say(f"published settings for {model}: {preset.source} (`seqedit presets {config.method} {model}` shows all)")
     if config.batch_size is not None:
         values["batch_size"] = config.batch_size
     return build_settings(config.method, values | config.settings)
@@ -232,9 +254,10 @@ def _fresh(job: Job) -> dict[str, Any]:
         "fingerprint": fingerprint(job.lm), "files": files, **json.loads(json.dumps(asdict(job.settings))),
         "evaluate_every": config.evaluate_every, "fluency": config.fluency, "save_rounds": config.save_rounds}
     parameters |= {name: value for name in ("clean",) if (value := getattr(config, name))}
+    aside = {"left_out": job.loaded.left_out, "preset": config.published}
     return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
             "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
-            "rounds_done": 0, "seconds": 0.0} | ({"left_out": job.loaded.left_out} if job.loaded.left_out else {})
+            "rounds_done": 0, "seconds": 0.0} | {name: value for name, value in aside.items() if value}
 
 
 def _rows(job: Job, done: Round, unedited: pd.DataFrame) -> dict[str, list[dict]]:
