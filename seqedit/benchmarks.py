@@ -104,7 +104,7 @@ def load(requests: Path | str, *, clean: bool = False, fetch: Callable[[str, str
     if not Path(name).suffix:
         raise RequestError(f"requests: {name!r} is neither a file nor a benchmark; "
                            f"benchmarks are {', '.join(BENCHMARKS)}")
-    rounds, left_out = usable_requests(read_rounds(name), name) if clean else (load_rounds(name), {})
+    rounds, left_out = usable_requests(read_rounds(name), Path(name).name) if clean else (load_rounds(name), {})
     return Loaded(rounds, left_out, sha256(Path(name))[:16])
 
 

@@ -20,6 +20,9 @@ Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language 
 Requests = Annotated[str, typer.Option(help="counterfact, mcf, zsre or wikidata_counterfact; or a .json, .jsonl, .csv "
                                             "or .parquet file of one of their schemas, or of plain {case_id, prompt, "
                                             "subject, target_new, target_true?}.")]
+References = Annotated[Path | None, typer.Option(
+    help="With --fluency: reference texts for consistency, CounterFact's attribute_snippets.json or a world's "
+         "facts.jsonl; all generation prompts are continued then.")]
 Clean = Annotated[bool, typer.Option("--clean", help="Leave out records that are wrong, repeated or contradictory, and "
                                                      "say how many; else they are refused. Benchmarks by name are.")]
 Edited = Annotated[Path, typer.Option(help="Folder that `seqedit edit` wrote.")]
@@ -87,6 +90,7 @@ def edit(
     evaluate_every: Annotated[int, typer.Option(
         min=0, help="Also evaluate every so many rounds; 0: at the end only.")] = 0,
     fluency: Annotated[bool, typer.Option(help="Generate text at the end and measure its entropy.")] = False,
+    references: References = None,
     save_rounds: Annotated[bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")] = False,
     device: Device = "auto",
 ) -> None:
@@ -107,7 +111,7 @@ def edit(
                        preset=preset, clean=clean,
                        batch_size=batch_size, n_edits=n_edits, shuffle=shuffle, seed=seed, contexts=contexts,
                        moments=moments, corpus=corpus, evaluate_every=evaluate_every, fluency=fluency,
-                       save_rounds=save_rounds, device=device)
+                       references=references, save_rounds=save_rounds, device=device)
     if run(config, out, say=_say):
         _summary(out)
 
@@ -133,6 +137,7 @@ def score(
     model: Model, edited: Edited, requests: Requests, clean: Clean = False,
     out: Annotated[Path | None, typer.Option(help="File for the JSON; default: standard output.")] = None,
     fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
+    references: References = None,
     seed: Annotated[int, typer.Option(help="Seed of generated text.")] = 0,
     device: Device = "auto",
 ) -> None:
@@ -145,6 +150,7 @@ def score(
     import torch
 
     from .benchmarks import load
+    from .evaluation.consistency import load_references
     from .evaluation.edits import score_edits
     from .evaluation.report import evaluate, table
     from .files import write_json
@@ -157,6 +163,9 @@ def score(
 
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
+    if references and not fluency:
+        raise ValueError("references: consistency needs generated text; ask for it with --fluency")
+    texts = load_references(references) if references else None
     loaded = load(requests, clean=clean)
     if loaded.left_out:
         _say(f"{requests}: {loaded.summary()}")
@@ -167,7 +176,7 @@ def score(
     put_weights(lm, edited)
     generator = torch.Generator().manual_seed(seed) if fluency else None
     report = evaluate(lm, wanted, unedited=unedited, world=WORLD if is_embedded(model) else None,
-                      generator=generator, progress=True)
+                      generator=generator, references=texts, progress=True)
     if out:
         typer.echo(table(report))
         write_json(out, report)

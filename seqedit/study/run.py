@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..algebra.moments import load_moments
 from ..benchmarks import Loaded, load
+from ..evaluation.consistency import References, load_references
 from ..evaluation.edits import score_edits
 from ..evaluation.report import evaluate
 from ..files import write_json
@@ -52,6 +53,7 @@ class RunConfig:
         contexts, moments, corpus: files to use instead of sampling templates and computing second moments.
         evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
         fluency: generate text at the end and measure its entropy.
+        references: with `fluency`, file of reference texts for consistency (see `load_references`).
         save_rounds: keep the edited matrices after every round.
     """
 
@@ -71,10 +73,13 @@ class RunConfig:
     corpus: Path | None = None
     evaluate_every: int = 0
     fluency: bool = False
+    references: Path | None = None
     save_rounds: bool = False
     device: str = "auto"
 
     def __post_init__(self):
+        if self.references and not self.fluency:
+            raise ValueError("references: consistency needs generated text; ask for it with --fluency")
         if self.preset and self.hyper:
             raise ValueError("preset: give --preset or --hyper, not both")
         object.__setattr__(self, "method", canonical(self.method))
@@ -151,6 +156,7 @@ class Job:
     rounds: list[list[EditRequest]]
     settings: Settings
     plan: EditPlan
+    references: References | None
 
     @property
     def edited_in(self) -> dict[int | str, int]:
@@ -166,6 +172,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     loaded = load(config.requests, clean=config.clean)
     if loaded.left_out:
         say(f"{config.requests}: {loaded.summary()}")
+    references = load_references(config.references) if config.references else None
     lm = load_model(config.model, device=config.device)
     settings = _settings(config, lm, len(loaded.rounds) > 1, say)
     check_layers(lm, settings.layers)
@@ -180,7 +187,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     plan = EditPlan(layers=settings.layers, moments=_moments(config, lm, settings.layers), contexts=contexts,
                     target=settings.target, max_update_ratio=settings.max_update_ratio)
     plan.check(lm)
-    return Job(config, loaded, lm, rounds, settings, plan)
+    return Job(config, loaded, lm, rounds, settings, plan, references)
 
 
 def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int | None) -> list[list[EditRequest]]:
@@ -246,8 +253,8 @@ def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> d
 def _fresh(job: Job) -> dict[str, Any]:
     """The content of run.json before the first round."""
     config = job.config
-    files = {"requests": job.loaded.origin} | {name: file_digest(path) for name in ("contexts", "moments", "corpus")
-                                               if (path := getattr(config, name)) is not None}
+    given = {name: getattr(config, name) for name in ("contexts", "moments", "corpus", "references")}
+    files = {"requests": job.loaded.origin} | {name: file_digest(path) for name, path in given.items() if path}
     parameters = {
         "method": config.method, "seed": config.seed, "n_edits": sum(map(len, job.rounds)), "shuffle": config.shuffle,
         "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
@@ -280,4 +287,5 @@ def _evaluate(job: Job, edits: int, unedited: pd.DataFrame, last: bool) -> dict:
     generator = torch.Generator().manual_seed(job.config.seed) if job.config.fluency and last else None
     return evaluate(job.lm, requests, unedited=unedited,
                     rounds={case: i for case, i in job.edited_in.items() if case in done},
-                    world=WORLD if is_embedded(job.config.model) else None, generator=generator)
+                    world=WORLD if is_embedded(job.config.model) else None, generator=generator,
+                    references=job.references)
