@@ -4,7 +4,6 @@
 from the authors' server with a pinned checksum. Fetched once, a benchmark is read from the cache.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +85,12 @@ class Loaded:
         return f"{kept} of {total} records; left out: {counts}. The first: {first}" if first else ""
 
 
-def load(requests: Path | str, *, clean: bool = False, fetch: Callable[[str, str], Path] | None = None) -> Loaded:
+def load(requests: Path | str, *, clean: bool = False) -> Loaded:
     """The requests of a benchmark by name, or of a file.
 
     Args:
         requests: a name in `BENCHMARKS`, or a file as `load_requests` takes it.
         clean: leave out what cannot be edited together (see `usable_requests`); a benchmark by name always is cleaned.
-        fetch: (benchmark, file) → local path; the default downloads.
 
     Raises:
         RequestError: a record is wrong, where `clean` is not asked for, or none is left; the file is not there.
@@ -100,7 +98,7 @@ def load(requests: Path | str, *, clean: bool = False, fetch: Callable[[str, str
     """
     name = str(requests)
     if name in BENCHMARKS and not Path(name).is_file():
-        return _benchmark(name, fetch or download)
+        return _benchmark(name)
     if not Path(name).suffix:
         raise RequestError(f"requests: {name!r} is neither a file nor a benchmark; "
                            f"benchmarks are {', '.join(BENCHMARKS)}")
@@ -108,10 +106,10 @@ def load(requests: Path | str, *, clean: bool = False, fetch: Callable[[str, str
     return Loaded(rounds, left_out, sha256(Path(name))[:16])
 
 
-def _benchmark(name: str, fetch: Callable[[str, str], Path]) -> Loaded:
+def _benchmark(name: str) -> Loaded:
     benchmark, records, checksums = BENCHMARKS[name], [], {}
     for file, expected in benchmark.files.items():
-        path = fetch(name, file)
+        path = download(name, file)
         checksums[file] = sha256(path)
         if expected not in (None, checksums[file]):
             raise ValueError(f"requests: {name}: {file} has SHA-256 {checksums[file]}, not the pinned {expected}; to "
