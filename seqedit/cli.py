@@ -250,14 +250,18 @@ def presets(
 
     Example: seqedit presets alphaedit llama-3-8b
     """
+    from .methods import canonical, method_parameters
     from .study.presets import HUB_IDS, PRESETS, preset_rows
 
+    if method:
+        method_parameters(method)                                         # refuses what is no method
+        method = canonical(method)
     if method and model:
         for name, value, source in preset_rows(method, model):
             typer.echo(f"{name:<18}{value!s:<22}{source}")
         return
     for name, models in PRESETS.items():
-        if method in (None, name):
+        if method is None or method.partition("+")[0] == name:
             typer.echo(f"{name:<14}{', '.join(models)}")
     typer.echo("\nTaken by themselves for these models, or by name with --preset for a local folder:")
     for name, ids in HUB_IDS.items():

@@ -3,7 +3,10 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
+from workspace import RECORDS, Workspace
 
+from seqedit.cli import app
 from seqedit.lm.targets import TargetConfig
 from seqedit.methods import METHODS, method_parameters
 from seqedit.study.hyper import build_settings
@@ -64,3 +67,57 @@ def test_methods_and_defaults():
     assert set(PRESETS) <= set(METHODS)
     settings = build_settings("memit", find_preset("memit", "gpt-j-6b").settings)
     assert settings.target == TargetConfig() and settings.parameters == method_parameters("memit")
+
+
+@pytest.fixture
+def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
+    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
+    return Workspace(tmp_path, tiny_folder)
+
+
+def test_who_gets_a_preset(space):
+    """The model of a hub id, unless a file of settings is given; whoever asks for one, of any model."""
+    for changes, model in (({"model": "gpt2-xl"}, "gpt2-xl"), ({"model": "gpt2"}, None), ({}, None),
+                           ({"preset": "llama-3-8b"}, "llama-3-8b"), ({"model": "gpt2-xl", "method": "grace"}, None),
+                           ({"model": "gpt2-xl", "hyper": space.folder / "hyper.json"}, None),
+                           ({"model": "gpt2-xl", "method": "prune"}, "gpt2-xl")):
+        assert space.config(**changes).published == model, changes
+    with pytest.raises(ValueError, match="give --preset or --hyper, not both"):
+        space.config(preset="gpt2-xl", hyper=space.folder / "hyper.json")
+
+
+def test_run_with_a_preset(space):
+    """Its values are the run's, those on the command line win, its source is said, its name recorded."""
+    result = space.call(hyper=None, preset="gpt2-xl", layers="0,1", batch_size=None, set=["steps=3", "lam=0.5"])
+    assert result.exit_code == 0 and "published settings for gpt2-xl: github.com/jianghoucheng" in result.stderr
+    run = json.loads((space.out / "run.json").read_text())
+    assert run["preset"] == "gpt2-xl" and run["parameters"]["layers"] == [0, 1]
+    assert run["parameters"]["batch_size"] == 100 and run["parameters"]["parameters"] == {"lam": 0.5}
+    assert run["parameters"]["target"]["steps"] == 3 and run["parameters"]["target"]["lr"] == 0.5
+
+
+def test_rounds_of_a_file_stay(space):
+    """A preset's batch size is for benchmarks; a file that has rounds keeps them."""
+    requests = space.write("rounds.json", {"rounds": [RECORDS[:1], RECORDS[1:]]})
+    result = space.call(hyper=None, preset="gpt2-xl", layers="0,1", batch_size=None, set=["steps=3", "lam=0.5"],
+                        requests=requests)
+    assert result.exit_code == 0
+    assert json.loads((space.out / "run.json").read_text())["rounds_done"] == 2
+
+
+def test_unfitting_preset(space):
+    """Layers that the model does not have, and models that nobody published settings for, are named."""
+    assert "layers" in space.call(hyper=None, preset="gpt2-xl").stderr
+    assert "no model named 'gpt3'" in space.call(hyper=None, preset="gpt3").stderr
+    assert not space.out.exists()
+
+
+def test_command():
+    """All, those of a method, and one with its sources."""
+    every = CliRunner().invoke(app, ["presets"]).stdout
+    assert all(name in every for name in (*PRESETS, *HUB_IDS, "meta-llama/Meta-Llama-3-8B"))
+    assert "nse" not in CliRunner().invoke(app, ["presets", "memit"]).stdout
+    one = CliRunner().invoke(app, ["presets", "alphaedit", "llama-3-8b"]).stdout
+    assert "hparams/AlphaEdit/Llama3-8B.json" in one and "our default; not published there" in one
+    wrong = CliRunner().invoke(app, ["presets", "lamda"])
+    assert wrong.exit_code == 1 and "no method named 'lamda'" in wrong.stderr
