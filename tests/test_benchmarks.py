@@ -110,7 +110,8 @@ def test_run_by_name(hub, tmp_path, tiny_folder, monkeypatch):
     assert "locality_gold" in result.stdout and "locality_unedited" in result.stdout
     record = load_run(space.out)
     assert record.run["parameters"]["files"]["requests"]["sha256"] == BENCHMARKS["zsre"].files
-    assert record.run["left_out"] == {"wrong record": ["zsre, record 1 (case_id 1): target_new: is empty"]}
+    assert record.run["left_out"] == {"wrong record": {"count": 1, "first": "zsre, record 1 (case_id 1): target_new: "
+                                                                            "is empty"}}
     assert {"edits.efficacy_tokens", "edits.locality_gold", "edits.locality_unedited"} <= set(record.scores)
     scored = space.call("score", requests="zsre", edited=space.out)
     assert scored.exit_code == 0 and json.loads(scored.stdout)["edits"]["locality_unedited"] <= 1

@@ -261,7 +261,9 @@ def _fresh(job: Job) -> dict[str, Any]:
         "fingerprint": fingerprint(job.lm), "files": files, **json.loads(json.dumps(asdict(job.settings))),
         "evaluate_every": config.evaluate_every, "fluency": config.fluency, "save_rounds": config.save_rounds}
     parameters |= {name: value for name in ("clean",) if (value := getattr(config, name))}
-    aside = {"left_out": job.loaded.left_out, "preset": config.published}
+    left_out = {reason: {"count": len(messages), "first": messages[0]}
+                for reason, messages in job.loaded.left_out.items()}
+    aside = {"left_out": left_out, "preset": config.published}
     return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
             "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
             "rounds_done": 0, "seconds": 0.0} | {name: value for name, value in aside.items() if value}
