@@ -25,23 +25,21 @@ class Benchmark:
         files: file → SHA-256 of its content, None where only what was loaded can be recorded.
         hub: dataset id on the hub; empty: `files` lie at `BAULAB`.
         revision: full commit hash on the hub.
+        by_hand: where one file with all of it is, for machines without a network.
         order: field by which the files' records are sorted where they were shuffled into several files.
     """
 
     about: str
     files: dict[str, str | None]
+    by_hand: str
     hub: str = ""
     revision: str = ""
     order: str = ""
 
-    @property
-    def place(self) -> str:
-        return f"https://huggingface.co/datasets/{self.hub}" if self.hub else f"{BAULAB}/{next(iter(self.files))}"
-
 
 BENCHMARKS = {
     "counterfact": Benchmark(
-        about="CounterFact (2202.05262), 21,919 records, in the authors' order",
+        about="CounterFact (2202.05262), 21,919 records, in the authors' order", by_hand=f"{BAULAB}/counterfact.json",
         hub="azhx/counterfact", revision="c01c413f856ee38f5c080c9fc5e87aff478e2ff9", order="case_id",
         files={"data/train-00000-of-00001-05d11247db7abce8.parquet":
                "af168d40d0d6ff6caf6263b8c82a0240b39dbe2a7472ebbb5fc635398a4893e0",
@@ -49,12 +47,14 @@ BENCHMARKS = {
                "c7b37802e6ae381998dadac86e8fe89e241c29c356f67448a1700227dd7ba22c"}),
     "mcf": Benchmark(
         about="MultiCounterFact, CounterFact without contradictions (2210.07229), 20,877 records",
-        files={"multi_counterfact.json": None}),
+        by_hand=f"{BAULAB}/multi_counterfact.json", files={"multi_counterfact.json": None}),
     "zsre": Benchmark(
         about="ZsRE as prepared for MEND (2110.11309), evaluation part, 19,086 records",
+        by_hand=f"{BAULAB}/zsre_mend_eval.json",
         files={"zsre_mend_eval.json": "8a371d512f8a6ab175db4ef672181d5c0e52da23298cb51e5a2eeea2f89aa9cd"}),
     "wikidata_counterfact": Benchmark(
         about="WikiData_counterfact of KnowEdit (2401.01286), test part",
+        by_hand="https://huggingface.co/datasets/zjunlp/KnowEdit/resolve/main/benchmark/wiki_counterfact/test_cf.json",
         hub="zjunlp/KnowEdit", revision="c3a6bccb5fc37a59dea3197ac36526d44606acd0",
         files={"benchmark/wiki_counterfact/test_cf.json":
                "efc01ba398dfe04975939f729aab45523addb3c6b3cf41d7429ba5de1d45225b"}),
@@ -136,6 +136,6 @@ def download(name: str, file: str) -> Path:
             return Path(hf_hub_download(benchmark.hub, file, repo_type="dataset", revision=benchmark.revision))
         return Path(DownloadManager(dataset_name=name).download(f"{BAULAB}/{file}"))
     except Exception as error:                                # every layer below has network errors of its own
-        raise ValueError(f"requests: {name} cannot be fetched ({str(error).splitlines()[0]}); get {file} from "
-                         f"{benchmark.place} where there is a network, and give the file: "
-                         f"--requests {Path(file).name}") from error
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise ValueError(f"requests: {name} cannot be fetched ({reason}); get {benchmark.by_hand} where there is a "
+                         f"network, and give the file: --requests {Path(benchmark.by_hand).name}") from error

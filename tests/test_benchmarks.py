@@ -65,7 +65,7 @@ def test_every_benchmark_is_pinned():
     for name, benchmark in BENCHMARKS.items():
         assert not benchmark.hub or len(benchmark.revision) == 40, name
         assert all(pin is None or len(pin) == 64 for pin in benchmark.files.values()), name
-        assert benchmark.place.startswith("https://")
+        assert benchmark.by_hand.startswith("https://") and benchmark.by_hand.endswith(".json"), name
 
 
 def test_another_content_is_refused(hub, monkeypatch):
@@ -83,7 +83,8 @@ def test_offline(name, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", nowhere)
     monkeypatch.setattr("datasets.DownloadManager.download", nowhere)
-    with pytest.raises(ValueError, match=r"cannot be fetched \(no route to host\); get .* from https://.*--requests"):
+    expected = r"cannot be fetched \(ConnectionError: no route to host\); get https://.*--requests .*\.json$"
+    with pytest.raises(ValueError, match=expected):
         download(name, next(iter(BENCHMARKS[name].files)))
 
 

@@ -65,6 +65,8 @@ TARGETS = {"stop_loss": (0.05, "fixed in the released code, compute_z.py"),
            "kl_prompt": ("{} is a", "fixed in the released code, compute_z.py"),
            "context_lengths": ([[10, 5]], "fixed in the released code, get_context_templates")}
 ROUNDS = {"batch_size": (100, "AlphaEdit (2410.02355), experiments: 2,000 edits, 100 at a time")}
+NSE_ROUNDS = (100, "NSE (2410.04045), experiments: 2,000 edits, 100 at a time")
+ENCORE_ROUNDS = (100, "ENCORE (2502.01636), experiments: 10,000 edits, 100 at a time")
 ROME_TARGETS = {"stop_loss": (0.05, "fixed in the released code, rome/compute_v.py"),
                 "kl_prompt": ("{} is a", "fixed in the released code, rome/compute_v.py")}
 ROME_CONTEXTS = {"context_lengths": ([[5, 10], [10, 10]], "fixed in the released code, rome/rome_main.py")}
@@ -104,17 +106,21 @@ PRESETS: dict[str, dict[str, Preset]] = {
                    for model, preset in _MEMIT.items()},
     "memit_prune": _MEMIT,
     "emmet": {
-        "gpt2-xl": _memit(ENCORE.format("EMMET/gpt2-xl.json"), XL | {"layers": [17], "lam": 10_000, "ridge": 0.1}),
-        "gpt-j-6b": _memit(ENCORE.format("EMMET/EleutherAI_gpt-j-6B.json"), J | _EMMET),
-        "llama-2-7b": _memit(ENCORE.format("EMMET/llama2-7b.json"), LLAMA | _EMMET),
-        "llama-3-8b": _memit(ENCORE.format("EMMET/llama3-8b.json"), LLAMA | _EMMET),
+        "gpt2-xl": _memit(ENCORE.format("EMMET/gpt2-xl.json"), XL | {"layers": [17], "lam": 10_000, "ridge": 0.1},
+                          batch_size=ENCORE_ROUNDS),
+        "gpt-j-6b": _memit(ENCORE.format("EMMET/EleutherAI_gpt-j-6B.json"), J | _EMMET, batch_size=ENCORE_ROUNDS),
+        "llama-2-7b": _memit(ENCORE.format("EMMET/llama2-7b.json"), LLAMA | _EMMET, batch_size=ENCORE_ROUNDS),
+        "llama-3-8b": _memit(ENCORE.format("EMMET/llama3-8b.json"), LLAMA | _EMMET, batch_size=ENCORE_ROUNDS),
     },
     "encore": {
-        "gpt2-xl": _memit(ENCORE.format("ENCORE/gpt2-xl.json"), XL | {"lam": 20_000, "gamma": 10.0, "patience": 4}),
+        "gpt2-xl": _memit(ENCORE.format("ENCORE/gpt2-xl.json"), XL | {"lam": 20_000, "gamma": 10.0, "patience": 4},
+                          batch_size=ENCORE_ROUNDS),
         "llama-2-7b": _memit(ENCORE.format("ENCORE/llama2-7b.json"),
-                             LLAMA | {"lr": 0.5, "lam": 15_000, "gamma": 10.0, "patience": 3}),
+                             LLAMA | {"lr": 0.5, "lam": 15_000, "gamma": 10.0, "patience": 3},
+                             batch_size=ENCORE_ROUNDS),
         "llama-3-8b": _memit(ENCORE.format("ENCORE/llama3-8b.json"),
-                             LLAMA | {"lr": 0.5, "lam": 15_000, "gamma": 20.0, "patience": 2}),
+                             LLAMA | {"lr": 0.5, "lam": 15_000, "gamma": 20.0, "patience": 2},
+                             batch_size=ENCORE_ROUNDS),
     },
     "alphaedit": {
         "gpt2-xl": _memit(ALPHAEDIT.format("AlphaEdit/gpt2-xl.json"), XL | NULL),
@@ -125,11 +131,14 @@ PRESETS: dict[str, dict[str, Preset]] = {
     },
     "nse": {
         "gpt2-xl": _memit(ALPHAEDIT.format("NSE/gpt2-xl.json"),
-                          XL | {"lam": 10_000, "done_below": 35, "hopeless_from": 150, "mass": 1.0}),
+                          XL | {"lam": 10_000, "done_below": 35, "hopeless_from": 150, "mass": 1.0},
+                          batch_size=NSE_ROUNDS),
         "gpt-j-6b": _memit(ALPHAEDIT.format("NSE/EleutherAI_gpt-j-6B.json"),
-                           J | {"lam": 15_000, "done_below": 15, "hopeless_from": 100, "mass": 0.8}),
+                           J | {"lam": 15_000, "done_below": 15, "hopeless_from": 100, "mass": 0.8},
+                           batch_size=NSE_ROUNDS),
         "llama-3-8b": _memit(ALPHAEDIT.format("NSE/Llama3-8B.json"),
-                             LLAMA | {"lam": 15_000, "done_below": 2.5, "hopeless_from": 50, "mass": 1.0}),
+                             LLAMA | {"lam": 15_000, "done_below": 2.5, "hopeless_from": 50, "mass": 1.0},
+                             batch_size=NSE_ROUNDS),
     },
     "ft": {
         "llama-3-8b": Preset(ALPHAEDIT.format("FT/Llama3-8B.json"), {"layers": [21], "lr": 5e-4, "steps": 25},
