@@ -258,7 +258,7 @@ def presets(
         method = canonical(method)
     if method and model:
         for name, value, source in preset_rows(method, model):
-            typer.echo(f"{name:<18}{value!s:<22}{source}")
+            typer.echo(f"{name:<18}{value!r:<22}{source}")
         return
     for name, models in PRESETS.items():
         if method is None or method.partition("+")[0] == name:

@@ -63,12 +63,15 @@ NULL = {"threshold": 2e-2, "l2": 10.0}
 
 TARGETS = {"stop_loss": (0.05, "fixed in the released code, compute_z.py"),
            "kl_prompt": ("{} is a", "fixed in the released code, compute_z.py"),
+           "separator": (" ", "fixed in the released code, compute_z.py"),
            "context_lengths": ([[10, 5]], "fixed in the released code, get_context_templates")}
 ROUNDS = {"batch_size": (100, "AlphaEdit (2410.02355), experiments: 2,000 edits, 100 at a time")}
 NSE_ROUNDS = (100, "NSE (2410.04045), experiments: 2,000 edits, 100 at a time")
+SPACE = (" ", "our choice; the released NSE finds its targets without the space, separator=\"\"")
 ENCORE_ROUNDS = (100, "ENCORE (2502.01636), experiments: 10,000 edits, 100 at a time")
 ROME_TARGETS = {"stop_loss": (0.05, "fixed in the released code, rome/compute_v.py"),
-                "kl_prompt": ("{} is a", "fixed in the released code, rome/compute_v.py")}
+                "kl_prompt": ("{} is a", "fixed in the released code, rome/compute_v.py"),
+                "separator": (" ", "fixed in the released code, rome/rome_main.py")}
 ROME_CONTEXTS = {"context_lengths": ([[5, 10], [10, 10]], "fixed in the released code, rome/rome_main.py")}
 
 
@@ -132,13 +135,13 @@ PRESETS: dict[str, dict[str, Preset]] = {
     "nse": {
         "gpt2-xl": _memit(ALPHAEDIT.format("NSE/gpt2-xl.json"),
                           XL | {"lam": 10_000, "done_below": 35, "hopeless_from": 150, "mass": 1.0},
-                          batch_size=NSE_ROUNDS),
+                          batch_size=NSE_ROUNDS, separator=SPACE),
         "gpt-j-6b": _memit(ALPHAEDIT.format("NSE/EleutherAI_gpt-j-6B.json"),
                            J | {"lam": 15_000, "done_below": 15, "hopeless_from": 100, "mass": 0.8},
-                           batch_size=NSE_ROUNDS),
+                           batch_size=NSE_ROUNDS, separator=SPACE),
         "llama-3-8b": _memit(ALPHAEDIT.format("NSE/Llama3-8B.json"),
                              LLAMA | {"lam": 15_000, "done_below": 2.5, "hopeless_from": 50, "mass": 1.0},
-                             batch_size=NSE_ROUNDS),
+                             batch_size=NSE_ROUNDS, separator=SPACE),
     },
     "ft": {
         "llama-3-8b": Preset(ALPHAEDIT.format("FT/Llama3-8B.json"), {"layers": [21], "lr": 5e-4, "steps": 25},
