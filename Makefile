@@ -29,11 +29,11 @@ export TOKENIZERS_PARALLELISM = false
 PYTEST   = $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 NBVAL    = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help setup book chapters html test check smoke links unit errors nbval lint pdf clean
+.PHONY: help setup book chapters html test check smoke links unit study errors architectures nbval lint pdf clean
 .NOTPARALLEL:
 
 help:            ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 15
 
 setup: $(VENV)/.ok ## make the environment in .venv, with the seqedit command
 $(VENV)/.ok: constraints.txt pyproject.toml
@@ -68,9 +68,16 @@ lint: setup      ## style
 unit: setup      ## the unit tests alone
 	$(PYTEST) tests
 
+study: setup     ## make the records that chapters read, those that are missing; QUICK=1: a few edits each
+	$(BIN)/seqedit study all -j $(JOBS) $(if $(QUICK),--quick)
+
 errors: setup    ## measure again how far each method is from its oracle and from released numbers
 	$(BIN)/python -m pytest -q tests/test_methods.py tests/test_editors.py tests/test_lyaplock.py tests/test_golden.py \
+		tests/test_restrain.py tests/test_key_adaptor.py tests/test_loop_of_methods.py \
 		--record-errors data/errors.json
+
+architectures: setup ## make the tables of architectures again from what the tests find
+	$(BIN)/python -m pytest -q tests/test_architecture.py --record-architectures data/architectures.md
 
 nbval: setup     ## re-execute the committed notebooks and compare every output
 	$(PYTEST) $(NBVAL) chapters

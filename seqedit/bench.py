@@ -12,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from .algebra.recursion import Solver
+from .algebra.solve import spd_solve
 from .algebra.subspace import Subspace
 from .evaluation.edits import score_edits
 from .evaluation.report import evaluate
@@ -157,12 +158,62 @@ def _solve(form: str, sizes: dict[str, int]) -> tuple[float, int, int]:
     return seconds, _peak(), before
 
 
+FORMS = ("dense, as released", "symmetric", "dual", "dual with history")
+"""The exact ways to solve for a round; `chapters/one_formula` has them as a theorem."""
+
+
+def bench_forms(widths: tuple[int, ...] = (384, 768, 1536, 3072), past: int = 500, new: int = 50,
+                repeats: int = 3) -> dict:
+    """Seconds of one solve by each form against the operations counted for it, synthetic keys, float64."""
+    points = []
+    for d in widths:
+        found, flops = _forms(d, d // 4, past, new), count_forms(d, d // 4, past, new)
+        updates = {form: call() for form, call in found.items()}          # first call: kernels load
+        size = updates[FORMS[1]].norm()
+        points += [{"form": form, "d_ff": d, "flops": flops[form],
+                    "seconds": min(timed(call)[0] for _ in range(repeats)),
+                    "differs": ((updates[form] - updates[FORMS[1]]).norm() / size).item()}
+                   for form, call in found.items()]
+    first, last = (points[-len(FORMS)], points[-1])
+    return {"forms": FORMS, "past": past, "new": new, "points": points, "d_ff": widths[-1],
+            "differs": max(point["differs"] for point in points), "ratio": first["seconds"] / last["seconds"],
+            "flops_ratio": first["flops"] / last["flops"]}
+
+
+def count_forms(d: int, m: int, N: int, n: int) -> dict[str, float]:
+    """Operations of one round's solve by each form, to leading order: n new edits after N, matrices m × d."""
+    return {FORMS[0]: 2 * d**3 + 2 / 3 * d**3 + 2 * d**2 * (2 * n + m),
+            FORMS[1]: d**3 / 3 + 4 * d**2 * n + 2 * d * n * m,
+            FORMS[2]: d**3 / 3 + 2 * d**2 * n + 2 * d * n * (n + m),
+            FORMS[3]: 4 * d**2 * n + 4 * d * N * n + N**3 / 3 + 2 * N**2 * n + 2 * d * n * (n + m)}
+
+
+def _forms(d: int, m: int, N: int, n: int) -> dict[str, Callable[[], torch.Tensor]]:
+    """form → its solve, on the same synthetic keys and residuals."""
+    generator = torch.Generator().manual_seed(0)
+    Kp, K, R = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((d, N), (d, n), (m, n)))
+    P = torch.eye(d, dtype=torch.float64)                                 # stands for a projection: the same work
+    M0 = P + Kp[:, :40] @ Kp[:, :40].T / d
+    M, solver = M0 + Kp @ Kp.T, Solver(M0)
+    gram = solver.extend(torch.zeros(0, 0, dtype=torch.float64), Kp[:, :0], Kp)
+    solver.dense_from = lambda width: float("inf")                        # the dual form at every width
+    return {FORMS[0]: lambda: torch.linalg.solve(P @ (M + K @ K.T), P @ K @ R.T).T,
+            FORMS[1]: lambda: R @ spd_solve(M + K @ K.T, K).T,
+            FORMS[2]: lambda: R @ _dual(M, K),
+            FORMS[3]: lambda: solver.update(K, R, Kp, gram)}
+
+
+def _dual(M: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
+    Q = spd_solve(M, K)
+    return spd_solve(torch.eye(K.shape[1]).to(K) + K.T @ Q, Q.T)
+
+
 def _peak() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 BENCHES = {"round": bench_round, "flops": bench_flops, "rounds": bench_rounds, "evaluation": bench_evaluation,
-           "solve": bench_solve}
+           "solve": bench_solve, "forms": bench_forms}
 """Measurements by name."""
 
 
@@ -178,7 +229,9 @@ def report(results: dict[str, dict]) -> str:
                   "targets); history {kept:.1f} MB a layer, a d×d cache {cache:.1f} MB",
         "evaluation": "evaluation of {edits} edits: {seconds:.1f} s",
         "solve": "solve at Llama-3 size: {fast_seconds:.1f} s, dense {dense_seconds:.1f} s, ratio {ratio:.0f}; FLOPs "
-                 "÷ {flops_ratio:.0f}; memory beyond the inputs {own:.1f} GB, dense {dense_own:.1f} GB"}
+                 "÷ {flops_ratio:.0f}; memory beyond the inputs {own:.1f} GB, dense {dense_own:.1f} GB",
+        "forms": "one solve at d_ff {d_ff} after {past} edits: dense ÷ dual with history {ratio:.0f} in seconds, "
+                 "{flops_ratio:.0f} in operations; updates differ by {differs:.0e}"}
     extra = {
         "flops": lambda r: {"gflops": r["flops"] / 1e9, "rate_g": r["rate"] / 1e9, "percent": 100 * r["share"],
                             "limit_g": r["matrix_product_rate"] / 1e9},

@@ -271,7 +271,8 @@ def presets(
 @app.command()
 @_plain_errors
 def study(
-    names: Annotated[list[str] | None, typer.Argument(help="methods, choices; default: say what is there.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(
+        help="Names of studies, or all; default: say what is there.")] = None,
     quick: Annotated[bool, typer.Option(help="A few edits for each run, one seed, under names of their own.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")] = 1,
 ) -> None:
@@ -279,8 +280,11 @@ def study(
 
     Example: seqedit study methods -j 2
     """
-    from .study.plans import STUDIES, run_study, standing
+    from .study.plans import run_study, standing
+    from .study.studies import STUDIES
 
+    if names == ["all"]:
+        names = list(STUDIES)
     for name in names or ():
         typer.echo(f"{name}: {run_study(name, quick=quick, jobs=jobs)} runs made")
     for name in names or STUDIES:
@@ -291,7 +295,7 @@ def study(
 @_plain_errors
 def bench(
     names: Annotated[list[str] | None, typer.Argument(
-        help="round, flops, rounds, evaluation, solve; default: all.")] = None,
+        help="round, flops, rounds, evaluation, solve, forms; default: all.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the record.")] = None,
 ) -> None:
     """Measure the speed-ups beside the plain way (minutes; needs a clone with its embedded model).

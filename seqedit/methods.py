@@ -16,15 +16,27 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from .algebra import restrain, subspace
+from .combinators import (
+    compensated,
+    norm_anchor,
+    null_space,
+    prune,
+    prune_added_twice,
+    prune_rounds,
+    rect,
+    revive,
+    rewind,
+    robust_keys,
+    sphere,
+    with_history,
+    without_history,
+)
 from .editors.base import EditMethod
 from .editors.codebook import Codebook
 from .editors.fine_tuning import FineTuning
 from .editors.gradients import FromGradients, Mend
-from .editors.key_adaptor import RobustKeys
-from .editors.least_squares import LeastSquares
 from .editors.locate_then_edit import LocateThenEdit, Passes
 from .editors.lyaplock import LyapLock
 
@@ -151,106 +163,34 @@ def grace(radius: float = 1.0) -> Codebook:
     return Codebook(name="GRACE", radius=radius)
 
 
+def betaedit(threshold: float = 2e-2, lam: float = 3_000.0, l2: float = 10.0) -> LocateThenEdit:
+    """AlphaEdit that still prices what its subspace lets through by λC (2605.09285).
+
+    The released code (commit 2934b3f) also finds the subspace anew every thousand edits, from a second moment in which
+    the edited keys count 1/(λ + 1); not done here.
+    """
+    ridge = LocateThenEdit(name="ridge", price=lambda C: lam * C + l2 * torch.eye(len(C)).to(C))
+    return replace(null_space(with_history(ridge), threshold), name="BetaEdit")
+
+
+def nas(threshold: float = 2e-2, l2: float = 10.0) -> LocateThenEdit:
+    """AlphaEdit with values rescaled to the norm that they have on the original model (2602.02543)."""
+    return replace(norm_anchor(alphaedit(threshold, l2)), name="NAS")
+
+
 def _ridge(l2: float) -> LocateThenEdit:
     return LocateThenEdit(name="ridge", price=lambda C: l2)
 
 
-def null_space(base: LeastSquares, threshold: float = 2e-2) -> LeastSquares:
-    """`base`, with updates confined to directions that preserved keys hardly use: the "one line of projection"."""
-    _needs_a_solve(base, "null_space")
-    return replace(base, name=f"{base.name}+projection", directions=lambda C: subspace.null_space(C, threshold))
-
-
-def with_history(base: LeastSquares, weight: float = 1.0) -> LeastSquares:
-    """`base`, with the keys of all earlier edits priced like those of this round, or by another weight."""
-    _needs_a_solve(base, "with_history")
-    if isinstance(base, LyapLock):
-        raise ValueError(f"with_history({base.name}): it solves for all earlier edits in every round already")
-    return replace(base, name=f"{base.name}+history", history=weight)
-
-
-def rect(base: EditMethod, share: float = 0.4) -> EditMethod:
-    """`base`, keeping the entries of each round's update that are largest in proportion to the matrix's (RECT)."""
-    restrain.check_share("share", share)
-    return _restrained(base, "RECT", lambda W0, W, update: restrain.keep_largest_relative(W, update, share))
-
-
-def sphere(base: EditMethod, share: float = 0.5, strength: float = 0.5) -> EditMethod:
-    """`base`, each update damped along the principal directions of the matrix's rows (SPHERE)."""
-    restrain.check_share("share", share)
-    return _restrained(base, "SPHERE",
-                       lambda W0, W, update: restrain.damp_principal_directions(W, update, share, strength))
-
-
-def revive(base: EditMethod, share: float = 0.9) -> EditMethod:
-    """`base`, each update without its part in the leading singular subspaces of the original matrix (REVIVE)."""
-    restrain.check_share("share", share)
-    return _restrained(base, "REVIVE", lambda W0, W, update: restrain.outside_top_subspaces(W0, update, share))
-
-
-def prune_rounds(base: EditMethod, alpha: float = math.e) -> EditMethod:
-    """`base`, PRUNE's restraint applied to every round's update instead of once to their sum (OTE-SE's comparison)."""
-    restrain.check_alpha(alpha)
-    return _restrained(base, "PRUNE per round", lambda W0, W, update: restrain.compress(W0, update, alpha))
-
-
-def compensated(base: LeastSquares) -> LeastSquares:
-    """`base`, what its restraint takes from a round's normal equations made good in the next (OTE-SE, 2605.26670).
-
-    Raises:
-        ValueError: `base` has no restraint per round, or no history to be compensated against, or does not solve for
-            whole updates at μ = 1, for which alone the compensation is exact.
-    """
-    _needs_a_solve(base, "compensated")
-    if type(base) is not LocateThenEdit or base.neurons or base.mu != 1.0:
-        raise ValueError(f"{base.name}: compensation is for methods that solve for whole updates with μ = 1 (MEMIT's)")
-    if base.restrain_update is None or base.history != 1.0:
-        raise ValueError(f"{base.name}: compensation needs a restraint of each round's update, and history")
-    return replace(base, name=f"{base.name}+compensation", compensate=True)
-
-
-def robust_keys(base: LocateThenEdit, rank: int = 32, adaptor_steps: int = 100,
-                adaptor_lr: float = 1e-3) -> RobustKeys:
-    """`base` with an adaptor before its edited matrices that leads perturbed subjects to the edited keys (REP)."""
-    if type(base) is not LocateThenEdit or base.restrain_total or base.restrain_update:
-        raise ValueError(f"robust_keys({base.name}): give it a locate-then-edit method without restraints")
-    return RobustKeys(name=f"{base.name}+REP", one_at_a_time=base.one_at_a_time, base=base, rank=rank,
-                      steps=adaptor_steps, lr=adaptor_lr)
-
-
-def prune(base: EditMethod, alpha: float = math.e, mode: restrain.Mode = "log") -> EditMethod:
-    """`base`, the singular values of its total update restrained when the model is handed over: W₀ + F(W_T − W₀)."""
-    restrain.check_alpha(alpha)
-    return replace(base, name=f"{base.name}+PRUNE",
-                   restrain_total=lambda W0, total: restrain.compress(W0, total, alpha, mode))
-
-
-def prune_added_twice(base: EditMethod, alpha: float = math.e) -> EditMethod:
-    """`base` with W_T + F(W_T − W₀): not PRUNE, but what several repositories run under its name; for comparison."""
-    restrain.check_alpha(alpha)
-    return replace(base, name=f"{base.name}+PRUNE added twice",
-                   restrain_total=lambda W0, total: total + restrain.compress(W0, total, alpha))
-
-
-def _needs_a_solve(base: EditMethod, combinator: str) -> None:
-    if not isinstance(base, LeastSquares):
-        raise ValueError(f"{combinator}({base.name}): the method solves no least squares that this could act on")
-
-
-def _restrained(base: EditMethod, name: str, restraint: Callable[[Tensor, Tensor, Tensor], Tensor]) -> EditMethod:
-    before = base.restrain_update
-    combined = restraint if before is None else lambda W0, W, update: restraint(W0, W, before(W0, W, update))
-    return replace(base, name=f"{base.name}+{name}", restrain_update=combined)
-
-
 METHODS = {make.__name__: make for make in (
-    rome, r_rome, memit, memit_seq, emmet, encore, rlsedit, lyaplock, bird, alphaedit, evoedit, nse, nse_paper,
-    memit_rect, memit_prune, ultraedit, rledit, rledit_released, mend, ft, ft_l, ft_m, grace)}
+    rome, r_rome, memit, memit_seq, emmet, encore, rlsedit, lyaplock, bird, alphaedit, evoedit, betaedit, nas,
+    nse, nse_paper, memit_rect, memit_prune, ultraedit, rledit, rledit_released, mend, ft, ft_l, ft_m, grace)}
 """Methods by the name that the command line and the chapters use."""
 
 
 COMBINATORS = {combine.__name__: combine for combine in (
-    null_space, with_history, rect, sphere, revive, prune_rounds, compensated, prune, prune_added_twice, robust_keys)}
+    null_space, with_history, without_history, rewind, rect, sphere, revive, prune_rounds, compensated, norm_anchor,
+    prune, prune_added_twice, robust_keys)}
 """What may follow a method's name, joined by "+": ``memit+with_history+prune``."""
 
 

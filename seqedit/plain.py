@@ -21,6 +21,8 @@ def target_value(lm: LanguageModel, request: EditRequest, templates: Sequence[st
                  module: nn.Module | None = None) -> tuple[Tensor, int, float]:
     """z of one request by AlphaEdit's published procedure: full forward passes, a hook that adds δ, `torch.optim.Adam`.
 
+    δ is added to the block's output, or before the norm that the MLP's output passes, where there is one.
+
     Args:
         module: where h is read; the block of `layer` unless given (ROME: its MLP).
 
@@ -37,12 +39,15 @@ def target_value(lm: LanguageModel, request: EditRequest, templates: Sequence[st
     longest = max(map(len, rows))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=lm.device)
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=lm.device)
-    delta = torch.zeros(model.config.hidden_size, dtype=model.dtype, device=lm.device, requires_grad=True)
-    found = {}
+    delta = torch.zeros(lm.config.hidden_size, dtype=model.dtype, device=lm.device, requires_grad=True)
+    at, found = lm.mlp(layer) if lm.post_norm(layer) else block, {}
 
     def read(_, __, output):
         hidden = output[0] if isinstance(output, tuple) else output
         found.setdefault("h", hidden[0, lookups[0]].detach().clone())
+
+    def out(_, __, output):
+        found["z"] = (output[0] if isinstance(output, tuple) else output)[0, lookups[0]].detach().clone()
 
     def shift(_, __, output):
         hidden = (output[0] if isinstance(output, tuple) else output).clone()
@@ -50,7 +55,8 @@ def target_value(lm: LanguageModel, request: EditRequest, templates: Sequence[st
             hidden[row, position] += delta
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
-    handles = [(module or block).register_forward_hook(read), block.register_forward_hook(shift)]
+    handles = [(module or at).register_forward_hook(read), at.register_forward_hook(shift),
+               (module or block).register_forward_hook(out)]
     optimizer, steps = torch.optim.Adam([delta], lr=config.lr), 0
     try:
         for forward in range(1, config.steps + 1):
@@ -75,7 +81,7 @@ def target_value(lm: LanguageModel, request: EditRequest, templates: Sequence[st
     finally:
         for handle in handles:
             handle.remove()
-    return found["h"] + delta.detach(), steps, loss.item()
+    return found["h"] + delta.detach() if at is block else found["z"], steps, loss.item()
 
 
 @torch.no_grad()

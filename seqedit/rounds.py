@@ -125,6 +125,7 @@ class LayerObservation:
     total_norm: float                 # ‖W − W₀‖
     sigma_max: float                  # σ₁(W)
     condition_number: float           # κ(W)
+    condition_number_read: float      # κ of what the norms behind the layer read of its output; see `removes_mean`
     drift: float                      # tr((W − W₀) C (W − W₀)ᵀ)
 
 

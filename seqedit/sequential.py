@@ -10,7 +10,7 @@ from torch import Tensor
 from .algebra.diagnostics import condition_number, drift, spectrum
 from .clock import Clock
 from .editors.base import EditMethod, UpdateRefused, Writer, Written
-from .lm.architecture import apply_update, read_weight, restored, rewound, write_weight
+from .lm.architecture import apply_update, read_weight, removes_mean, restored, rewound, write_weight
 from .lm.keys import read_values
 from .lm.load import LanguageModel
 from .lm.targets import Targets
@@ -121,4 +121,4 @@ def _observe(lm, layer: int, before: Tensor, original: Tensor, C: Tensor) -> Lay
     update, total = W - before.cpu(), W - original.cpu()
     return LayerObservation(
         layer, update.norm().item(), spectrum(update)[0].item(), total.norm().item(), spectrum(W)[0].item(),
-        condition_number(W), drift(total, C.cpu()))
+        condition_number(W), condition_number(W, without_mean=removes_mean(lm)), drift(total, C.cpu()))

@@ -21,7 +21,17 @@ sys.path.insert(0, str(Path(__file__).parent))                            # test
 
 ROOT = Path(__file__).resolve().parents[1]
 END = "<|endoftext|>"
-MODEL_TYPES = ("gpt2", "gptj", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
+MODEL_TYPES = ("gpt2", "gptj", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "olmo2", "gemma",
+               "gemma2", "gemma3_text", "gemma3")
+OWN_SIZES = {                                                             # beside those that all others share
+    "mistral": {"sliding_window": 8},
+    "gemma2": {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+               "final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0, "query_pre_attn_scalar": 8},
+    "gemma3": {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+               "query_pre_attn_scalar": 8},
+    "gemma3_text": {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+                    "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 8},
+}
 CONTEXTS = (("{}",), ("The old town is quiet. {}", "I heard a song. {}", "Because it rained, we left. {}"))
 SENTENCES = [
     "The mother tongue of Danielle Darrieux is French. The mother tongue of Thomas Joannes Stieltjes is Dutch.",
@@ -38,6 +48,7 @@ settings.load_profile("suite")
 
 def pytest_addoption(parser):
     parser.addoption("--record-errors", metavar="FILE", help="write the errors against oracles and released numbers")
+    parser.addoption("--record-architectures", metavar="FILE", help="write the tables of architectures")
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +63,17 @@ def errors(request):
     yield record
     if (file := request.config.getoption("--record-errors")) and seen:
         Path(file).write_text(json.dumps(seen, indent=1, sort_keys=True) + "\n")
+
+
+@pytest.fixture(scope="session")
+def architectures():
+    """model type → column → what the tests found; `record(model_type, column=value, …)` puts it in."""
+    found: dict[str, dict[str, str]] = {name: {} for name in MODEL_TYPES}
+
+    def record(model_type: str, **facts: str) -> None:
+        found[model_type] |= facts
+    record.found = found
+    return record
 
 
 def _folder(default: Path) -> Path:
@@ -86,8 +108,12 @@ def build_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
                                    model_input_names=["input_ids", "attention_mask"])
 
 
-def build_lm(model_type: str = "gpt2", *, bos: bool = False, layers: int = 3, seed: int = 0) -> LanguageModel:
-    """A random model of 3 layers, d_model 16, large enough weights and biases for every term to matter."""
+def build_lm(model_type: str = "gpt2", *, bos: bool = False, layers: int = 3, seed: int = 0,
+             tied: bool = False) -> LanguageModel:
+    """A random model of 3 layers, d_model 16, large enough weights and biases for every term to matter.
+
+    `tied` concerns the families other than GPT-2, which is always tied, and GPT-J and GPT-NeoX, which never are.
+    """
     tokenizer = build_tokenizer(bos=bos)
     sizes = {"vocab_size": len(tokenizer), "initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": 0}
     if model_type in ("gpt2", "gptj"):
@@ -97,7 +123,12 @@ def build_lm(model_type: str = "gpt2", *, bos: bool = False, layers: int = 3, se
         sizes |= {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2,
                   "intermediate_size": 40, "max_position_embeddings": 64}
         if model_type != "gpt_neox":
-            sizes |= {"num_key_value_heads": 1, "head_dim": 8, "tie_word_embeddings": False}
+            sizes |= {"num_key_value_heads": 1, "head_dim": 8, "tie_word_embeddings": tied, "pad_token_id": 0}
+            sizes |= OWN_SIZES.get(model_type, {})
+    if model_type == "gemma3":
+        sizes = {"text_config": sizes, "tie_word_embeddings": tied, "image_token_index": 1,
+                 "vision_config": dict.fromkeys(("hidden_size", "intermediate_size", "num_hidden_layers",
+                                                 "num_attention_heads", "image_size", "patch_size"), 1)}
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes)).eval().requires_grad_(False)
     for parameter in model.parameters():
@@ -116,6 +147,16 @@ def build_plan(lm: LanguageModel, layers: tuple[int, ...] = (0, 1), **changes) -
         moments[layer] = keys @ keys.T / (4 * width)
     target = TargetConfig(steps=6, lr=0.3, stop_loss=0.01)
     return EditPlan(**{"layers": layers, "moments": moments, "contexts": CONTEXTS, "target": target} | changes)
+
+
+def bits(lm: LanguageModel) -> dict[str, torch.Tensor]:
+    """A copy of every tensor of the model."""
+    return {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
+
+
+def changed(lm: LanguageModel, before: dict[str, torch.Tensor]) -> set[str]:
+    """Names of the tensors of which a bit has changed since `bits`."""
+    return {name for name, tensor in lm.model.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
 def hook_count(lm: LanguageModel) -> int:
@@ -138,6 +179,19 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 def tiny_lm():
     """Factory of tiny random models: `tiny_lm("llama", bos=True)`; a fresh one at each call."""
     return build_lm
+
+
+@pytest.fixture
+def exact_lm(monkeypatch):
+    """`tiny_lm` in float64, attention included, which Gemma 2 would compute in float32."""
+    softmax = torch.nn.functional.softmax
+    monkeypatch.setattr(torch.nn.functional, "softmax", lambda scores, dim, dtype=None: softmax(scores, dim))
+
+    def make(*args, **kwargs):
+        lm = build_lm(*args, **kwargs)
+        lm.model.double()
+        return lm
+    return make
 
 
 @pytest.fixture(scope="session")

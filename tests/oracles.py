@@ -77,6 +77,20 @@ def alphaedit(keys: list[Tensor], residuals: list[Tensor], P: Tensor, l2: float,
     return torch.linalg.solve(system, P @ outer_sum(keys, residuals)).T
 
 
+def betaedit(keys: list[Tensor], residuals: list[Tensor], P: Tensor, lam: float, l2: float, C: Tensor,
+             past: list[Tensor]) -> Tensor:
+    """BetaEdit as released (2605.09285): [P(K Kᵀ + K_pK_pᵀ + λC) + L2·I] X = P K Rᵀ, Δ = Xᵀ."""
+    system = P @ (outer_sum(keys + past, keys + past) + lam * C) + l2 * torch.eye(len(P), dtype=P.dtype)
+    return torch.linalg.solve(system, P @ outer_sum(keys, residuals)).T
+
+
+def norm_anchor(z: list[Tensor], h: list[Tensor], v: list[Tensor], norm: float | None) -> tuple[list[Tensor], float]:
+    """NAS (2602.02543): v* = v + δ, δ = z − h, scaled to `norm`, once a mean of ‖v*‖; z' = h − v + v*."""
+    solved = [vi + (zi - hi) for zi, hi, vi in zip(z, h, v, strict=True)]
+    norm = sum(float(s.norm()) for s in solved) / len(solved) if norm is None else norm
+    return [hi - vi + s * norm / float(s.norm()) for hi, vi, s in zip(h, v, solved, strict=True)], norm
+
+
 def joint_ridge(keys: list[Tensor], residuals: list[Tensor], metric: Tensor, P: Tensor) -> Tensor:
     """argmin over Δ = ΔP of Σ ‖Δk_i − r_i‖² + tr(ΔMΔᵀ), by the normal equations of Δ's rows in vectors of P's range."""
     values, vectors = torch.linalg.eigh(P)
@@ -129,3 +143,52 @@ def prune(W0: Tensor, total: Tensor, alpha: float) -> Tensor:
         kept = value if value <= s else math.log(value, alpha) - math.log(s, alpha) + s
         result += kept * torch.outer(U[:, i], Vh[i])
     return result
+
+
+def revive(W0: Tensor, update: Tensor, share: float) -> Tensor:
+    """REVIVE: Δ less every u_iu_iᵀΔ and Δv_jv_jᵀ of the leading triplets, those whose σ first exceed `share` of Σσ."""
+    U, values, Vh = torch.linalg.svd(W0)
+    held, leading = 0.0, []
+    for i, value in enumerate(values.tolist()):
+        leading.append(i)
+        held += value
+        if held > share * values.sum().item():
+            break
+    for i in leading:
+        update = update - torch.outer(U[:, i], U[:, i]) @ update
+    for i in leading:
+        update = update - update @ torch.outer(Vh[i], Vh[i])
+    return update
+
+
+def sphere(W: Tensor, update: Tensor, share: float, strength: float) -> Tensor:
+    """SPHERE: Δ(I − α Σ uuᵀ), u the eigenvectors of Σ_i ŵ_iŵ_iᵀ that hold `share` of its trace, ŵ_i unit rows of W."""
+    rows = [row / row.norm() for row in W]
+    eigenvalues, vectors = torch.linalg.eigh(outer_sum(rows, rows))
+    projector, held = torch.eye(W.shape[1], dtype=W.dtype), 0.0
+    for j in reversed(range(len(eigenvalues))):
+        if held >= share * len(rows):
+            break
+        projector -= strength * torch.outer(vectors[:, j], vectors[:, j])
+        held += eigenvalues[j].item()
+    return update @ projector
+
+
+def compensated(keys: list[Tensor], residuals: list[Tensor], lam: float, C: Tensor, past: list[Tensor],
+                owed: Tensor) -> Tensor:
+    """OTE-SE (2605.26670): Δ = (R Kᵀ − E)(λC + K_pK_pᵀ + K Kᵀ)⁻¹, E what restraints took from the equations so far."""
+    return (outer_sum(residuals, keys) - owed) @ torch.linalg.inv(lam * C + outer_sum(keys + past, keys + past))
+
+
+def adaptor_loss(edited: Tensor, whitened: Tensor, variants: Tensor, owner: list[int], others: Tensor,
+                 p: dict[str, Tensor]) -> Tensor:
+    """REP's losses (2410.09338) as `seqedit.editors.key_adaptor` states them, key by key."""
+    def moved(k):
+        return k + torch.sigmoid(k @ p["gate"] + p["bias"]) * ((k @ p["A"]) @ p["B"])
+
+    def fires(k, i):                                                      # β(k) = kᵀC⁻¹k* / k*ᵀC⁻¹k*
+        return (k @ whitened[i]) / (edited[i] @ whitened[i])
+    near = sum((fires(moved(k), i) - 1) ** 2 for k, i in zip(variants, owner, strict=True)) / len(variants)
+    far = sum(fires(moved(k), i) ** 2 for k in others for i in range(len(edited))) / (len(others) * len(edited))
+    kept = [sum(((moved(k) - k) ** 2).sum() / (k**2).sum() for k in keys) / len(keys) for keys in (others, edited)]
+    return near + far + kept[0] + kept[1]

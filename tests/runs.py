@@ -16,6 +16,7 @@ from seqedit.methods import METHODS, method_parameters
 # Parameters that suit random models: moments with eigenvalues around 1.
 SETTINGS = {"rome": {}, "r_rome": {}, "memit": {"lam": 0.5}, "memit_seq": {"lam": 0.5},
             "alphaedit": {"threshold": 0.9, "l2": 0.5}, "evoedit": {"threshold": 0.9, "l2": 0.5},
+            "nas": {"threshold": 0.9, "l2": 0.5}, "betaedit": {"threshold": 0.9, "lam": 0.5, "l2": 0.5},
             "emmet": {"lam": 1.0, "ridge": 0.5}, "encore": {"lam": 0.5, "gamma": 0.1, "patience": 3},
             "nse_paper": {"lam": 0.5, "mass": 0.8, "done_below": 1e-3, "hopeless_from": 1e3},
             "nse": {"lam": 0.5, "mass": 0.8, "done_below": 1e-3, "hopeless_from": 1e3},

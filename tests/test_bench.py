@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from seqedit.bench import bench_evaluation, bench_flops, bench_round, bench_rounds, bench_solve, report
+from seqedit.bench import bench_evaluation, bench_flops, bench_forms, bench_round, bench_rounds, bench_solve, report
 from seqedit.cli import app
 
 
@@ -31,6 +31,14 @@ def test_solve_at_a_small_size():
     sizes = {"d_ff": 300, "d_model": 20, "past": 30, "new": 4, "removed": 40}
     result = bench_solve(sizes)
     assert result["flops_ratio"] > 1 and result["fast_seconds"] > 0 and result["dense_peak_bytes"] > 0
+
+
+def test_the_forms_agree_and_are_timed():
+    """All four give one update to round-off, at every width."""
+    result = bench_forms(widths=(40, 60), past=20, new=5, repeats=1)
+    assert [point["d_ff"] for point in result["points"]] == 4 * [40] + 4 * [60] and result["differs"] < 1e-10
+    assert all(point["seconds"] > 0 for point in result["points"]) and result["flops_ratio"] > 1
+    assert "one solve at d_ff 60 after 20 edits" in report({"forms": result})
 
 
 def test_command(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import oracles
 import pytest
 import torch
 from conftest import CONTEXTS, build_plan, relative
@@ -12,7 +13,18 @@ from seqedit.editors.locate_then_edit import Passes
 from seqedit.lm.architecture import apply_update, read_weight, write_weight
 from seqedit.lm.keys import BARE, read_keys, read_values
 from seqedit.lm.targets import TargetConfig, optimise_targets
-from seqedit.methods import compensated, memit, memit_prune, memit_seq, nse_paper, rect
+from seqedit.methods import (
+    alphaedit,
+    compensated,
+    make_method,
+    memit,
+    memit_prune,
+    memit_seq,
+    nas,
+    nse,
+    nse_paper,
+    rect,
+)
 from seqedit.sequential import handed_over, run_sequential
 
 ALL = Passes(times=1, done_below=0.0, hopeless_from=float("inf"))
@@ -151,6 +163,41 @@ def test_compensation_is_carried_in_the_state(tiny_lm, requests):
     naive = tiny_lm("gpt2")
     list(run_sequential(naive, rounds, rect(memit_seq(0.5), 0.3), plan))
     assert not same(weights(naive), weights(lm))
+
+
+def test_norm_anchor(tiny_lm, requests, errors):
+    """NAS: in every round values have the norm that they had on the original model, the state remembers which."""
+    lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan, method = build_plan(lm, layers=(1,)), nas(0.5, 0.1)
+    rounds, norm, past = [requests[:3], requests[3:]], None, torch.zeros(64, 0)
+    W0, solver = read_weight(lm, 1), alphaedit(0.5, 0.1).solver(plan.moments[1])
+    state = None
+    for batch in rounds:
+        found = optimise_targets(other, batch, CONTEXTS, 1, plan.target)
+        h, v = read_values(other, batch, 1), read_values(other, batch, 1, "mlp")
+        z, norm = oracles.norm_anchor(list(found.z), list(h.T), list(v.T), norm)
+        K = read_keys(other, batch, CONTEXTS, 1)
+        apply_update(other, 1, solver.update(K, torch.stack(z, dim=1) - h, past))
+        past = torch.cat([past, K], dim=1)
+        done, = run_sequential(lm, [batch], method, plan, state)
+        state = done.state
+        values = done.target_norm
+        assert values != pytest.approx(found.z.norm(dim=1).mean().item(), rel=1e-4)           # it does something
+    assert state.memory["value_norm"].item() == pytest.approx(norm, rel=1e-5)
+    error = relative(read_weight(lm, 1) - W0, read_weight(other, 1) - W0)
+    assert errors("nas", "oracle", error) < 1e-4                          # float32 weights and targets
+    for base in ("rome", "grace"):
+        with pytest.raises(ValueError, match="give it a locate-then-edit method that writes whole rounds"):
+            make_method(f"{base}+norm_anchor")
+
+
+def test_no_neuron_selected_is_refused(tiny_lm, requests):
+    """NSE as released selects no neuron when its mass is less than the strongest one's."""
+    lm = tiny_lm("gpt2")
+    before = weights(lm)
+    done, = run_sequential(lm, [requests], replace(nse(0.5, 1e-3), passes=ALL), build_plan(lm, layers=(1,)))
+    assert {o.reason for o in done.outcomes} == {"no neuron of layer 1 is selected; raise mass"}
+    assert {o.status for o in done.outcomes} == {"refused"} and same(weights(lm), before)
 
 
 @pytest.mark.parametrize("name", ["gptj", "llama"])

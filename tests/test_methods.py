@@ -18,6 +18,7 @@ from seqedit.methods import (
     COMBINATORS,
     METHODS,
     alphaedit,
+    betaedit,
     compensated,
     make_method,
     memit,
@@ -28,12 +29,14 @@ from seqedit.methods import (
     r_rome,
     rome,
     with_history,
+    without_history,
 )
 from seqedit.study.run import RunConfig
 
 TAU, L2, LAM = 0.5, 0.3, 2.0
 PARAMETERS = {"memit": {"lam": LAM}, "memit_seq": {"lam": LAM}, "r_rome": {}, "rome": {},
               "alphaedit": {"threshold": TAU, "l2": L2}, "evoedit": {"threshold": TAU, "l2": L2},
+              "nas": {"threshold": TAU, "l2": L2}, "betaedit": {"threshold": TAU, "lam": LAM, "l2": L2},
               "emmet": {"lam": LAM, "ridge": 0.7}, "encore": {"lam": LAM, "gamma": 0.4},
               "rlsedit": {"lam": LAM, "gamma": 0.4}, "lyaplock": {"lam": LAM, "budget": 2.0}, "bird": {"lam": LAM},
               "nse_paper": {"lam": LAM, "mass": 0.6}, "nse": {"lam": LAM, "mass": 0.6},
@@ -89,6 +92,8 @@ def test_oracle_parity(case, errors):
         "bird": oracles.memit(keys, values, LAM, case.C),                 # its targets: tests/test_robustness.py
         "rlsedit": oracles.rlsedit(keys, values, LAM, 0.4, case.C, past),
         "evoedit": oracles.evoedit(keys, values, P, L2, past),
+        "nas": oracles.alphaedit(keys, values, P, L2, past),              # its targets: tests/test_loop_of_methods.py
+        "betaedit": oracles.betaedit(keys, values, P, LAM, L2, case.C, past),
         "nse_paper": oracles.nse(keys, values, LAM, case.C, past, 0.6),
         "nse": oracles.nse(keys, values, LAM, case.C, past, 0.6, released=True),
         "memit_rect": oracles.rect(case.W, oracles.memit(keys, values, LAM, case.C), 0.3),
@@ -97,7 +102,7 @@ def test_oracle_parity(case, errors):
     assert relative(expected["memit_prune"], expected["memit"]) > 0.1     # the restraint acts here
     assert set(expected) == set(BASES) == set(LOCATE)
     for name, update in expected.items():
-        if name not in ("rome", "r_rome", "lyaplock"):                    # more than a solve: tested elsewhere
+        if name not in ("rome", "r_rome", "lyaplock", "nas"):                    # more than a solve: tested elsewhere
             errors(name, "oracle", relative(case.solve(BASES[name]()), update))
         assert relative(case.solve(BASES[name]()), update) < EXACT, name
 
@@ -124,7 +129,7 @@ def test_null_space_of_any_base_stays_in_the_subspace(case, name):
     assert (update @ P - update).norm() < 1e-12 * update.norm()
     assert torch.trace(update @ case.C @ update.T) <= TAU * update.norm() ** 2
     assert method.name == f"{BASES[name]().name}+projection"
-    if name not in ("alphaedit", "evoedit"):                              # which are projected already
+    if name not in ("alphaedit", "evoedit", "nas", "betaedit"):          # which are projected already
         outside = case.solve(BASES[name]())
         assert (outside @ P - outside).norm() > 1e-2 * outside.norm()
 
@@ -139,7 +144,18 @@ def test_composition(case):
     everything = alphaedit(threshold=1e9, l2=L2)                          # a threshold that removes nothing:
     keys, values, past = (oracles.columns(A) for A in (case.K, case.R, case.past_keys))
     eye = torch.eye(10, dtype=torch.float64)                              # … ridge with history
+    assert relative(case.solve(betaedit(TAU, 0.0, L2)), case.solve(alphaedit(TAU, L2))) < EXACT
     assert relative(case.solve(everything), oracles.memit_seq(keys, values, L2, eye, past)) < EXACT
+
+
+def test_switches_for_comparison(case):
+    """Without history MEMIT-seq is MEMIT; rewinding is a field of the method, for methods that find targets."""
+    assert torch.equal(case.solve(without_history(memit_seq(LAM))), case.solve(memit(LAM)))
+    assert make_method("memit_seq+rewind").rewind and make_method("memit_seq+rewind").name == "MEMIT-seq+rewinding"
+    with pytest.raises(ValueError, match=r"rewind\(FT\): the method finds no targets"):
+        make_method("ft+rewind")
+    with pytest.raises(ValueError, match=r"without_history\(GRACE\): the method solves no least squares"):
+        make_method("grace+without_history")
 
 
 def test_history_changes_methods_that_have_it(case):
@@ -147,7 +163,8 @@ def test_history_changes_methods_that_have_it(case):
     with_past = {name: case.solve(make()) for name, make in BASES.items()}
     case.past_keys = torch.zeros_like(case.past_keys)
     changed = {name for name, make in BASES.items() if relative(case.solve(make()), with_past[name]) > 1e-3}
-    assert changed == {"memit_seq", "alphaedit", "evoedit", "encore", "rlsedit", "nse_paper", "nse"}
+    assert changed == {"memit_seq", "alphaedit", "evoedit", "nas", "betaedit", "encore", "rlsedit", "nse_paper",
+                       "nse"}
 
 
 def test_r_rome_interpolates_at_its_averaged_key(errors):
@@ -188,6 +205,7 @@ def test_table():
     assert {name: method_parameters(name) for name in METHODS} == {
         "rome": {}, "r_rome": {}, "memit": {"lam": 15_000.0}, "memit_seq": {"lam": 15_000.0},
         "alphaedit": {"threshold": 2e-2, "l2": 10.0}, "evoedit": {"threshold": 2e-2, "l2": 1.0},
+        "nas": {"threshold": 2e-2, "l2": 10.0}, "betaedit": {"threshold": 2e-2, "lam": 3_000.0, "l2": 10.0},
         "emmet": {"lam": 10_000.0, "ridge": 0.1}, "encore": {"lam": 15_000.0, "gamma": 10.0, "patience": 3},
         "rlsedit": {"lam": 15_000.0, "gamma": 10.0},
         "bird": {"lam": 15_000.0, "alpha": 2e-4, "beta": 1.0},
@@ -201,14 +219,15 @@ def test_table():
     made = {name: make_method(name) for name in METHODS}
     assert [m.name for m in made.values()] == [
         "ROME", "r-ROME", "MEMIT", "MEMIT-seq", "EMMET", "ENCORE", "RLSEdit", "LyapLock", "BIRD", "AlphaEdit",
-        "EvoEdit", "NSE", "NSE (paper)", "MEMIT+RECT", "MEMIT+PRUNE", "UltraEdit", "RLEdit",
+        "EvoEdit", "BetaEdit", "NAS", "NSE", "NSE (paper)", "MEMIT+RECT", "MEMIT+PRUNE", "UltraEdit", "RLEdit",
         "RLEdit (released)", "MEND", "FT", "FT-L", "FT-M", "GRACE"]
     assert {name for name, m in made.items() if m.one_at_a_time} == {"rome", "r_rome"}
     made = {name: made[name] for name in LOCATE}
     assert {name for name, m in made.items() if m.mu == 0} == {"rome", "r_rome"}
-    assert {name for name, m in made.items() if m.directions} == {"alphaedit", "evoedit"}
-    assert {name for name, m in made.items() if m.history} == {"memit_seq", "alphaedit", "evoedit", "encore", "rlsedit",
-                                                              "nse_paper", "nse"}
+    assert {name for name, m in made.items() if m.directions} == {"alphaedit", "evoedit", "betaedit", "nas"}
+    assert {name for name, m in made.items() if m.history} == {"memit_seq", "alphaedit", "evoedit", "betaedit", "nas",
+                                                              "encore", "rlsedit", "nse_paper", "nse"}
+    assert {name for name, m in made.items() if m.anchored} == {"nas"}
     assert {name for name, m in made.items() if m.patience} == {"encore"}
     assert {(m.site, m.average) for m in made.values()} == {("mlp", "uniform"), ("block", "groups")}
 

@@ -47,6 +47,28 @@ def test_solver_is_solve_update(problem, n_past, mu, projected, given_gram):
         assert relative(solver.update(problem.K, problem.R, past, gram), plain(problem, past, space, mu)) < CLOSE
 
 
+@given(problems(), st.integers(1, 8), st.sampled_from([1.0, 0.3]), st.sampled_from([1.0, 2.5]))
+def test_thm_four_forms(problem, n_past, mu, weight):
+    """Dense, reduced, dual, dual with history, each written out; and not the same without the history."""
+    B = problem.basis((problem.d_ff + 1) // 2)
+    P, eye = B @ B.T, torch.eye(problem.d_ff, dtype=torch.float64)
+    K, R, Kp, inverse = problem.K, problem.R, problem.random(problem.d_ff, n_past), torch.linalg.inv
+    M = problem.M + weight * Kp @ Kp.T
+    small = torch.eye(K.shape[1], dtype=torch.float64)
+    dense = R @ K.T @ P @ inverse(P @ (mu * M + K @ K.T) @ P + eye - P)
+    reduced = R @ K.T @ B @ inverse(B.T @ (mu * M + K @ K.T) @ B) @ B.T
+    Q = B @ inverse(B.T @ M @ B) @ B.T @ K
+    dual = R @ inverse(mu * small + K.T @ Q) @ Q.T
+    A = B @ inverse(B.T @ problem.M @ B) @ B.T
+    Q = A @ (K - Kp @ inverse(torch.eye(n_past, dtype=torch.float64) / weight + Kp.T @ A @ Kp) @ Kp.T @ A @ K)
+    history = R @ inverse(mu * small + K.T @ Q) @ Q.T
+    solver = Solver(problem.M, Subspace(B, complement=False), mu, weight)
+    for form in (dense, dual, history, solver.update(K, R, Kp)):
+        assert relative(form, reduced) < CLOSE
+    forgets = solver.update(K, R, 0 * Kp)
+    assert problem.d_ff < 3 or relative(forgets, reduced) > 1e-6          # in few directions M may outweigh the past
+
+
 @given(problems(), st.integers(0, 12), st.booleans(), st.booleans())
 def test_a_number_for_a_price(problem, n_past, projected, complement):
     """c in place of cI: the same update, whichever of the two bases holds the subspace."""
@@ -115,7 +137,9 @@ def test_thm_evolving_null_space(problem, rounds, confined):
     P = start.project(everything) if start else everything
     past = torch.zeros(problem.d_ff, 0, dtype=torch.float64)
     for _ in range(rounds):
-        K = problem.random(problem.d_ff, 1)
+        K = problem.random(problem.d_ff, 2)
+        if rounds == 2:
+            K[:, 1] = -2 * K[:, 0]                                        # keys that depend on each other
         U, values, _ = torch.linalg.svd(P @ K, full_matrices=False)
         Q = U[:, values > 1e-9 * K.norm()]
         P, past = P - Q @ Q.T, torch.cat([past, K], dim=1)

@@ -94,11 +94,11 @@ def test_any_other_exception_undoes_the_round(tiny_lm, requests, monkeypatch, pl
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan, before, calls, real = build_plan(lm), weights(lm), [], getattr(place, name)
 
-    def fail(*arguments):
+    def fail(*arguments, **options):
         calls.append(name)
         if len(calls) == call:
             raise error
-        return real(*arguments)
+        return real(*arguments, **options)
     with monkeypatch.context() as patch:
         patch.setattr(place, name, fail)
         with pytest.raises(type(error)):

@@ -176,6 +176,33 @@ def test_thm_compensation_restores_the_joint_solution(restrained, dense, monkeyp
     assert relative(ends[0], free[0]) > 1e-4                              # the restraint does something
 
 
+def test_composed_systems_are_their_equations(errors):
+    """SPHERE on AlphaEdit, REVIVE on MEMIT-seq, OTE-SE on RECT with history, over rounds, from the equations alone."""
+    case, keys = Rounds(), oracles.columns
+    P, C = oracles.projection(case.problem.M, 1.0), case.problem.M
+    systems = {
+        "alphaedit+sphere": (sphere(alphaedit(1.0, 0.5), 0.5, 0.5), lambda W, k, r, past, owed: oracles.sphere(
+            W, oracles.alphaedit(k, r, P, 0.5, past), 0.5, 0.5)),
+        "memit_seq+revive": (revive(memit_seq(0.5), 0.4), lambda W, k, r, past, owed: oracles.revive(
+            case.W0, oracles.memit_seq(k, r, 0.5, C, past), 0.4)),
+        "memit_rect+with_history+compensated": (
+            compensated(with_history(rect(memit(0.5), 0.4))), lambda W, k, r, past, owed: oracles.rect(
+                W, oracles.compensated(k, r, 0.5, C, past, owed), 0.4)),
+    }
+    for name, (method, equation) in systems.items():
+        W, past, owed = case.W0, [], torch.zeros_like(case.W0)
+        for group in case.groups:
+            k = keys(case.problem.K[:, group])
+            r = keys(case.problem.R[:, group] - W @ case.problem.K[:, group])
+            kept = equation(W, k, r, past, owed)
+            if method.compensate:
+                system = 0.5 * C + oracles.outer_sum(past + k, past + k)
+                owed = (kept - oracles.compensated(k, r, 0.5, C, past, owed)) @ system
+            W, past = W + kept, past + k
+        ends, _ = case.run(method)
+        assert errors(name, "oracle", relative(ends[-1] - case.W0, W - case.W0)) < 1e-9
+
+
 def test_compensation_in_one_step_is_exact():
     """Restrain the first round only: the second round ends at the joint solution, as if nothing had been taken."""
     case = Rounds(groups=2, size=3)

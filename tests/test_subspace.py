@@ -57,8 +57,11 @@ def test_thm_invariance(case):
     update = torch.randn(3, B.shape[1], generator=generator, dtype=torch.float64) @ B.T
     assert (update @ keys).norm() <= 1e-7 * update.norm() * keys.norm()
     assert drift(update, C) <= 1e-14 * update.norm() ** 2 * keys.norm() ** 2
-    row = torch.linalg.eigh(C).eigenvectors[:, -1:].T                     # the converse
-    assert (row @ keys).norm() > 1e-3 * keys.norm()
+    row = torch.linalg.eigh(C).eigenvectors[:, -1:].T                     # the converse: however little lies outside
+    for share in (1.0, 1e-3):
+        mixed = update.clone()
+        mixed[:1] += share * row
+        assert (mixed @ keys).norm() > 1e-3 * share * keys.norm() and drift(mixed, C) > 0
 
 
 @given(sizes)

@@ -25,16 +25,6 @@ def deltas(targets):
     return targets.z - targets.h
 
 
-@pytest.fixture
-def exact_lm(tiny_lm):
-    """`tiny_lm` in float64."""
-    def make(*args, **kwargs):
-        lm = tiny_lm(*args, **kwargs)
-        lm.model.double()
-        return lm
-    return make
-
-
 @pytest.mark.parametrize("site", ["block", "mlp"])
 def test_batched_is_one_by_one(exact_lm, requests, endings, site):
     """Targets of different lengths, all at once, in small parts, or each alone: the same values and the same ends."""

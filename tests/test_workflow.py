@@ -66,7 +66,7 @@ def test_edit_score_export(space):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method(space, method):
-    settings = {"alphaedit": ["threshold=0.9", "l2=0.5"], "evoedit": ["threshold=0.9", "l2=0.5"],
+    settings = {**dict.fromkeys(("alphaedit", "evoedit", "nas", "betaedit"), ["threshold=0.9", "l2=0.5"]),
                 "nse_paper": ["done_below=0.001"], "nse": ["done_below=0.001"]}.get(method, [])
     quick = ["steps=4", "lr=0.01" if method.startswith("ft") else "lr=0.3"]
     if "network" in method_parameters(method):

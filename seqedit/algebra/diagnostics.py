@@ -10,9 +10,14 @@ def spectrum(W: Float[Tensor, "d_model d_ff"]) -> Float[Tensor, "k"]:
     return torch.linalg.svdvals(W.double())
 
 
-def condition_number(W: Float[Tensor, "d_model d_ff"]) -> float:
-    """κ(W) = σ_max / σ_min over the min(d_model, d_ff) singular values; infinite when σ_min is 0."""
-    values = spectrum(W)
+def condition_number(W: Float[Tensor, "d_model d_ff"], without_mean: bool = False) -> float:
+    """κ(W) = σ_max / σ_min over the min(d_model, d_ff) singular values; infinite when σ_min is 0.
+
+    Args:
+        without_mean: of (I − 11ᵀ/d_model)W, over its min(d_model − 1, d_ff) singular values: of what a LayerNorm reads
+            of the layer's output.
+    """
+    values = spectrum(W - W.mean(dim=0))[:min(W.shape[0] - 1, W.shape[1])] if without_mean else spectrum(W)
     return (values[0] / values[-1]).item() if values[-1] > 0 else float("inf")
 
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from ..clock import Clock
 from ..lm.architecture import apply_update, read_weight, rewound
 from ..lm.keys import BARE, Average, KeyReader, read_keys, read_values
 from ..lm.load import LanguageModel
+from ..lm.post_norm import before_norm
 from ..lm.targets import Anchors, TargetConfig, Targets, mean_states, optimise_targets
 from ..requests import EditRequest
 from ..rounds import EditPlan, EditState, Outcome
@@ -56,6 +57,7 @@ class LocateThenEdit(LeastSquares):
         rewind: find targets on the original weights (NSE).
         neurons: K → indices of the neurons that a sweep may change; None for all (NSE).
         passes: repeated sweeps over the layers (NSE).
+        anchored: rescale values to their mean norm in the first round, on the original model, see `anchored_values`.
         both_ways: α and β of BIRD's term in the target's loss, see `inverse_anchors`; None leaves it out.
     """
 
@@ -66,6 +68,7 @@ class LocateThenEdit(LeastSquares):
     rewind: bool = False
     neurons: Callable[[Tensor], Tensor] | None = None
     passes: Passes | None = None
+    anchored: bool = False
     both_ways: tuple[float, float] | None = None
 
     def writer(self, lm: LanguageModel, plan: EditPlan) -> "TargetWriter":
@@ -90,6 +93,22 @@ def residuals(method: LocateThenEdit, R: Tensor, K: Tensor, bare: Tensor, W: Ten
         return R - W.to(R) @ (K - bare).to(R)
     direction = solver.inverse(K)                                         # u = C⁻¹k̄
     return R * ((K.double() * direction).sum() / (bare.double() * direction).sum()).to(R)
+
+
+def anchored_values(z: Tensor, h: Tensor, v: Tensor, norm: Tensor | None) -> tuple[Tensor, Tensor]:
+    """NAS: targets whose value v* = v + (z* − h) is rescaled to `norm`, z* = h − v + norm · v*/‖v*‖; and that norm.
+
+    Args:
+        z, h: targets and values before, (n, d_model); v: the MLP's part of h, (n, d_model).
+        norm: the mean of ‖v*‖ on the original model; None makes it from these values.
+
+    Source: NAS (2602.02543), commit 38ac1c8 of its code. There the mean is over the lower 95 % of a sample of other
+    facts, and requests with ‖v*‖ of more than twice the mean are not written.
+    """
+    value = v + (z - h)
+    norms = value.norm(dim=1, keepdim=True)
+    norm = norms.mean() if norm is None else norm.to(norms)
+    return h - v + value * (norm / norms), norm
 
 
 def inverse_anchors(lm: LanguageModel, requests: list[EditRequest], alpha: float, beta: float) -> Anchors:
@@ -128,6 +147,10 @@ class TargetWriter(LeastSquaresWriter):
             targets = self._targets(requests, state)
         if not torch.isfinite(targets.z).all():
             raise UpdateRefused("a target is not finite; lower the target's learning rate")
+        if self.method.anchored:
+            v = read_values(self.lm, requests, self.plan.layers[-1], "mlp").T
+            z, norm = anchored_values(targets.z, targets.h, v, state.memory.get("value_norm"))
+            targets, state = replace(targets, z=z), state.recalling(state.memory | {"value_norm": norm.cpu()})
         left = {}
         if self.method.passes is None:
             keys = self._sweep(requests, targets.z, state, clock)
@@ -173,6 +196,8 @@ class TargetWriter(LeastSquaresWriter):
                 h = reader.values(layers[-1], method.site)                            # (d_model, n)
             with clock.stage("solve"):
                 R = (z.T - h) / (len(layers) - i)                                     # the share of this layer
+                if method.site == "block" and (norm := lm.post_norm(layer)):
+                    R = before_norm(norm, reader.values(layer, "mlp"), R)
                 if method.one_at_a_time:
                     R = residuals(method, R, K, read_keys(lm, requests, BARE, layer), read_weight(lm, layer),
                                   self.solvers[layer])
@@ -186,14 +211,15 @@ class TargetWriter(LeastSquaresWriter):
         """What is added to the matrix, given the keys and this layer's share of the residuals."""
         solver, past = self.solvers[layer], self.past(state, layer)
         if self.method.neurons:
-            return solver.update_neurons(K, R, self.method.neurons(K), *past[:1])
+            neurons = self.method.neurons(K)
+            if not len(neurons):
+                raise UpdateRefused(f"no neuron of layer {layer} is selected; raise mass")
+            return solver.update_neurons(K, R, neurons, *past[:1])
         carry = {"carry": state.carry[layer].to(self.lm.device)} if layer in state.carry else {}
         return solver.update(K, R, *past, **carry)
 
 
 def _outcomes(requests, targets: Targets, config: TargetConfig, left: dict[int, tuple[str, str]]) -> list[Outcome]:
-    limit = config.clamp * targets.h.norm(dim=1)
-    clamped = (targets.z - targets.h).norm(dim=1) >= limit * (1 - 1e-4)              # the clamp's own rounding
     reasons = {"loss": f"target loss below {config.stop_loss:g}", "steps": f"target used all {config.steps} steps",
                "most probable": "target most probable in all contexts"}
     satisfied = (targets.updates == 0) & targets.right
@@ -201,4 +227,4 @@ def _outcomes(requests, targets: Targets, config: TargetConfig, left: dict[int, 
              for done, stopped in zip(satisfied.tolist(), targets.stopped, strict=True)]
     return [Outcome(request.case_id, *left.get(i, found[i]), loss, updates, hit)
             for i, (request, loss, updates, hit) in enumerate(zip(
-                requests, targets.loss.tolist(), targets.updates.tolist(), clamped.tolist(), strict=True))]
+                requests, targets.loss.tolist(), targets.updates.tolist(), targets.clamped.tolist(), strict=True))]

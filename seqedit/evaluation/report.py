@@ -6,19 +6,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from ..lm.load import LanguageModel
+from ..lm.targets import mean_states
 from ..requests import EditRequest
 from .abilities import perplexity, score_abilities, unrelated_facts
 from .consistency import References, consistency
 from .edits import retention, score_edits, summarise
 from .generation import generate, ngram_entropy
+from .shift import hidden_shift
 
 
 def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd.DataFrame | None = None,
              rounds: Mapping[int | str, int] | None = None, world: Path | None = None,
-             generator: torch.Generator | None = None, references: References | None = None,
-             progress: bool = False) -> dict:
+             states: Tensor | None = None, generator: torch.Generator | None = None,
+             references: References | None = None, progress: bool = False) -> dict:
     """Edit metrics of `requests`, and what else is asked for; None where the requests lack the prompts for a metric.
 
     The perplexity of a model that is broken can overflow, and is None then.
@@ -27,6 +30,7 @@ def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd
         unedited: `score_edits` of the same requests on the unedited model, for `neighborhood_kept`.
         rounds: case_id → round in which it was edited, for retention by age.
         world: folder of the embedded world, for abilities, unrelated facts and perplexity.
+        states: `ordinary_states` of the unedited model, for `hidden_shift`.
         generator: when given, the first generation prompt of each request is continued and fluency is measured.
         references: with a generator, all generation prompts are continued, as published, and consistency is measured.
     """
@@ -40,6 +44,8 @@ def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd
         surprise = perplexity(lm, texts)
         report |= {"abilities": score_abilities(lm, world), "unrelated_facts": unrelated_facts(lm, world),
                    "perplexity": surprise if np.isfinite(surprise) else None}
+        if states is not None:
+            report["hidden_shift"] = hidden_shift(states, ordinary_states(lm, world))
     if generator is not None:
         asked = [(i, prompt) for i, r in enumerate(requests)
                  for prompt in (r.generation_prompts[:None if references else 1] or (r.text,))]
@@ -49,6 +55,11 @@ def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd
             report["consistency"], report["consistency_n"] = consistency(texts, [i for i, _ in asked], requests,
                                                                          references)
     return report
+
+
+def ordinary_states(lm: LanguageModel, world: Path, count: int = 200) -> Tensor:
+    """Hidden states of the first held-out texts, each a mean over its tokens, (count, d_model)."""
+    return mean_states(lm, (world / "heldout.txt").read_text(encoding="utf-8").splitlines()[:count]).cpu()
 
 
 def table(report: dict) -> str:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..precision import at_least_float32
-from .architecture import Architecture, architecture_of
+from .architecture import DECLARED, Architecture, architecture_of
+from .hub import why_not_loaded
+from .tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,17 @@ class LanguageModel:
         return self.model.device
 
     @property
+    def config(self) -> PretrainedConfig:
+        """The configuration of the language model, also where the checkpoint holds a vision tower beside it."""
+        return self.model.config.get_text_config()
+
+    @property
     def n_layers(self) -> int:
-        return self.model.config.num_hidden_layers
+        return self.config.num_hidden_layers
 
     @property
     def max_positions(self) -> int:
-        return self.model.config.max_position_embeddings
+        return self.config.max_position_embeddings
 
     def block(self, layer: int) -> nn.Module:
         return self.model.get_submodule(self.architecture.block.format(layer))
@@ -41,10 +48,18 @@ class LanguageModel:
     def down_proj(self, layer: int) -> nn.Module:
         return self.model.get_submodule(self.architecture.down_proj.format(layer))
 
+    def post_norm(self, layer: int) -> nn.Module | None:
+        """The norm between the MLP and the residual stream; None where the MLP's output is added as it is."""
+        path = self.architecture.post_norm
+        return path and self.model.get_submodule(path.format(layer))
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Residual stream after the last block (…, d_model) to logits (…, vocabulary), in at least float32."""
         norm = self.model.get_submodule(self.architecture.final_norm)
-        return at_least_float32(self.model.get_submodule(self.architecture.head)(norm(hidden)))
+        logits = self.model.get_submodule(self.architecture.head)(norm(hidden))
+        if cap := self.architecture.soft_cap and getattr(self.config, self.architecture.soft_cap):
+            logits = cap * torch.tanh(logits / cap)
+        return at_least_float32(logits)
 
 
 def _not_about_masks(record) -> bool:
@@ -61,24 +76,31 @@ def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.d
         dtype: of the weights; edits are made in float32 by default, whatever the folder stores.
 
     Raises:
-        ValueError: the folder is missing or holds no model or no tokenizer, the architecture is not declared, or the
-            tokenizer cannot tell which characters a token covers.
+        ValueError: the folder is missing or holds no model or no tokenizer, the hub refuses it, the architecture is not
+            declared, or is declared outside the package and wrongly, or the tokenizer cannot tell which characters a
+            token covers.
     """
     logging.disable_progress_bar()
     logging.get_logger("transformers.modeling_utils").addFilter(_not_about_masks)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        config = AutoConfig.from_pretrained(folder_or_id)
-        architecture = architecture_of(config.model_type)
-        tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
-        if not tokenizer("a", add_special_tokens=False)["input_ids"]:
-            raise ValueError(f"{folder_or_id}: there is no tokenizer; save it beside the model")
-        if not tokenizer.is_fast:
-            raise ValueError(f"{folder_or_id}: {type(tokenizer).__name__} has no character offsets, which "
-                             "are needed to find the subject; save the model with a fast tokenizer")
+        architecture = architecture_of(_model_type(folder_or_id))
+        tokenizer = load_tokenizer(folder_or_id, bos=architecture.bos)
         model = AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, use_safetensors=True)
     except OSError as error:
-        raise ValueError(f"no model could be loaded from {str(folder_or_id)!r}: "
-                         f"{str(error).splitlines()[0]}") from error
-    return LanguageModel(model.to(device).eval().requires_grad_(False), tokenizer, architecture)
+        raise ValueError(why_not_loaded(str(folder_or_id), error)) from error
+    lm = LanguageModel(model.to(device).eval().requires_grad_(False), tokenizer, architecture)
+    if model.config.model_type not in DECLARED:
+        from .check import check_architecture  # which needs this module
+        check_architecture(lm)
+    return lm
+
+
+def _model_type(folder_or_id: str | Path) -> str:
+    """Raises ValueError for a type that `transformers` does not know."""
+    try:
+        return AutoConfig.from_pretrained(folder_or_id).model_type
+    except ValueError as error:
+        raise ValueError(f"{folder_or_id}: {str(error).split('. ')[0]}. A newer transformers may know it; code from a "
+                         "model folder is never run") from error

@@ -20,6 +20,7 @@ from ..requests import EditRequest
 from .hooks import observe
 from .keys import Contexts
 from .load import LanguageModel
+from .post_norm import Site
 from .tails import Sweep, Tails
 from .tokens import chunks, fill, lookup_rows, padded, tokenise
 
@@ -75,6 +76,7 @@ class Targets:
         loss: total loss at the last forward pass, (n,).
         updates: Adam steps taken, (n,); 0 with `stopped` "loss" means the loss was low from the start.
         stopped: "loss" (fell below `stop_loss`), "most probable" or "steps" (used them up), for each request.
+        clamped: whether ‖δ‖ ended at its limit, (n,).
         right: whether greedy decoding of the bare prompt gave every target token before any step, (n,).
     """
 
@@ -83,6 +85,7 @@ class Targets:
     loss: Tensor
     updates: Tensor
     stopped: list[str]
+    clamped: Tensor
     right: Tensor
 
 
@@ -94,8 +97,9 @@ def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], context
     Args:
         contexts: templates whose losses are averaged; the first is the bare prompt, where h is read.
         site: "block" (MEMIT and later: h is the block's output) or "mlp" (ROME: the MLP's output).
-            δ is added to the residual stream either way, which is the same thing in these architectures;
-            the site decides h, and so clamp and decay.
+            δ is added to the residual stream either way, which is the same thing where the MLP's output is added as it
+            is; the site decides h, and so clamp and decay. Where a norm stands between (`Architecture.post_norm`), δ is
+            added before it, clamp and decay take the MLP's output for h, and z is what follows at the site.
         patience: a request also ends after this many forward passes, in a row or not, in which every target token is
             the most probable one in all contexts (ENCORE); 0 never.
         anchors: another term of the loss, one row of points for each request; early stopping takes no notice of it.
@@ -111,12 +115,13 @@ def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], context
              for part in chunks([sum(len(row.ids) for row in own) for own in rows], batch_tokens)]
     return Targets(torch.cat([p.z for p in parts]), torch.cat([p.h for p in parts]),
                    torch.cat([p.loss for p in parts]), torch.cat([p.updates for p in parts]),
-                   [reason for p in parts for reason in p.stopped], torch.cat([p.right for p in parts]))
+                   [reason for p in parts for reason in p.stopped], torch.cat([p.clamped for p in parts]),
+                   torch.cat([p.right for p in parts]))
 
 
 def _optimise(problem: "_Problem", patience: int) -> Targets:
     """Adam on δ (n, d_model); requests that are finished leave the batch."""
-    config, h, right = problem.config, problem.h, problem.right
+    whole, config, h = problem, problem.config, problem.h
     n = len(h)
     delta, first, second = (torch.zeros_like(h) for _ in range(3))        # δ, Adam's two averages
     loss, updates = h.new_zeros(n), torch.zeros(n, dtype=torch.long, device=h.device)
@@ -145,7 +150,8 @@ def _optimise(problem: "_Problem", patience: int) -> Targets:
         limit = config.clamp * h[active].norm(dim=1, keepdim=True)
         delta[active] = moved * (limit / moved.norm(dim=1, keepdim=True)).clamp(max=1.0)
         updates[active] += 1
-    return Targets(h + delta, h, loss, updates, stopped, right)
+    clamped = delta.norm(dim=1) >= config.clamp * h.norm(dim=1) * (1 - 1e-4)         # the clamp's own rounding
+    return Targets(*whole.values(delta), loss, updates, stopped, clamped, whole.right)
 
 
 @torch.no_grad()
@@ -188,6 +194,7 @@ class _Part(NamedTuple):
     """Rows with equally long tails and equally many target tokens, so that nothing is padded."""
 
     owner: Tensor                     # request of each row, (rows,)
+    site: Site                        # of each row
     stem: Tensor                      # edited layer's output from the subject's last token on, (rows, length, d_model)
     tails: Tails
     target: Tensor                    # (rows, k); k is 0 for KL prompts
@@ -196,11 +203,11 @@ class _Part(NamedTuple):
         """The rows of chosen requests, which are renumbered; `chosen` is a mask over requests."""
         rows = chosen[self.owner]
         number = chosen.cumsum(0) - 1
-        return _Part(number[self.owner[rows]], self.stem[rows], self.tails[rows], self.target[rows])
+        return _Part(number[self.owner[rows]], self.site[rows], self.stem[rows], self.tails[rows], self.target[rows])
 
     def run(self, delta: Tensor, count: int) -> Tensor:
         """Output of the last block at the last tokens, (rows, count, d_model), with δ added at the first one."""
-        first = self.stem[:, :1] + delta[self.owner][:, None].to(self.stem.dtype)
+        first = self.stem[:, :1] + self.site.gain(delta[self.owner])[:, None].to(self.stem.dtype)
         return self.tails.run(torch.cat([first, self.stem[:, 1:]], dim=1), count)
 
 
@@ -211,7 +218,10 @@ class _Problem:
     Attributes:
         told: contexts with targets; neutral: the KL prompts, one row of one token for each request.
         log_p0: log-probabilities after the KL prompts without δ, (n, vocabulary).
-        h, right: see `Targets`.
+        h: what clamp and decay measure δ by, (n, d_model).
+        right: see `Targets`.
+        out: output of the block in the bare prompts where targets are asked for there, but δ is added elsewhere.
+        site: of the bare prompts.
     """
 
     lm: LanguageModel
@@ -222,6 +232,8 @@ class _Problem:
     log_p0: Tensor
     h: Tensor
     right: Tensor
+    out: Tensor | None
+    site: Site
     anchors: Anchors | None
 
     @classmethod
@@ -235,10 +247,13 @@ class _Problem:
         sweep = Sweep(lm, [row.ids for row in rows], [i % per for i in range(len(rows))], [row.at for row in rows])
         for _ in range(layer):
             sweep.advance()
-        place = sweep.peek(lm.mlp(layer), lambda call: call.hidden, position) if site == "mlp" else None
+        norm = lm.post_norm(layer)
+        place = sweep.peek(lm.mlp(layer), lambda call: call.hidden, position) if site == "mlp" or norm else None
+        spot = Site(norm, at_least_float32(place) if norm else None)
         sweep.advance()
         stem = sweep.residual()                                           # (rows, tokens, d_model)
-        place = stem[torch.arange(len(rows), device=device), position] if place is None else place
+        out = stem[torch.arange(len(rows), device=device), position]
+        place = out if place is None else place
         kept = [sweep.advance() for _ in range(layer + 1, lm.n_layers)]
         final = sweep.residual()
 
@@ -247,7 +262,7 @@ class _Problem:
             at = torch.tensor([range(rows[i].at, len(rows[i].ids)) for i in members], device=device)
             target = torch.tensor([rows[i].target for i in members], dtype=torch.long, device=device)
             tails = Tails(sweep.blocks[layer + 1:], [(keys[row], values[row]) for keys, values in kept], at)
-            return _Part(owner[row], stem[row[:, None], at], tails, target)
+            return _Part(owner[row], spot[row], stem[row[:, None], at], tails, target)
 
         groups = defaultdict(list)
         for i, row in enumerate(rows):
@@ -259,14 +274,23 @@ class _Problem:
         return cls(
             lm, config, per - 1, [part(members) for members in groups.values()], part(kl_rows),
             log_p0=log_softmax(lm.logits(final[kl_rows, position[kl_rows]]), dim=-1), h=at_least_float32(place[bare]),
-            right=torch.tensor([tuple(b.tolist()) == rows[i].target for i, b in zip(bare, best, strict=True)]),
-            anchors=anchors)
+            right=torch.tensor([tuple(b.tolist()) == rows[i].target for i, b in zip(bare, best, strict=True)],
+                               device=device),
+            out=at_least_float32(out[bare]) if norm and site == "block" else None, site=spot[bare], anchors=anchors)
+
+    @torch.no_grad()
+    def values(self, delta: Float[Tensor, "n d_model"]) -> tuple[Tensor, Tensor]:
+        """z and h at the site where targets are asked for, (n, d_model) each."""
+        return ((self.h + delta, self.h) if self.out is None
+                else (self.out + self.site.gain(delta), self.out))
 
     def select(self, chosen: Tensor) -> "_Problem":
         """Some of the requests; `chosen` is a mask."""
         told = [part.select(chosen) for part in self.told if chosen[part.owner].any()]
         return replace(self, told=told, neutral=self.neutral.select(chosen), log_p0=self.log_p0[chosen],
-                       h=self.h[chosen], anchors=self.anchors and self.anchors.select(chosen))
+                       h=self.h[chosen], right=self.right[chosen], site=self.site[chosen],
+                       out=self.out if self.out is None else self.out[chosen],
+                       anchors=self.anchors and self.anchors.select(chosen))
 
     def loss(self, delta: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n"], Tensor | float, Tensor]:
         """NLL of the target (mean over contexts and tokens) + KL + decay; the anchors' term; whether all contexts tell

@@ -7,6 +7,7 @@ positions are found by character offsets, so merges across a boundary cannot shi
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -72,8 +73,18 @@ def lookup_rows(lm: LanguageModel, templates: Sequence[str], subjects: Sequence[
     suffixes = suffixes or [""] * len(templates)
     texts = [t.replace("{}", s) + x for t, s, x in zip(templates, subjects, suffixes, strict=True)]
     tokens = tokenise(lm, texts)
-    ends = [subject_end(t, s) for t, s in zip(templates, subjects, strict=True)]
+    ends = [_with_token(tokens, row, text, subject_end(t, s))
+            for row, (text, t, s) in enumerate(zip(texts, templates, subjects, strict=True))]
     return tokens, [tokens.token_at(row, end) for row, end in enumerate(ends)]
+
+
+def _with_token(tokens: Tokens, row: int, text: str, character: int) -> int:
+    """The character, or the letter it belongs to where the tokenizer composed both and the offsets name the first."""
+    covered = {i for start, end in tokens.offsets[row] for i in range(start, end)}
+    while character not in covered and len(normalize("NFC", text[:character + 1])) == len(
+            normalize("NFC", text[:character])):
+        character -= 1
+    return character
 
 
 def chunks(lengths: Sequence[int], budget: int) -> Iterator[slice]:
@@ -93,10 +104,10 @@ def validate_requests(lm: LanguageModel, requests: Sequence[EditRequest], contex
 
     Raises:
         RequestError: a prompt with its longest context and target, or a prompt for evaluation with its target, exceeds
-            the model's positions, or no token covers the subject, or the target has no tokens; the message names the
-            case_id and the field.
+            the model's positions, or no token covers the subject, or the target has no tokens, or BOS is written out in
+            a text that the tokenizer begins with it; the message names the case_id and the field.
     """
-    templates = [template for group in contexts for template in group]
+    templates, bos = [template for group in contexts for template in group], lm.tokenizer.bos_token_id
     for request in requests:
         where = f"case_id {request.case_id!r}"
         try:
@@ -104,6 +115,9 @@ def validate_requests(lm: LanguageModel, requests: Sequence[EditRequest], contex
                                     [" " + request.target_new] * len(templates))
         except LookupError as error:
             raise RequestError(f"{where}: subject: {request.subject!r} is not found in the prompt: {error}") from error
+        if any(ids.count(bos) > 1 for ids in tokens.ids if ids[:1] == [bos]):
+            raise RequestError(f"{where}: prompt: {lm.tokenizer.bos_token!r} is written out in it or in a context, and "
+                               "the tokenizer adds it already; leave it out of the text")
         longest = max(map(len, tokens.ids))
         if longest > lm.max_positions:
             raise RequestError(f"{where}: prompt: {longest} tokens with context and target, but the model has "

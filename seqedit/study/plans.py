@@ -1,83 +1,17 @@
-"""The runs behind the chapters: each study is a list of runs, each run a folder of data/results."""
+"""Makes and reads the runs of a study: each run a folder of data/results."""
 
-import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from ..methods import METHODS
-from ..paths import MODEL, RESULTS, WORLD
+from ..paths import RESULTS
 from .records import Record, code_digest, load_run, read_run
-from .run import RunConfig, run
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run of a study.
-
-    Attributes:
-        label: what it is called there; settings: overrides of the tuned ones.
-    """
-
-    label: str
-    method: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    n_edits: int = 100
-    batch_size: int = 25
-    seed: int = 1
-    requests: str = "records.json"
-    evaluate_every: int = 0
-
-    def config(self) -> RunConfig:
-        return RunConfig(model=str(MODEL), requests=WORLD / self.requests, method=self.method, settings=self.settings,
-                         n_edits=self.n_edits, batch_size=self.batch_size, shuffle=True, seed=self.seed,
-                         evaluate_every=self.evaluate_every, device="cpu")
-
-
-def methods() -> Iterator[Planned]:
-    """Every method once, with its tuned settings, on the same hundred facts."""
-    for name in METHODS:
-        yield Planned(name, name)
-
-
-def choices() -> Iterator[Planned]:
-    """One choice switched at a time: what papers and released codes leave open, or do differently."""
-    switches = [
-        ("base", "memit", {}), ("prune", "memit+prune", {"alpha": math.e}),
-        ("prune-twice", "memit+prune_added_twice", {"alpha": math.e}),
-        ("prune-history", "memit+with_history+prune", {"alpha": math.e}), ("history", "memit+with_history", {}),
-        ("rect", "memit_rect", {"share": 0.4}), ("rect-history", "memit_rect+with_history", {"share": 0.4}),
-        ("rect-compensated", "memit_rect+with_history+compensated", {"share": 0.4}),
-        ("nse", "nse_paper", {"mass": 1.0}), ("nse-no-space", "nse_paper", {"mass": 1.0, "separator": ""}),
-        ("nse-most-neurons", "nse_paper", {"mass": 0.8}), ("nse-one-fewer", "nse", {"mass": 0.8}),
-        ("memit-no-space", "memit+with_history", {"separator": ""}),
-        ("mixed-key", "rome", {}), ("average-key", "r_rome", {}),
-        ("tau-1", "alphaedit", {"threshold": 0.01, "l2": 1.0}),
-        ("tau-2", "alphaedit", {"threshold": 0.02, "l2": 1.0}),
-        ("l2-10", "alphaedit", {"threshold": 0.02, "l2": 10.0}),
-        ("no-history", "memit+null_space", {"threshold": 0.02}),
-    ]
-    for seed in (1, 2, 3):
-        for label, method, settings in switches:
-            yield Planned(label, method, settings, seed=seed)
-        for label, method in (("one-position", "ft"), ("every-token", "ft_m")):       # names: targets of several tokens
-            yield Planned(label, method, seed=seed, n_edits=25, batch_size=5, requests="reversal.json")
-
-
-def growth() -> Iterator[Planned]:
-    """Four hundred edits by methods of every kind, evaluated along the way: what grows, and what breaks."""
-    for name in ("rome", "r_rome", "memit", "memit_seq", "alphaedit", "encore", "nse_paper", "memit_rect", "ft_m",
-                 "ultraedit"):
-        yield Planned(name, name, n_edits=400, evaluate_every=4)
-
-
-STUDIES = {"methods": methods, "choices": choices, "growth": growth}
+from .run import run
+from .studies import STUDIES, Planned
 
 
 def planned(study: str, quick: bool = False) -> dict[str, Planned]:

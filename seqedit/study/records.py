@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,8 @@ def code_digest() -> str:
 
     Read once, so that it says what runs even when files change meanwhile.
     """
-    files = [PACKAGE / name for name in ("methods.py", "sequential.py", "rounds.py", "requests.py", "formats.py")]
+    names = ("methods.py", "combinators.py", "sequential.py", "rounds.py", "requests.py", "formats.py")
+    files = [PACKAGE / name for name in names]
     files += sorted(f for room in ("algebra", "lm", "editors", "evaluation") for f in (PACKAGE / room).glob("*.py"))
     digest = hashlib.sha256()
     for file in files:
@@ -143,8 +145,7 @@ def load_weights(folder: Path) -> dict[int, Tensor]:
     path = folder / "weights.safetensors"
     if not path.exists():
         raise ValueError(f"{folder}: there is no weights.safetensors; the run is not finished, run it again to resume")
-    names = {name: tensor for name, tensor in load_file(path).items() if name.count(".") == 1}
-    return {int(name.removeprefix("W.")): tensor for name, tensor in names.items()}
+    return {int(name[2:]): tensor for name, tensor in load_file(path).items() if re.fullmatch(r"W\.\d+", name)}
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -16,7 +15,7 @@ from ..algebra.moments import load_moments
 from ..benchmarks import Loaded, load
 from ..evaluation.consistency import References, load_references
 from ..evaluation.edits import score_edits
-from ..evaluation.report import evaluate
+from ..evaluation.report import ordinary_states
 from ..files import write_json
 from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.load import LanguageModel, load_model
@@ -25,10 +24,11 @@ from ..lm.tokens import validate_requests
 from ..methods import canonical
 from ..paths import DATA, MODEL, MOMENTS, WORLD
 from ..requests import EditRequest, batched
-from ..rounds import EditPlan, Round
+from ..rounds import EditPlan
 from ..sequential import handed_over, run_sequential
 from .checkpoint import begin, finish, resume, save_round
 from .hyper import Settings, build_settings, read_hyper
+from .measure import measure
 from .moments import check_layers, corpus_moments
 from .presets import PRESETS, find_preset, model_of
 from .records import file_digest, provenance, reopen, shown
@@ -120,6 +120,7 @@ def run(config: RunConfig, out: Path, *, say=lambda text: None) -> bool:
         say(f"{out} is complete: {record['n_edits']} edits by {config.method}; nothing to do")
         return False
     unedited = score_edits(job.lm, [r for batch in job.rounds for r in batch])
+    states = ordinary_states(job.lm, job.world) if job.world else None
     state = resume(out, job.lm, job.plan.layers)
     if state.round:
         say(f"resuming after round {state.round} of {len(job.rounds)}")
@@ -133,7 +134,7 @@ def run(config: RunConfig, out: Path, *, say=lambda text: None) -> bool:
         if done.index == 0:                                               # now nothing of the input can be refused
             begin(out, record)
         with handed_over(job.lm, method, done.state):
-            rows = _rows(job, done, unedited)
+            rows = measure(job, method, done, unedited, states)
         save_round(out, job.lm, done.state, rows, keep=config.save_rounds)
         state = done.state
         record = record | {"rounds_done": done.state.round,
@@ -157,6 +158,11 @@ class Job:
     settings: Settings
     plan: EditPlan
     references: References | None
+
+    @property
+    def world(self) -> Path | None:
+        """Where the tasks and texts of the embedded world are, if its model is edited."""
+        return WORLD if is_embedded(self.config.model) else None
 
     @property
     def edited_in(self) -> dict[int | str, int]:
@@ -212,9 +218,9 @@ def _settings(config: RunConfig, lm: LanguageModel, own_rounds: bool, say) -> Se
         own_rounds: the file has rounds, which a preset's batch size does not override.
     """
     values: dict[str, Any] = {}
-    tuned = DATA / "hyper" / f"{config.method.partition('+')[0]}.json"
-    embedded = is_embedded(config.model) and not config.preset
-    path = config.hyper or (tuned if embedded and tuned.exists() else None)
+    own = [DATA / "hyper" / f"{name}.json" for name in (config.method, config.method.partition("+")[0])]
+    tuned = next((path for path in own if path.exists()), None)
+    path = config.hyper or (tuned if is_embedded(config.model) and not config.preset else None)
     if path is not None:
         given = bool(config.moments or config.corpus)
         values, remarks = read_hyper(path, config.method, lm, given)
@@ -260,34 +266,10 @@ def _fresh(job: Job) -> dict[str, Any]:
         "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
         "fingerprint": fingerprint(job.lm), "files": files, **json.loads(json.dumps(asdict(job.settings))),
         "evaluate_every": config.evaluate_every, "fluency": config.fluency, "save_rounds": config.save_rounds}
-    parameters |= {name: value for name in ("clean",) if (value := getattr(config, name))}
+    parameters |= {"clean": True} if config.clean else {}
     left_out = {reason: {"count": len(messages), "first": messages[0]}
                 for reason, messages in job.loaded.left_out.items()}
     aside = {"left_out": left_out, "preset": config.published}
     return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
             "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
             "rounds_done": 0, "seconds": 0.0} | {name: value for name, value in aside.items() if value}
-
-
-def _rows(job: Job, done: Round, unedited: pd.DataFrame) -> dict[str, list[dict]]:
-    """What a round adds to each table of the record."""
-    edits = sum(map(len, job.rounds[:done.state.round]))
-    rows = {"rounds": [{"round": done.index, "edits": edits, "residual_before": done.residual_before,
-                        "residual_after": done.residual_after, "target_norm": done.target_norm, "seconds": done.seconds,
-                        "layers": [asdict(layer) for layer in done.layers]}],
-            "outcomes": [{"round": done.index} | asdict(outcome) for outcome in done.outcomes]}
-    last = done.state.round == len(job.rounds)
-    if last or (job.config.evaluate_every and done.state.round % job.config.evaluate_every == 0):
-        rows["scores"] = [{"round": done.index, "n_edits": edits} | _evaluate(job, edits, unedited, last)]
-    return rows
-
-
-def _evaluate(job: Job, edits: int, unedited: pd.DataFrame, last: bool) -> dict:
-    """Metrics of the requests edited so far; fluency at the end only."""
-    requests = [request for batch in job.rounds for request in batch][:edits]
-    done = {r.case_id for r in requests}
-    generator = torch.Generator().manual_seed(job.config.seed) if job.config.fluency and last else None
-    return evaluate(job.lm, requests, unedited=unedited,
-                    rounds={case: i for case, i in job.edited_in.items() if case in done},
-                    world=WORLD if is_embedded(job.config.model) else None, generator=generator,
-                    references=job.references)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ..files import write_json
-from ..paths import MODEL, WORLD
+from ..paths import DATA, MODEL, WORLD
 from ..study.records import load_run
 from ..study.run import RunConfig, run
 
@@ -28,7 +28,9 @@ NSE = {"layers": ALL, "lam": (100.0,), "done_below": (3.0,), "hopeless_from": (1
 FT = {"layers": (*EACH, *ALL), "steps": (25,), "lr": (3e-4, 1e-3, 3e-3)}
 GRIDS = {
     "memit": MEMIT, "memit_seq": MEMIT, "rome": ROME, "r_rome": ROME, "alphaedit": ALPHAEDIT, "evoedit": ALPHAEDIT,
-    "emmet": ROME | {"lam": (1000.0,)}, "encore": ENCORE, "rlsedit": ENCORE, "nse_paper": NSE, "nse": NSE,
+    "betaedit": {"layers": ALL, "lam": (10.0, 100.0, 300.0), "l2": (1.0,), "threshold": (0.02,)} | TARGET,
+    "nas": ALPHAEDIT, "emmet": ROME | {"lam": (1000.0,)}, "encore": ENCORE, "rlsedit": ENCORE,
+    "nse_paper": NSE, "nse": NSE,
     "bird": {"layers": ALL, "lam": (100.0,), "alpha": (2e-4, 2e-3, 2e-2)} | TARGET,
     "lyaplock": {"layers": ALL, "lam": (100.0,), "budget": (1.5, 5.0, 60.0)} | TARGET,
     "memit_rect": {"layers": ALL, "lam": (100.0,), "share": (0.4, 0.6, 0.8)} | TARGET,
@@ -39,8 +41,12 @@ GRIDS = {
     "ft_l": {"layers": EACH, "steps": (25,), "lr": (1e-3, 3e-3), "epsilon": (1e-2, 2e-2)},
     "grace": {"layers": EACH, "radius": (1.0, 2.0, 4.0, 8.0), "clamp": (10.0,), "kl": (0.0,), "lr": (1.0,),
               "weight_decay": (0.0,)},
+    "alphaedit+sphere": {"share": (0.3, 0.5, 0.7, 0.9), "strength": (0.25, 0.5, 1.0)},
+    "memit_seq+revive": {"share": (0.01, 0.02, 0.05, 0.1, 0.2, 0.4), "lr": (1.0,), "clamp": (1.0, 2.0)},
+    "memit_rect+with_history+compensated": {"share": (0.05, *(i / 10 for i in range(1, 10)), 0.95, 1.0)},
+    "memit_seq+robust_keys": {"adaptor_steps": (30, 100, 300), "adaptor_lr": (1e-4, 1e-3), "rank": (8, 32)},
 }
-"""Values that are tried, in all combinations.
+"""Values that are tried, in all combinations; after a "+", beside the settings chosen for the method before it.
 
 Tried before on the same facts, and left out: λ of 1 and 10 (like 100) and of 10,000 (writes nothing), L2 of 0.1 (like
 1) and 10 (worse), τ of 0.002 and 2 (much worse), clamp 2 (worse with lr 1), layers 1–2 and 1–3 (worse), one layer for
@@ -60,10 +66,12 @@ def tune(method: str, out: Path, say=print) -> dict:
     """Try the method's grid, write `out`/<method>.json (the best) and `out`/<method>.search.json (all of them)."""
     if method not in GRIDS:
         raise ValueError(f"method: there is no grid for {method!r}; there are grids for {', '.join(GRIDS)}")
+    base, *after = method.split("+")
+    chosen = json.loads((DATA / "hyper" / f"{base}.json").read_text()) if after else {}
     grid, trials = GRIDS[method], []
     out.mkdir(parents=True, exist_ok=True)
     for values in itertools.product(*grid.values()):
-        settings = dict(zip(grid, values, strict=True))
+        settings = chosen | dict(zip(grid, values, strict=True))
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             config = RunConfig(model=str(MODEL), requests=WORLD / "calibration.json", method=method, settings=settings,

@@ -1,0 +1,50 @@
+"""A tokenizer fit for editing: with character offsets, and with BOS where the model needs it."""
+
+from pathlib import Path
+
+from tokenizers import processors
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+
+def load_tokenizer(folder_or_id: str | Path, *, bos: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, special tokens as its own configuration has them.
+
+    Args:
+        bos: every text must begin with BOS, see `Architecture.bos`; it is made to if it does not.
+
+    Raises:
+        ValueError: there is none, it cannot tell which characters a token covers, or it has no BOS where one is needed.
+        OSError: of `transformers`, when the files cannot be read.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
+    except (ValueError, ImportError, TypeError) as error:                 # what it is depends on the class asked for
+        raise ValueError(f"{folder_or_id}: there is no tokenizer that can be loaded; save tokenizer.json beside the "
+                         "model. If there is a tokenizer.model only, install sentencepiece and tiktoken to convert it "
+                         f"({str(error).splitlines()[0]})") from error
+    ids = tokenizer("a", add_special_tokens=False)["input_ids"]
+    if not ids or set(ids) == {tokenizer.unk_token_id}:                   # an empty one, made up from the model type
+        raise ValueError(f"{folder_or_id}: there is no tokenizer; save it beside the model")
+    if not tokenizer.is_fast:
+        raise ValueError(f"{folder_or_id}: {type(tokenizer).__name__} has no character offsets, which "
+                         "are needed to find the subject; save the model with a fast tokenizer")
+    if bos:
+        add_bos(tokenizer)
+    return tokenizer
+
+
+def add_bos(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make every text begin with exactly one BOS, whether or not it does already.
+
+    Raises:
+        ValueError: the tokenizer has no BOS.
+    """
+    if tokenizer.bos_token_id is None:
+        raise ValueError(f"{tokenizer.name_or_path}: the model needs a BOS token at the start of every text, but its "
+                         'tokenizer names none; put "bos_token" into its tokenizer_config.json')
+    if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
+        return
+    backend, bos = tokenizer.backend_tokenizer, tokenizer.bos_token
+    front = processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A $B",
+                                          special_tokens=[(bos, tokenizer.bos_token_id)])
+    backend.post_processor = processors.Sequence([backend.post_processor, front]) if backend.post_processor else front
