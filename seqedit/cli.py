@@ -1,4 +1,4 @@
-"""The command line: `seqedit edit`, `score`, `moments`, `methods`, `study`, `bench`, `world …`; `exchange` has more."""
+"""The command line: edit, score, moments, methods, presets, study, bench, world …; `exchange.cli` has more."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +18,18 @@ app.add_typer(world, name="world")
 for command in COMMANDS:
     app.command()(_plain_errors(command))
 
-MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy")
+MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy", "efficacy_tokens",
+            "locality_gold", "locality_unedited")
 
-Requests = Annotated[Path, typer.Option(help="Requests: CounterFact's schema, or a JSON list (or .jsonl) of "
-                                             "{case_id, prompt, subject, target_new, target_true?}.")]
+Requests = Annotated[str, typer.Option(help="counterfact, mcf, zsre or wikidata_counterfact; or a .json, .jsonl, .csv "
+                                            "or .parquet file of one of their schemas, or of plain {case_id, prompt, "
+                                            "subject, target_new, target_true?}.")]
+References = Annotated[Path | None, typer.Option(
+    help="With --fluency: reference texts for consistency, CounterFact's attribute_snippets.json or a world's "
+         "facts.jsonl; all generation prompts are continued then.")]
+Clean = Annotated[bool, typer.Option("--clean", help="Leave out records that are wrong, repeated or contradictory, and "
+                                                     "say how many; else they are refused. Benchmarks by name are.")]
+
 
 @app.command()
 @_plain_errors
@@ -32,6 +40,9 @@ def edit(
     out: Annotated[Path, typer.Option(help="Folder for the record; run again, an interrupted run resumes.")],
     hyper: Annotated[Path | None, typer.Option(
         help="Settings: our JSON, or a configuration file of a released repository as it is.")] = None,
+    preset: Annotated[str | None, typer.Option(
+        help="Published settings for this model (`seqedit presets`); default: by the model's hub id.")] = None,
+    clean: Clean = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; repeatable.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Requests per round; default: the file's rounds.")] = None,
     layers: Annotated[str | None, typer.Option(help="Edited layers, e.g. 3,4,5.")] = None,
@@ -44,6 +55,7 @@ def edit(
     evaluate_every: Annotated[int, typer.Option(
         min=0, help="Also evaluate every so many rounds; 0: at the end only.")] = 0,
     fluency: Annotated[bool, typer.Option(help="Generate text at the end and measure its entropy.")] = False,
+    references: References = None,
     save_rounds: Annotated[bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")] = False,
     device: Device = "auto",
 ) -> None:
@@ -61,9 +73,10 @@ def edit(
     if layers is not None:
         settings["layers"] = _layers(layers)
     config = RunConfig(model=model, requests=requests, method=method, settings=settings, hyper=hyper,
+                       preset=preset, clean=clean,
                        batch_size=batch_size, n_edits=n_edits, shuffle=shuffle, seed=seed, contexts=contexts,
                        moments=moments, corpus=corpus, evaluate_every=evaluate_every, fluency=fluency,
-                       save_rounds=save_rounds, device=device)
+                       references=references, save_rounds=save_rounds, device=device)
     if run(config, out, say=_say):
         _summary(out)
 
@@ -79,16 +92,17 @@ def _summary(out: Path) -> None:
                + ", ".join(f"{count} {status}" for status, count in counts.items()))
     for reason, count in Counter(record.outcomes.query("status == 'refused'")["reason"]).items():
         typer.echo(f"  refused ({count}): {reason}")
-    last = record.scores.iloc[-1][[f"edits.{name}" for name in MEASURES]].dropna()
+    last = record.scores.iloc[-1].reindex([f"edits.{name}" for name in MEASURES]).dropna()
     typer.echo("  ".join(f"{name.removeprefix('edits.')} {value:.3f}" for name, value in last.items()))
 
 
 @app.command()
 @_plain_errors
 def score(
-    model: Model, edited: Edited, requests: Requests,
+    model: Model, edited: Edited, requests: Requests, clean: Clean = False,
     out: Annotated[Path | None, typer.Option(help="File for the JSON; default: standard output.")] = None,
     fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
+    references: References = None,
     seed: Annotated[int, typer.Option(help="Seed of generated text.")] = 0,
     device: Device = "auto",
 ) -> None:
@@ -100,6 +114,8 @@ def score(
 
     import torch
 
+    from .benchmarks import load
+    from .evaluation.consistency import load_references
     from .evaluation.edits import score_edits
     from .evaluation.report import evaluate, table
     from .exchange.edited import put_edited
@@ -108,19 +124,24 @@ def score(
     from .lm.load import load_model
     from .lm.tokens import validate_requests
     from .paths import WORLD
-    from .requests import load_requests
     from .study.run import is_embedded
 
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-    wanted = load_requests(requests)
+    if references and not fluency:
+        raise ValueError("references: consistency needs generated text; ask for it with --fluency")
+    texts = load_references(references) if references else None
+    loaded = load(requests, clean=clean)
+    if loaded.left_out:
+        _say(f"{requests}: {loaded.summary()}")
+    wanted = [request for batch in loaded.rounds for request in batch]
     lm = load_model(model, device=device)
     validate_requests(lm, wanted, BARE)
     unedited = score_edits(lm, wanted, progress=True)
     put_edited(lm, edited)
     generator = torch.Generator().manual_seed(seed) if fluency else None
     report = evaluate(lm, wanted, unedited=unedited, world=WORLD if is_embedded(model) else None,
-                      generator=generator, progress=True)
+                      generator=generator, references=texts, progress=True)
     if out:
         typer.echo(table(report))
         write_json(out, report)
@@ -168,6 +189,34 @@ def methods() -> None:
     for name, combine in COMBINATORS.items():
         told = {p.name: p.default for p in signature(combine).parameters.values() if p.name != "base"}
         typer.echo(line(f"+{name}", combine, told))
+
+
+@app.command()
+@_plain_errors
+def presets(
+    method: Annotated[str | None, typer.Argument(help="A method, as in `seqedit methods`; default: all.")] = None,
+    model: Annotated[str | None, typer.Argument(help="A model of the list; default: say which there are.")] = None,
+) -> None:
+    """List the published settings that come along, or show those of one method and model, each with its source.
+
+    Example: seqedit presets alphaedit llama-3-8b
+    """
+    from .methods import canonical, method_parameters
+    from .study.presets import HUB_IDS, PRESETS, preset_rows
+
+    if method:
+        method_parameters(method)                                         # refuses what is no method
+        method = canonical(method)
+    if method and model:
+        for name, value, source in preset_rows(method, model):
+            typer.echo(f"{name:<18}{value!r:<22}{source}")
+        return
+    for name, models in PRESETS.items():
+        if method is None or method.partition("+")[0] == name:
+            typer.echo(f"{name:<14}{', '.join(models)}")
+    typer.echo("\nTaken by themselves for these models, or by name with --preset for a local folder:")
+    for name, ids in HUB_IDS.items():
+        typer.echo(f"{name:<14}{', '.join(ids)}")
 
 
 @app.command()

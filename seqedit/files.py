@@ -13,6 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file through a temporary neighbour, then rename it into place."""
     part = _part(path)

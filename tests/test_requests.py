@@ -30,7 +30,7 @@ def test_counterfact_record():
     assert parse_requests([COUNTERFACT])[0] == EditRequest(
         case_id=12, prompt="The mother tongue of {} is", subject="Zoë", target_new="English", target_true="French",
         relation_id="P103", paraphrase_prompts=("Zoë, a native",), neighborhood_prompts=("Léon, a native",),
-        attribute_prompts=("Bob, a native",), generation_prompts=("Zoë speaks", "Zoë was"))
+        attribute_prompts=("Bob, a native",), generation_prompts=("Zoë speaks", "Zoë was"), target_new_id="Q1")
 
 
 @pytest.mark.parametrize(("given", "found"), [

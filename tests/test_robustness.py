@@ -73,8 +73,8 @@ def test_reverse_questions():
 
 
 def test_detection():
-    before = Ratings(np.array([0.1, 0.2, 0.3]), np.ones(3, bool), np.zeros(3, int))
-    after = Ratings(np.array([2.1, 0.1, 0.3]), np.ones(3, bool), np.zeros(3, int))
+    before = Ratings(np.array([0.1, 0.2, 0.3]), np.ones(3, bool), np.zeros(3, int), np.ones(3), [(0,)] * 3)
+    after = Ratings(np.array([2.1, 0.1, 0.3]), np.ones(3, bool), np.zeros(3, int), np.ones(3), [(0,)] * 3)
     assert visibility(before, after) == pytest.approx([2.0, 0.1, 0.0])
     assert detection(np.array([3.0, 1.0]), np.array([0.5, 2.0])) == 0.75
     assert detection(np.array([1.0, 1.0]), np.array([1.0])) == 0.5

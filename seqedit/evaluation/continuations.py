@@ -22,11 +22,15 @@ class Ratings:
         nll: mean over the continuation's tokens of −log p, teacher forced, in nats.
         correct: whether every token of the continuation is the most probable one (greedy exact match).
         top: most probable token after the prompt.
+        share: share of the continuation's tokens that are the most probable ones (token accuracy).
+        best: the most probable token at each of the continuation's places, teacher forced.
     """
 
     nll: np.ndarray
     correct: np.ndarray
     top: np.ndarray
+    share: np.ndarray
+    best: list[tuple[int, ...]]
 
 
 @torch.no_grad()
@@ -46,7 +50,8 @@ def rate(lm: LanguageModel, prompts: Sequence[str], continuations: Sequence[str]
         sharing[tuple(ids[:-1])].append(row)
     read = sorted(sharing, key=len)
     nll, correct = np.zeros(len(prompts)), np.zeros(len(prompts), dtype=bool)
-    top = np.zeros(len(prompts), dtype=np.int64)
+    top, share = np.zeros(len(prompts), dtype=np.int64), np.zeros(len(prompts))
+    predicted: list[tuple[int, ...]] = [()] * len(prompts)
     last = ("block", lm.n_layers - 1)
     bar = tqdm(total=len(read), unit="text", disable=None if progress else True, leave=False, desc="evaluate")
     for part in chunks([len(ids) for ids in read], batch_tokens):
@@ -64,9 +69,12 @@ def rate(lm: LanguageModel, prompts: Sequence[str], continuations: Sequence[str]
         nll[rows] = (-torch.bincount(n, weights=said, minlength=len(rows)) / counts).cpu().numpy()
         correct[rows] = (missed == 0).cpu().numpy()
         top[rows] = best[counts.cumsum(0) - counts].cpu().numpy()
+        share[rows] = (1 - missed / counts).cpu().numpy()
+        for row, tokens_of_row in zip(rows, best.split(counts.tolist()), strict=True):
+            predicted[row] = tuple(tokens_of_row.tolist())
         bar.update(part.stop - part.start)
     bar.close()
-    return Ratings(nll, correct, top)
+    return Ratings(nll, correct, top, share, predicted)
 
 
 def exact_match(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""CounterFact's edit metrics: efficacy, paraphrase and neighbourhood, as success and as accuracy."""
+"""Edit metrics of CounterFact and ZsRE: efficacy, paraphrase, neighbourhood and locality, each named as measured."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,12 @@ import pandas as pd
 from ..lm.load import LanguageModel
 from ..requests import EditRequest
 from .continuations import rate
+from .locality import score_probes
 
 KINDS = ("efficacy", "paraphrase", "neighborhood")
+MEASURES = {"success": "", "accuracy": "_accuracy", "tokens": "_tokens"}
+ASIDE = ("case_id", "neighborhood_top", "locality_best", "round")
+"""Columns of `score_edits` that are no metric."""
 
 
 def score_edits(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd.DataFrame | None = None,
@@ -20,13 +24,17 @@ def score_edits(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited:
       (mean token log-probability), neighborhood those where the true one is. NaN without `target_true`.
     * `…_accuracy`: every token of the right continuation is the most probable one: the new object for efficacy and
       paraphrase, the true one for neighborhood. Success and accuracy can differ by tens of points.
+    * `…_tokens`: the share of its tokens that are the most probable ones, teacher forced; what MEND and MEMIT report
+      for ZsRE. The tokens are those of prompt and continuation as one text, so that a tokenizer's BOS is read once and
+      never scored; the released scoring adds it to every answer, which bounds n tokens' accuracy by n/(n + 1).
+    * `locality_…` and `portability_…` where requests have such prompts: see `score_probes`.
     * `neighborhood_kept`: the most probable next token is the unedited model's; needs `unedited`.
 
     Args:
         unedited: the frame this function returned for the same requests before any edit.
 
     Source:
-        CounterFact in ROME (2202.05262) §3.4 with MEMIT's released definitions.
+        CounterFact in ROME (2202.05262) §3.4 and ZsRE in MEND (2110.11309), with MEMIT's released definitions.
     """
     rows = [(i, kind, prompt, target)
             for i, request in enumerate(requests) for kind, prompts in _prompts(request).items() for prompt in prompts
@@ -35,22 +43,23 @@ def score_edits(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited:
     ratings = rate(lm, [prompt for _, _, prompt, _ in rows], [words[target][i] for i, _, _, target in rows],
                    progress=progress)
     frame = pd.DataFrame(rows, columns=["request", "kind", "prompt", "target"]).assign(
-        nll=ratings.nll, correct=ratings.correct, top=ratings.top)
+        nll=ratings.nll, correct=ratings.correct, top=ratings.top, share=ratings.share)
     frame["n"] = frame.groupby(["request", "kind", "target"]).cumcount()
-    wide = frame.pivot(index=["request", "kind", "n"], columns="target", values=["nll", "correct", "top"])
+    wide = frame.pivot(index=["request", "kind", "n"], columns="target", values=["nll", "correct", "top", "share"])
     for target in ("new", "true"):
         if ("nll", target) not in wide:
-            wide["nll", target] = wide["correct", target] = np.nan
+            wide["nll", target] = wide["correct", target] = wide["share", target] = np.nan
     away = wide.index.get_level_values("kind") == "neighborhood"
     margin = (wide["nll", "true"] - wide["nll", "new"]).astype(float)                 # > 0: the new object wins
     result = pd.DataFrame({"success": np.where(away, margin < 0, margin > 0).astype(float),
-                           "accuracy": np.where(away, wide["correct", "true"], wide["correct", "new"]).astype(float)},
+                           "accuracy": np.where(away, wide["correct", "true"], wide["correct", "new"]).astype(float),
+                           "tokens": np.where(away, wide["share", "true"], wide["share", "new"]).astype(float)},
                           index=wide.index)
     result.loc[margin.isna(), "success"] = np.nan
     means = result.groupby(["request", "kind"]).mean().unstack("kind")
     scores = pd.DataFrame({"case_id": [r.case_id for r in requests]})
     for kind in KINDS:
-        for measure, suffix in (("success", ""), ("accuracy", "_accuracy")):
+        for measure, suffix in MEASURES.items():
             scores[kind + suffix] = means.get((measure, kind), pd.Series(dtype=float)).reindex(scores.index)
     first = wide.xs(0, level="n").xs("efficacy", level="kind")["nll", "new"].astype(float)
     scores["probability"] = np.exp(-first.reindex(scores.index))
@@ -59,14 +68,17 @@ def score_edits(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited:
     if unedited is not None:
         scores["neighborhood_kept"] = [
             np.mean(np.equal(now, before)) if isinstance(now, list) else np.nan
-            for now, before in zip(scores["neighborhood_top"], _aligned(unedited, scores), strict=True)]
-    return scores
+            for now, before in zip(scores["neighborhood_top"], _aligned(unedited, scores, "neighborhood_top"),
+                                   strict=True)]
+    known = unedited is not None and "locality_best" in unedited
+    before = _aligned(unedited, scores, "locality_best") if known else None
+    return pd.concat([scores, score_probes(lm, requests, before, progress=progress)], axis=1)
 
 
 def summarise(scores: pd.DataFrame) -> dict[str, float]:
     """Means over requests of every metric, `score` = harmonic mean of the three successes, and `n`."""
     summary = {name: float(scores[name].mean()) for name in scores.columns
-               if name not in ("case_id", "neighborhood_top", "round")}
+               if name not in ASIDE}
     values = np.array([summary[kind] for kind in KINDS])
     summary["score"] = float(len(values) / np.sum(1 / values)) if (values > 0).all() else float(min(values.min(), 0.0))
     return summary | {"n": len(scores)}
@@ -89,13 +101,13 @@ def _prompts(request: EditRequest) -> dict[str, tuple[str, ...]]:
             "neighborhood": request.neighborhood_prompts}
 
 
-def _aligned(unedited: pd.DataFrame, scores: pd.DataFrame) -> list:
-    """The unedited model's neighbourhood tokens in the order of `scores`.
+def _aligned(unedited: pd.DataFrame, scores: pd.DataFrame, column: str) -> list:
+    """A column of the unedited model's scores in the order of `scores`.
 
     Raises:
         ValueError: a request was not measured before the edits.
     """
-    before = unedited.set_index("case_id")["neighborhood_top"]
+    before = unedited.set_index("case_id")[column]
     missing = [case for case in scores["case_id"] if case not in before.index]
     if missing:
         raise ValueError(f"unedited: case_id {missing[0]!r} was not measured on the unedited model")

@@ -12,6 +12,7 @@ from ..lm.load import LanguageModel
 from ..lm.targets import mean_states
 from ..requests import EditRequest
 from .abilities import perplexity, score_abilities, unrelated_facts
+from .consistency import References, consistency
 from .edits import retention, score_edits, summarise
 from .generation import generate, ngram_entropy
 from .shift import hidden_shift
@@ -20,7 +21,7 @@ from .shift import hidden_shift
 def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd.DataFrame | None = None,
              rounds: Mapping[int | str, int] | None = None, world: Path | None = None,
              states: Tensor | None = None, generator: torch.Generator | None = None,
-             progress: bool = False) -> dict:
+             references: References | None = None, progress: bool = False) -> dict:
     """Edit metrics of `requests`, and what else is asked for; None where the requests lack the prompts for a metric.
 
     The perplexity of a model that is broken can overflow, and is None then.
@@ -31,6 +32,7 @@ def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd
         world: folder of the embedded world, for abilities, unrelated facts and perplexity.
         states: `ordinary_states` of the unedited model, for `hidden_shift`.
         generator: when given, the first generation prompt of each request is continued and fluency is measured.
+        references: with a generator, all generation prompts are continued, as published, and consistency is measured.
     """
     scores = score_edits(lm, requests, unedited=unedited, progress=progress)
     report: dict = {"edits": {name: None if value != value else value for name, value in summarise(scores).items()}}
@@ -45,8 +47,13 @@ def evaluate(lm: LanguageModel, requests: Sequence[EditRequest], *, unedited: pd
         if states is not None:
             report["hidden_shift"] = hidden_shift(states, ordinary_states(lm, world))
     if generator is not None:
-        prompts = [r.generation_prompts[0] if r.generation_prompts else r.text for r in requests]
-        report["fluency"] = ngram_entropy(generate(lm, prompts, generator))
+        asked = [(i, prompt) for i, r in enumerate(requests)
+                 for prompt in (r.generation_prompts[:None if references else 1] or (r.text,))]
+        texts = generate(lm, [prompt for _, prompt in asked], generator)
+        report["fluency"] = ngram_entropy(texts)
+        if references:
+            report["consistency"], report["consistency_n"] = consistency(texts, [i for i, _ in asked], requests,
+                                                                         references)
     return report
 
 

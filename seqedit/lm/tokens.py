@@ -124,9 +124,12 @@ def validate_requests(lm: LanguageModel, requests: Sequence[EditRequest], contex
                                f"{lm.max_positions} positions; shorten the prompt")
         if tokens.first_after(0, len(fill(templates[0], request).replace("{}", request.subject))) >= len(tokens.ids[0]):
             raise RequestError(f"{where}: target_new: {request.target_new!r} has no tokens of its own")
-        for field in ("paraphrase_prompts", "neighborhood_prompts", "generation_prompts"):
-            texts = [f"{prompt} {target}" for prompt in getattr(request, field)
-                     for target in (request.target_new, request.target_true) if target is not None]
+        for field in ("paraphrase_prompts", "neighborhood_prompts", "generation_prompts", "locality", "portability"):
+            if field in ("locality", "portability"):
+                texts = [f"{prompt} {answer}" for prompt, answer in getattr(request, field)]
+            else:
+                texts = [f"{prompt} {target}" for prompt in getattr(request, field)
+                         for target in (request.target_new, request.target_true) if target is not None]
             longest = max(map(len, tokenise(lm, texts).ids)) if texts else 0
             if longest > lm.max_positions:
                 raise RequestError(f"{where}: {field}: {longest} tokens with target, but the model has "

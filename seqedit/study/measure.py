@@ -45,6 +45,7 @@ def _evaluate(job: Job, method: EditMethod, done: Round, unedited: pd.DataFrame,
     seen = {r.case_id for r in requests}
     generator = torch.Generator().manual_seed(job.config.seed) if job.config.fluency and last else None
     report = evaluate(job.lm, requests, unedited=unedited, states=states, world=job.world, generator=generator,
+                      references=job.references,
                       rounds={case: i for case, i in job.edited_in.items() if case in seen})
     keys = done.state.keys
     if isinstance(method, LocateThenEdit) and all(K.shape[1] == len(requests) for K in keys.values()):

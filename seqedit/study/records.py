@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import __version__
+from ..files import sha256
 from ..paths import ROOT
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -27,7 +28,8 @@ def code_digest() -> str:
 
     Read once, so that it says what runs even when files change meanwhile.
     """
-    files = [PACKAGE / name for name in ("methods.py", "combinators.py", "sequential.py", "rounds.py", "requests.py")]
+    names = ("methods.py", "combinators.py", "sequential.py", "rounds.py", "requests.py", "formats.py")
+    files = [PACKAGE / name for name in names]
     files += sorted(f for room in ("algebra", "lm", "editors", "evaluation") for f in (PACKAGE / room).glob("*.py"))
     digest = hashlib.sha256()
     for file in files:
@@ -44,7 +46,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, shortened."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return sha256(path)[:16]
 
 
 def shown(path: Path) -> str:

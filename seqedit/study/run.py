@@ -12,6 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..algebra.moments import load_moments
+from ..benchmarks import Loaded, load
+from ..evaluation.consistency import References, load_references
 from ..evaluation.edits import score_edits
 from ..evaluation.report import ordinary_states
 from ..files import alone, write_json
@@ -21,13 +23,14 @@ from ..lm.statistics import fingerprint
 from ..lm.tokens import validate_requests
 from ..methods import canonical
 from ..paths import DATA, MODEL, MOMENTS, WORLD
-from ..requests import EditRequest, batched, load_rounds
+from ..requests import EditRequest, batched
 from ..rounds import EditPlan
 from ..sequential import handed_over, run_sequential
 from .checkpoint import begin, finish, resume, save_round
 from .hyper import Settings, build_settings, read_hyper
 from .measure import measure
 from .moments import check_layers, corpus_moments
+from .presets import PRESETS, find_preset, model_of
 from .records import file_digest, provenance, reopen, shown
 
 
@@ -36,10 +39,13 @@ class RunConfig:
     """What a run is asked to do; the command line's options, and the parameters of notebooks.
 
     Attributes:
-        model: local folder or hub id; requests: file of edit requests.
+        model: local folder or hub id.
+        requests: file of edit requests, or name of a benchmark in `seqedit.benchmarks`.
+        clean: leave out records that are wrong, repeated or contradictory; else they are refused by name.
         method: name in `seqedit.methods.METHODS`, combinators after "+".
         settings: flat overrides of the method's settings (see `seqedit.study.hyper`).
         hyper: JSON file of settings, ours or a released repository's.
+        preset: model whose published settings to take; without it and `hyper`, that of the model's hub id, if any.
         batch_size: requests per round; None keeps the rounds of the file, or makes one.
         n_edits: only so many requests, from the first; None takes all.
         shuffle: put the requests in an order drawn from the seed first.
@@ -47,14 +53,17 @@ class RunConfig:
         contexts, moments, corpus: files to use instead of sampling templates and computing second moments.
         evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
         fluency: generate text at the end and measure its entropy.
+        references: with `fluency`, file of reference texts for consistency (see `load_references`).
         save_rounds: keep the edited matrices after every round.
     """
 
     model: str
-    requests: Path
+    requests: Path | str
     method: str
     settings: dict[str, Any]
+    clean: bool = False
     hyper: Path | None = None
+    preset: str | None = None
     batch_size: int | None = None
     n_edits: int | None = None
     shuffle: bool = False
@@ -64,11 +73,24 @@ class RunConfig:
     corpus: Path | None = None
     evaluate_every: int = 0
     fluency: bool = False
+    references: Path | None = None
     save_rounds: bool = False
     device: str = "auto"
 
     def __post_init__(self):
+        if self.references and not self.fluency:
+            raise ValueError("references: consistency needs generated text; ask for it with --fluency")
+        if self.preset and self.hyper:
+            raise ValueError("preset: give --preset or --hyper, not both")
         object.__setattr__(self, "method", canonical(self.method))
+
+
+    @property
+    def published(self) -> str | None:
+        """Model whose preset the run takes: the one asked for, or the one that the model's hub id names."""
+        model = self.preset or (None if self.hyper else model_of(self.model))
+        asked = self.preset is not None
+        return model if asked or model in PRESETS.get(self.method.partition("+")[0], {}) else None
 
 
 def is_embedded(model: str) -> bool:
@@ -135,10 +157,12 @@ class Job:
     """Everything a run needs, checked."""
 
     config: RunConfig
+    loaded: Loaded
     lm: LanguageModel
     rounds: list[list[EditRequest]]
     settings: Settings
     plan: EditPlan
+    references: References | None
 
     @property
     def world(self) -> Path | None:
@@ -156,11 +180,14 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     Raises:
         ValueError: names the record, field or setting that is wrong.
     """
-    in_file = load_rounds(config.requests)
+    loaded = load(config.requests, clean=config.clean)
+    if loaded.left_out:
+        say(f"{config.requests}: {loaded.summary()}")
+    references = load_references(config.references) if config.references else None
     lm = load_model(config.model, device=config.device)
-    settings = _settings(config, lm, say)
+    settings = _settings(config, lm, len(loaded.rounds) > 1, say)
     check_layers(lm, settings.layers)
-    rounds = _select(in_file, config, settings.batch_size)
+    rounds = _select(loaded.rounds, config, settings.batch_size)
     generator = torch.Generator().manual_seed(config.seed)
     longest = max((length for length, _ in settings.context_lengths), default=0)
     if longest >= lm.max_positions:
@@ -171,7 +198,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     plan = EditPlan(layers=settings.layers, moments=_moments(config, lm, settings.layers), contexts=contexts,
                     target=settings.target, max_update_ratio=settings.max_update_ratio)
     plan.check(lm)
-    return Job(config, lm, rounds, settings, plan)
+    return Job(config, loaded, lm, rounds, settings, plan, references)
 
 
 def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int | None) -> list[list[EditRequest]]:
@@ -189,12 +216,16 @@ def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int
     return [batch for batch in rounds if batch]
 
 
-def _settings(config: RunConfig, lm: LanguageModel, say) -> Settings:
-    """Overrides over the --hyper file over the embedded model's tuned settings over the published defaults."""
+def _settings(config: RunConfig, lm: LanguageModel, own_rounds: bool, say) -> Settings:
+    """Overrides over the --hyper file or a preset over the embedded model's tuned settings over the defaults.
+
+    Args:
+        own_rounds: the file has rounds, which a preset's batch size does not override.
+    """
     values: dict[str, Any] = {}
     own = [DATA / "hyper" / f"{name}.json" for name in (config.method, config.method.partition("+")[0])]
     tuned = next((path for path in own if path.exists()), None)
-    path = config.hyper or (tuned if is_embedded(config.model) else None)
+    path = config.hyper or (tuned if is_embedded(config.model) and not config.preset else None)
     if path is not None:
         given = bool(config.moments or config.corpus)
         values, remarks = read_hyper(path, config.method, lm, given)
@@ -202,6 +233,10 @@ def _settings(config: RunConfig, lm: LanguageModel, say) -> Settings:
             say(f"{path.name}: {remark}")
         if config.hyper is None:
             say(f"settings of data/hyper/{path.name}, tuned for the embedded model")
+    if (model := config.published) is not None:
+        preset = find_preset(config.method, model)
+        values = {name: value for name, value in preset.settings.items() if name != "batch_size" or not own_rounds}
+        say(f"published settings for {model}: {preset.source} (`seqedit presets {config.method} {model}` shows all)")
     if config.batch_size is not None:
         values["batch_size"] = config.batch_size
     return build_settings(config.method, values | config.settings)
@@ -234,13 +269,17 @@ def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> d
 def _fresh(job: Job) -> dict[str, Any]:
     """The content of run.json before the first round."""
     config = job.config
-    files = {name: file_digest(path) for name in ("requests", "contexts", "moments", "corpus")
-             if (path := getattr(config, name)) is not None}
+    given = {name: getattr(config, name) for name in ("contexts", "moments", "corpus", "references")}
+    files = {"requests": job.loaded.origin} | {name: file_digest(path) for name, path in given.items() if path}
     parameters = {
         "method": config.method, "seed": config.seed, "n_edits": sum(map(len, job.rounds)), "shuffle": config.shuffle,
         "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
         "fingerprint": fingerprint(job.lm), "files": files, **json.loads(json.dumps(asdict(job.settings))),
         "evaluate_every": config.evaluate_every, "fluency": config.fluency, "save_rounds": config.save_rounds}
+    parameters |= {"clean": True} if config.clean else {}
+    left_out = {reason: {"count": len(messages), "first": messages[0]}
+                for reason, messages in job.loaded.left_out.items()}
+    aside = {"left_out": left_out, "preset": config.published}
     return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
             "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
-            "rounds_done": 0, "seconds": 0.0}
+            "rounds_done": 0, "seconds": 0.0} | {name: value for name, value in aside.items() if value}
