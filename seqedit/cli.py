@@ -1,62 +1,27 @@
 """The command line: `seqedit edit`, `score`, `export`, `moments`, `methods`, `study`, `bench` and `world …`."""
 
-import sys
-from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .command import Device, Dtype, Model
+from .command import parse_layers as _layers
+from .command import plain_errors as _plain_errors
+from .command import say as _say
+from .study.moments_cli import app as moments
 from .world.cli import app as world
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Sequential model editing: write facts into a model's weights, and measure what it cost.")
 app.add_typer(world, name="world")
+app.add_typer(moments, name="moments")
 
 MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy")
 
-Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language model, e.g. data/model.")]
 Requests = Annotated[Path, typer.Option(help="Requests: CounterFact's schema, or a JSON list (or .jsonl) of "
                                              "{case_id, prompt, subject, target_new, target_true?}.")]
 Edited = Annotated[Path, typer.Option(help="Folder that `seqedit edit` wrote.")]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _usable(device: str) -> str:
-    """The device's name, if tensors can be made there."""
-    if device != "auto":
-        import torch
-
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise typer.BadParameter(f"{device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
-
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda …", callback=_usable)]
-
-
-def _plain_errors(command):
-    """Wrong input ends in one line on stderr and exit code 1; anything else is a bug and shows its traceback."""
-    @wraps(command)
-    def wrapped(*args, **kwargs):
-        try:
-            return command(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            _say(f"error: {' '.join(str(error).split())}")
-            raise typer.Exit(1) from error
-    return wrapped
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError as error:
-        raise ValueError(f"--layers {text!r}: expected numbers separated by commas, e.g. 3,4,5") from error
 
 
 @app.command()
@@ -81,7 +46,7 @@ def edit(
         min=0, help="Also evaluate every so many rounds; 0: at the end only.")] = 0,
     fluency: Annotated[bool, typer.Option(help="Generate text at the end and measure its entropy.")] = False,
     save_rounds: Annotated[bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")] = False,
-    device: Device = "auto",
+    dtype: Dtype = "float32", device: Device = "auto",
 ) -> None:
     """Edit a model by a file of requests, round by round.
 
@@ -99,7 +64,7 @@ def edit(
     config = RunConfig(model=model, requests=requests, method=method, settings=settings, hyper=hyper,
                        batch_size=batch_size, n_edits=n_edits, shuffle=shuffle, seed=seed, contexts=contexts,
                        moments=moments, corpus=corpus, evaluate_every=evaluate_every, fluency=fluency,
-                       save_rounds=save_rounds, device=device)
+                       save_rounds=save_rounds, dtype=dtype, device=device)
     if run(config, out, say=_say):
         _summary(out)
 
@@ -126,7 +91,7 @@ def score(
     out: Annotated[Path | None, typer.Option(help="File for the JSON; default: standard output.")] = None,
     fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of generated text.")] = 0,
-    device: Device = "auto",
+    dtype: Dtype = "float32", device: Device = "auto",
 ) -> None:
     """Measure an edited model on a file of requests, against the unedited one.
 
@@ -150,7 +115,7 @@ def score(
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
     wanted = load_requests(requests)
-    lm = load_model(model, device=device)
+    lm = load_model(model, device=device, dtype=getattr(torch, dtype))
     validate_requests(lm, wanted, BARE)
     unedited = score_edits(lm, wanted, progress=True)
     put_weights(lm, edited)
@@ -177,28 +142,6 @@ def export(model: Model, edited: Edited,
 
     write(model, edited, out)
     typer.echo(f"{out}: load it with AutoModelForCausalLM.from_pretrained")
-
-
-@app.command()
-@_plain_errors
-def moments(model: Model, corpus: Annotated[Path, typer.Option(help="Text, one document a line.")],
-            layers: Annotated[str, typer.Option(help="Layers, e.g. 3,4,5.")],
-            out: Annotated[Path, typer.Option(help="safetensors file, C.<layer>.")], device: Device = "auto") -> None:
-    """Compute second moments of keys over a text, one pass for all layers.
-
-    Example: seqedit moments --model data/model --corpus data/world/corpus.txt --layers 1,2,3 --out moments.safetensors
-    """
-    from .algebra.moments import save_moments
-    from .lm.load import load_model
-    from .lm.statistics import collect_second_moments, fingerprint
-    from .study.moments import check_layers, read_corpus
-
-    lm, chosen, texts = load_model(model, device=device), _layers(layers), read_corpus(corpus)
-    check_layers(lm, chosen)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    found = collect_second_moments(lm, texts, chosen)
-    save_moments(out, found, fingerprint=fingerprint(lm))
-    typer.echo(f"{out}: {found[chosen[0]].count} tokens, layers {', '.join(map(str, chosen))}")
 
 
 @app.command()

@@ -121,4 +121,4 @@ def _observe(lm, layer: int, before: Tensor, original: Tensor, C: Tensor) -> Lay
     update, total = W - before.cpu(), W - original.cpu()
     return LayerObservation(
         layer, update.norm().item(), spectrum(update)[0].item(), total.norm().item(), spectrum(W)[0].item(),
-        condition_number(W), drift(total, C.cpu()))
+        condition_number(W), drift(total, C.to("cpu")))

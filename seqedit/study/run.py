@@ -26,6 +26,7 @@ from ..requests import EditRequest, batched, load_rounds
 from ..rounds import EditPlan, Round
 from ..sequential import handed_over, run_sequential
 from .checkpoint import begin, finish, resume, save_round
+from .collect import check_belongs
 from .hyper import Settings, build_settings, read_hyper
 from .moments import check_layers, corpus_moments
 from .records import file_digest, provenance, reopen, shown
@@ -48,6 +49,7 @@ class RunConfig:
         evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
         fluency: generate text at the end and measure its entropy.
         save_rounds: keep the edited matrices after every round.
+        dtype: of the model's weights; the edited matrices are kept in float32 as well.
     """
 
     model: str
@@ -65,6 +67,7 @@ class RunConfig:
     evaluate_every: int = 0
     fluency: bool = False
     save_rounds: bool = False
+    dtype: str = "float32"
     device: str = "auto"
 
     def __post_init__(self):
@@ -146,7 +149,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
         ValueError: names the record, field or setting that is wrong.
     """
     in_file = load_rounds(config.requests)
-    lm = load_model(config.model, device=config.device)
+    lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     settings = _settings(config, lm, say)
     check_layers(lm, settings.layers)
     rounds = _select(in_file, config, settings.batch_size)
@@ -199,9 +202,7 @@ def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> d
     """Second moments from a file, or computed over a text and kept in the cache."""
     if config.moments:
         moments = load_moments(config.moments)
-        if moments.fingerprint and moments.fingerprint != fingerprint(lm):
-            raise ValueError(f"moments: {config.moments} belongs to another model (fingerprint {moments.fingerprint}, "
-                             f"this model has {fingerprint(lm)}); make its own with `seqedit moments`")
+        check_belongs(config.moments, moments, lm)
         return moments.C
     embedded = is_embedded(config.model)
     if config.corpus is None and embedded and MOMENTS.exists():
@@ -224,6 +225,8 @@ def _fresh(job: Job) -> dict[str, Any]:
         "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
         "fingerprint": fingerprint(job.lm), "files": files, **json.loads(json.dumps(asdict(job.settings))),
         "evaluate_every": config.evaluate_every, "fluency": config.fluency, "save_rounds": config.save_rounds}
+    if config.dtype != "float32":
+        parameters["dtype"] = config.dtype
     return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
             "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
             "rounds_done": 0, "seconds": 0.0}
