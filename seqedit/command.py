@@ -47,8 +47,8 @@ def plain_errors(command):
     return wrapped
 
 
-LESS_MEMORY = ("What takes how much: `seqedit plan`, before anything is loaded. What takes less: --dtype bfloat16 halves "
-               "the weights; fewer requests at a time (--batch-size); compact second moments (`seqedit moments "
+LESS_MEMORY = ("What takes how much: `seqedit plan`, before anything is loaded. What takes less: --dtype bfloat16 "
+               "halves the weights; fewer requests at a time (--batch-size); compact second moments (`seqedit moments "
                "compact`); several GPUs (--device spread); the CPU's memory (--device cpu). An interrupted run goes on "
                "from its last round when it is started again.")
 

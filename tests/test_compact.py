@@ -42,7 +42,7 @@ def test_the_null_space_is_that_of_C(C, threshold):
 
 
 def test_what_the_floor_removed_is_refused(C):
-    with pytest.raises(ValueError, match="threshold is 0.009, but these compact second moments keep nothing below 0.01"):
+    with pytest.raises(ValueError, match="threshold is 0.009, but these compact .* keep nothing below 0.01"):
         null_space(compacted(C, 1e-2), 9e-3)
     with pytest.raises(ValueError, match="no direction of key space"):
         null_space(compacted(C, 1e-5), 2e-5)
@@ -73,7 +73,8 @@ def test_alphaedit_writes_the_same(tiny_lm, requests, tmp_path, dtype, tolerance
         plan = build_plan(lm)
         if compact:
             path = tmp_path / "compact.safetensors"
-            save_compact(path, {layer: compacted(plan.moments[layer], 0.7) for layer in plan.layers}, Moments({}), dtype)
+            small = {layer: compacted(plan.moments[layer], 0.7) for layer in plan.layers}
+            save_compact(path, small, Moments({}), dtype)
             plan = build_plan(lm, moments=load_moments(path).C)
             assert all(isinstance(C, CompactMoment) for C in plan.moments.values())
         method = make_method("alphaedit", threshold=0.9, l2=0.5)

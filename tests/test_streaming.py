@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import islice
 
 import pytest
 import torch
@@ -40,10 +41,8 @@ def space(tmp_path, tiny_folder):
 def read(lm, reading, texts=TEXTS, place=None, moments=None, batches=None):
     """Moments after so many batches, and the place."""
     moments = {} if moments is None else moments
-    for i, place in enumerate(accumulate_moments(lm, texts, (0, 2), reading, moments, place), start=1):
-        if i == batches:
-            break
-    return moments, place
+    *_, end = islice(accumulate_moments(lm, texts, (0, 2), reading, moments, place), batches)
+    return moments, end
 
 
 def test_windows_change_nothing_but_batches(tiny_lm):
@@ -266,8 +265,9 @@ def test_commands(space, text):
         assert done.exit_code == 0, done.stderr
 
     def call(*words):
-        from seqedit.cli import app
         from typer.testing import CliRunner
+
+        from seqedit.cli import app
         return CliRunner().invoke(app, ["moments", *map(str, words)])
     assert "tokens, layers 0, 1" in call("merge", folder / "0.st", folder / "1.st", "--out", folder / "all.st").stdout
     done = call("compact", folder / "all.st", "--floor", "0.05", "--out", folder / "compact.st")

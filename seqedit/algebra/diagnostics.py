@@ -8,7 +8,14 @@ from .compact import CompactMoment
 
 
 def spectrum(W: Float[Tensor, "d_model d_ff"]) -> Float[Tensor, "k"]:
-    """Singular values of W in descending order, float64."""
+    """Singular values of W in descending order, float64.
+
+    On a GPU from the eigenvalues of WWᵀ: much faster there, and accurate to κ(W)² · 1e-16.
+    """
+    if W.is_cuda:
+        W = W.double()
+        gram = W @ W.T if len(W) <= W.shape[1] else W.T @ W
+        return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(0)
     return torch.linalg.svdvals(W.double())
 
 

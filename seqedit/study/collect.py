@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tqdm import tqdm
@@ -42,12 +41,12 @@ def collect(lm: LanguageModel, corpus: Corpus, layers: Sequence[int], out: Path,
         say(f"{out} is complete")
         return found
     out.parent.mkdir(parents=True, exist_ok=True)
-    moments, place = _resume(part, lm, wanted)
-    if place != Place():
+    moments, start = _resume(part, lm, wanted)
+    if start != Place():
         say(f"resuming after {_tokens(moments)} tokens")
     saved = _tokens(moments)
     bar = tqdm(initial=saved, total=reading.tokens, unit="token", unit_scale=True, desc="second moments", disable=None)
-    for place in accumulate_moments(lm, corpus.texts(place.documents), layers, reading, moments, place):
+    for place in accumulate_moments(lm, corpus.texts(start.documents), layers, reading, moments, start):
         bar.update(_tokens(moments) - bar.n)
         if _tokens(moments) - saved >= save_every:
             tensors = {f"sum.{layer}": moment.sum for layer, moment in moments.items()}

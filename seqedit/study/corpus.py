@@ -11,7 +11,7 @@ from .records import file_digest
 
 WIKIPEDIA = {"dataset": "wikimedia/wikipedia", "subset": "20231101.en", "split": "train", "column": "text",
              "revision": "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"}
-"""English Wikipedia of November 2023, pinned; `--dataset wikipedia`. The papers' own, 20200501.en, is no longer hosted."""
+"""English Wikipedia of November 2023, pinned; `--dataset wikipedia`. ROME and MEMIT read that of May 2020."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class Corpus:
         if not 0 <= self.part[0] < self.part[1]:
             raise ValueError(f"part {self.part[0]}/{self.part[1]}: expected i/n with i from 0 to n − 1")
         if self.dataset and not Path(self.dataset).exists() and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
-            raise ValueError(f"revision: {self.dataset} is on the hub and may change; name the commit of 40 digits that "
-                             "its page shows under “Files” (--revision)")
+            raise ValueError(f"revision: {self.dataset} is on the hub and may change; name the commit of 40 digits "
+                             "that its page shows under “Files” (--revision)")
 
     def describe(self) -> dict[str, Any]:
         """What is known of the text, for the record: names, and the digest of a file or the revision of a dataset."""
