@@ -1,4 +1,4 @@
-"""The command line: `seqedit edit`, `score`, `export`, `moments`, `methods`, `study`, `bench` and `world …`."""
+"""The command line: `seqedit edit`, `score`, `export`, `moments`, `plan`, `methods`, `study`, `bench` and `world …`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,14 @@ from .command import parse_layers as _layers
 from .command import plain_errors as _plain_errors
 from .command import say as _say
 from .study.moments_cli import app as moments
+from .study.plan_cli import plan
 from .world.cli import app as world
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Sequential model editing: write facts into a model's weights, and measure what it cost.")
 app.add_typer(world, name="world")
 app.add_typer(moments, name="moments")
+app.command()(plan)
 
 MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy")
 
@@ -186,7 +188,7 @@ def study(
 @_plain_errors
 def bench(
     names: Annotated[list[str] | None, typer.Argument(
-        help="round, flops, rounds, evaluation, solve; default: all.")] = None,
+        help="round, flops, rounds, evaluation, solve; default: all of these. On a GPU also full-size.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the record.")] = None,
 ) -> None:
     """Measure the speed-ups beside the plain way (minutes; needs a clone with its embedded model).
