@@ -60,9 +60,10 @@ def texts_of(lm, requests) -> Texts:
         values = list(values)
         return sum(values) / len(values)
     target = mean(len(own[0].target) for own in rows)
-    return Texts(prompt=mean(len(own[0].ids) for own in rows) + 1 - target,
-                 subject_end=mean(own[0].at + 1 for own in rows), target=target, kl=mean(len(own[-1].ids) for own in rows), contexts=len(templates),
-                 context=max(len(row.ids) for own in rows for row in own) - mean(len(own[0].ids) for own in rows))
+    bare = mean(len(own[0].ids) for own in rows)
+    return Texts(prompt=bare + 1 - target, subject_end=mean(own[0].at + 1 for own in rows), target=target,
+                 kl=mean(len(own[-1].ids) for own in rows), contexts=len(templates),
+                 context=max(len(row.ids) for own in rows for row in own) - bare)
 
 
 def work_for(name="alphaedit", **changes) -> Work:

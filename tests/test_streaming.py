@@ -6,8 +6,6 @@ Everything is compared bit for bit, unless batches differ: then 1e-6, float32's 
 import json
 import os
 import signal
-import subprocess
-import sys
 from itertools import islice
 
 import pytest
@@ -104,32 +102,27 @@ def test_chunks_are_round_off(tiny_lm):
 
 def test_killed_and_resumed(tmp_path, tiny_folder, text):
     """kill −9 right after a checkpoint; run again, the file is that of an uninterrupted run, bit for bit."""
-    words = [sys.executable, "-c", f"""
-import os, sys
-from pathlib import Path
-from seqedit.lm.load import load_model
-from seqedit.lm.statistics import Reading
-from seqedit.study import collect as module
-from seqedit.study.corpus import Corpus
-written, save, kill = [], module.save_tensors, int(sys.argv[2])
-def save_and_die(*args):
-    save(*args)
-    written.append(1)
-    if len(written) == kill:
-        os.kill(os.getpid(), {signal.SIGKILL.value})
-module.save_tensors = save_and_die
-module.collect(load_model({str(tiny_folder)!r}, device="cpu"), Corpus(file=Path({str(text)!r})), (0, 2),
-               Path(sys.argv[1]), Reading(window=2000, batch_tokens=256), save_every=700, say=print)
-"""]
-
-    def start(out, kill=0):
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-        return subprocess.run([*words, str(out), str(kill)], capture_output=True, text=True, env=env)
     killed, plain = tmp_path / "killed.safetensors", tmp_path / "plain.safetensors"
-    assert start(killed, kill=2).returncode == -signal.SIGKILL and not killed.exists()
-    again = start(killed)
-    assert again.returncode == 0 and "resuming after" in again.stdout, again.stderr
-    assert start(plain).returncode == 0
+    lm, said = load_model(tiny_folder, device="cpu"), []
+
+    def start(out):
+        collect(lm, Corpus(file=text), (0, 2), out, Reading(window=2000, batch_tokens=256), save_every=700,
+                say=said.append)
+    if (child := os.fork()) == 0:
+        written, save = [], module.save_tensors
+
+        def save_and_die(*args):
+            save(*args)
+            written.append(1)
+            if len(written) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+        module.save_tensors = save_and_die
+        start(killed)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL and not killed.exists()
+    start(killed)
+    assert len(said) == 1 and said[0].startswith("resuming after ")
+    start(plain)
     left, right = load_moments(killed), load_moments(plain)
     assert all(torch.equal(left.C[layer], right.C[layer]) for layer in (0, 2))
     assert (left.counts, left.about, left.fingerprint) == (right.counts, right.about, right.fingerprint)

@@ -17,8 +17,8 @@ Memory is what stands on the device throughout (weights, masters, solvers) and t
 `tests/test_plan.py` compares the formulas with what runs: tolerances stand there.
 """
 
+import time
 from dataclasses import asdict, dataclass
-from math import floor
 from typing import Any
 
 import torch
@@ -169,7 +169,7 @@ def activation_bytes(shape: Shape, work: Work, texts: Texts) -> dict[str, float]
     8 d_model + (gated: 4, else 7) d_ff numbers in each block for the way back; logits are held in float32 four times.
     """
     per = (texts.contexts + 1) * texts.row
-    n = min(work.batch_size, max(1, floor(work.batch_tokens / per)))
+    n = min(work.batch_size, max(1, int(work.batch_tokens / per)))
     size, above = work.dtype.itemsize, shape.n_layers - work.layers[-1] - 1
     rows, tails = n * (texts.contexts + 1), n * (texts.contexts * texts.tail + 1)
     return {"keys and values": 2 * size * rows * texts.row * 2 * shape.kv_width * above,
@@ -236,20 +236,22 @@ def table(found: dict[str, Any]) -> str:
     section("disk", found["disk"])
     section("work, if no target stops early", found["flops"], unit="TFLOP", scale=1e12)
     if found["seconds"]:
-        section("time, at least", found["seconds"], unit="hours", scale=3600)
+        lines.append("\ntime, at least")
+        lines.extend(f"  {name:<32}{_duration(value):>15}" for name, value in found["seconds"].items())
     return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    return next(f"{seconds / size:,.1f} {unit}" for size, unit in ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
+                if seconds >= size or unit == "ms")
 
 
 def measured_rate(device: str, dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
     """Floating-point operations a second of a square matrix product on this machine, the fastest of a few."""
-    import time
-
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        a @ b
-        if a.is_cuda:
-            torch.cuda.synchronize()
+        (a @ b)[0, 0].item()                                              # which waits for the device
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best

@@ -19,7 +19,7 @@ def plan(
     removed: Annotated[float, typer.Option(min=0, max=1, help="Share of the directions of C above τ.")] = 0.3,
     tokens: Annotated[int, typer.Option(min=0, help="Tokens that second moments are read from.")] = 100_000_000,
     tflops: Annotated[float | None, typer.Option(
-        help="10¹² operations a second that the device reaches; default: measured, on the GPU if there is one.")] = None,
+        help="10¹² operations a second that the device reaches; default: measured, on a GPU if there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, bytes and operations, instead of a table.")] = False,
 ) -> None:
     """Estimate memory, time and disk of a run from the model's configuration; nothing is loaded.
