@@ -33,9 +33,9 @@ from seqedit.study.estimate import (
     solve_bytes,
     solve_flops,
     solver_bytes,
-    table,
     target_flops,
 )
+from seqedit.study.plan_cli import table
 from seqedit.study.shapes import DECLARED, EDITED, config_of, shape_of
 
 TOLERANCE = 0.15

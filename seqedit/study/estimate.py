@@ -17,7 +17,6 @@ Memory is what stands on the device throughout (weights, masters, solvers) and t
 `tests/test_plan.py` compares the formulas with what runs: tolerances stand there.
 """
 
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -215,43 +214,3 @@ def estimate(shape: Shape, work: Work, texts: Texts, rate: float | None = None) 
         "flops": flops | {"run": run, "round": run / rounds},
         "seconds": {name: value / rate for name, value in (flops | {"run": run, "round": run / rounds}).items()}
         if rate else None}
-
-
-def table(found: dict[str, Any]) -> str:
-    """The estimate as lines of text, in GB (10⁹ bytes), TFLOP and hours."""
-    shape, memory = found["shape"], found["memory"]
-    lines = [f"{shape['parameters']:,} parameters, {shape['n_layers']} layers, d_model {shape['d_model']}, "
-             f"d_ff {shape['d_ff']}; {found['rounds']} rounds"]
-
-    def section(title: str, values: dict[str, float], total: str | None = None, unit: str = "GB",
-                scale: float = 1e9) -> None:
-        lines.append(f"\n{title}")
-        lines.extend(f"  {name:<32}{value / scale:>12,.2f} {unit}" for name, value in values.items() if value)
-        if total:
-            lines.append(f"  {total}")
-    section("memory on the device, throughout", memory["standing"])
-    section("memory on the device, one at a time", memory["passing"],
-            f"at its peak: a run {memory['run'] / 1e9:.1f} GB, second moments {memory['second moments'] / 1e9:.1f} GB")
-    section("memory of the CPU", found["cpu_memory"])
-    section("disk", found["disk"])
-    section("work, if no target stops early", found["flops"], unit="TFLOP", scale=1e12)
-    if found["seconds"]:
-        lines.append("\ntime, at least")
-        lines.extend(f"  {name:<32}{_duration(value):>15}" for name, value in found["seconds"].items())
-    return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    return next(f"{seconds / size:,.1f} {unit}" for size, unit in ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
-                if seconds >= size or unit == "ms")
-
-
-def measured_rate(device: str, dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
-    """Floating-point operations a second of a square matrix product on this machine, the fastest of a few."""
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        (a @ b)[0, 0].item()                                              # which waits for the device
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best

@@ -7,7 +7,7 @@ import typer
 
 from ..command import Device, Dtype, parse_layers, plain_errors, say
 
-app = typer.Typer(invoke_without_command=True, help="Second moments of keys over a text, one pass for all layers.")
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
@@ -33,7 +33,8 @@ def collect(
 ) -> None:
     """Compute second moments of keys over a text, one pass for all layers.
 
-    Interrupted and run again, it goes on where it was, to the same bits.
+    Interrupted and run again, it goes on where it was, to the same bits. The text may be a dataset that is streamed:
+    --dataset wikipedia --tokens 100000000 --length 1024.
 
     Example: seqedit moments --model data/model --corpus data/world/corpus.txt --layers 1,2,3 --out moments.safetensors
     """
