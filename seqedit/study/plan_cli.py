@@ -42,8 +42,8 @@ def plan(
     if layers is None and model not in EDITED:
         raise ValueError(f"--layers: give the edited layers; they are known for {', '.join(EDITED)}")
     chosen = EDITED[model] if layers is None else parse_layers(layers)
-    work = Work(method=make_method(method), layers=chosen, edits=count, batch_size=min(batch_size, count), dtype=getattr(torch, dtype),
-                removed=removed, moments_tokens=tokens)
+    work = Work(method=make_method(method), layers=chosen, edits=count, batch_size=min(batch_size, count),
+                dtype=getattr(torch, dtype), removed=removed, moments_tokens=tokens)
     rate = tflops * 1e12 if tflops else measured_rate("cuda" if torch.cuda.is_available() else "cpu", dtype)
     found = estimate(shape_of(config_of(model)), work, Texts(), rate)
     typer.echo(json.dumps(found, indent=1) if as_json else table(found))
