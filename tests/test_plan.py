@@ -212,6 +212,11 @@ def test_what_grows_with_what():
     assert "8,030,261,248 parameters" in table(full) and "at its peak: a run" in table(full)
     with pytest.raises(ValueError, match="the model has layers 0 to 31"):
         estimate(shape, replace(work, layers=(32,)), texts)
+    small = estimate(shape, replace(work, compact=True, removed=0.25), texts)
+    assert small["cpu_memory"]["second moments"] * 4 == full["cpu_memory"]["second moments"]
+    assert small["flops"]["prepare"] == 0 < full["flops"]["prepare"]
+    with pytest.raises(ValueError, match="MEMIT prices movement in every direction"):
+        replace(work, method=make_method("memit"), compact=True)
     with pytest.raises(ValueError, match="FT is none of the locate-then-edit methods"):
         replace(work, method=make_method("ft"))
 

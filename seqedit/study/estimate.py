@@ -13,6 +13,9 @@ has them, floating-point operations are (a product of a×b and b×c is 2abc)
 * preparing a layer: an eigendecomposition, about 9d³ (null space of a whole C), or a Cholesky factor, d³/3;
 * second moments: a pass over their tokens, and 2d² for each token and layer.
 
+Not counted are the singular values that are observed after a round. Decompositions and solves run in float64, which
+many GPUs do at a small fraction of the rate of half precision.
+
 Memory is what stands on the device throughout (weights, masters, solvers) and the largest of what comes and goes.
 `tests/test_plan.py` compares the formulas with what runs: tolerances stand there.
 """
@@ -61,7 +64,13 @@ class Texts:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is to be done; `removed` is the share of directions of C above τ, `moments_tokens` those C is read from."""
+    """What is to be done.
+
+    Attributes:
+        removed: share of the directions of C above τ.
+        compact: second moments come in their compact form, with no more than these directions.
+        moments_tokens: tokens that C is read from.
+    """
 
     method: LocateThenEdit
     layers: tuple[int, ...]
@@ -70,6 +79,7 @@ class Work:
     dtype: torch.dtype = torch.float32
     steps: int = 25
     removed: float = 0.3
+    compact: bool = False
     moments_tokens: int = 100_000_000
     batch_tokens: int = 16_384
 
@@ -77,6 +87,9 @@ class Work:
         if not isinstance(self.method, LocateThenEdit):
             raise ValueError(f"method: {self.method.name} is none of the locate-then-edit methods that these formulas "
                              "are about")
+        if self.compact and (self.dense or not self.method.directions):
+            raise ValueError(f"method: {self.method.name} prices movement in every direction and takes no compact "
+                             "second moments")
 
     @property
     def dense(self) -> bool:
@@ -124,7 +137,13 @@ def solve_flops(shape: Shape, work: Work, n: int, past: int) -> float:
 
 def prepare_flops(shape: Shape, work: Work) -> float:
     """Of one layer, once in a run."""
-    return (9 * shape.d_ff**3 if work.method.directions else 0) + (shape.d_ff**3 / 3 if work.dense else 0)
+    decomposed = work.method.directions and not work.compact
+    return (9 * shape.d_ff**3 if decomposed else 0) + (shape.d_ff**3 / 3 if work.dense else 0)
+
+
+def moments_bytes(shape: Shape, work: Work) -> int:
+    """Of one layer's second moments in float32, as they are stored and held."""
+    return SINGLE * shape.d_ff * (round(work.removed * shape.d_ff) if work.compact else shape.d_ff)
 
 
 def moments_flops(shape: Shape, work: Work, length: int = 512) -> float:
@@ -191,10 +210,12 @@ def estimate(shape: Shape, work: Work, texts: Texts, rate: float | None = None) 
                 "solvers": edited * solver_bytes(shape, work)}
     passing = {"target optimisation": sum(activation_bytes(shape, work, texts).values()),
                "solving a layer": solve_bytes(shape, work),
-               "preparing a layer": (4 if work.method.directions else 3) * DOUBLE * square,
+               "preparing a layer": 3 * moments_bytes(shape, work) if work.compact
+               else (4 if work.method.directions else 3) * DOUBLE * square,
+               "observing a layer": 3 * moments_bytes(shape, work) + 4 * DOUBLE * matrix,
                "computing second moments": edited * DOUBLE * square + 2 * SINGLE * square
                + 2 * SINGLE * work.batch_tokens * shape.d_ff}
-    history, moments = edited * history_bytes(shape, work), edited * SINGLE * square
+    history, moments = edited * history_bytes(shape, work), edited * moments_bytes(shape, work)
     rounds = -(-work.edits // work.batch_size)
     flops = {"targets": target_flops(shape, work, texts, work.edits), "keys": key_flops(shape, work, texts, work.edits),
              "solve": edited * sum(solve_flops(shape, work, work.batch_size, i * work.batch_size)
@@ -209,7 +230,7 @@ def estimate(shape: Shape, work: Work, texts: Texts, rate: float | None = None) 
                    "second moments": standing["weights"] + passing["computing second moments"]},
         "cpu_memory": {"second moments": moments, "original matrices": SINGLE * matrix * edited, "history": history},
         "disk": {"weights": work.dtype.itemsize * shape.parameters, "second moments": moments,
-                 "checkpoint of second moments": 2 * moments, "record": SINGLE * matrix * edited,
+                 "checkpoint of second moments": edited * DOUBLE * square, "record": SINGLE * matrix * edited,
                  "checkpoint of the run": 2 * SINGLE * matrix * edited + history},
         "flops": flops | {"run": run, "round": run / rounds},
         "seconds": {name: value / rate for name, value in (flops | {"run": run, "round": run / rounds}).items()}

@@ -18,6 +18,7 @@ def plan(
     layers: Annotated[str | None, typer.Option(help="Edited layers; default: the papers', for named models.")] = None,
     dtype: Dtype = "float32",
     removed: Annotated[float, typer.Option(min=0, max=1, help="Share of the directions of C above τ.")] = 0.3,
+    compact: Annotated[bool, typer.Option("--compact", help="With compact second moments, floor at τ.")] = False,
     tokens: Annotated[int, typer.Option(min=0, help="Tokens that second moments are read from.")] = 100_000_000,
     tflops: Annotated[float | None, typer.Option(
         help="10¹² operations a second that the device reaches; default: measured, on a GPU if there is one.")] = None,
@@ -43,7 +44,7 @@ def plan(
         raise ValueError(f"--layers: give the edited layers; they are known for {', '.join(EDITED)}")
     chosen = EDITED[model] if layers is None else parse_layers(layers)
     work = Work(method=make_method(method), layers=chosen, edits=count, batch_size=min(batch_size, count),
-                dtype=getattr(torch, dtype), removed=removed, moments_tokens=tokens)
+                dtype=getattr(torch, dtype), removed=removed, compact=compact, moments_tokens=tokens)
     rate = tflops * 1e12 if tflops else measured_rate("cuda" if torch.cuda.is_available() else "cpu", dtype)
     found = estimate(shape_of(config_of(model)), work, Texts(), rate)
     typer.echo(json.dumps(found, indent=1) if as_json else table(found))
