@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .algebra.recursion import Solver
 from .algebra.solve import spd_solve
 from .algebra.subspace import Subspace
+from .bench_scale import bench_full_size, report_full_size
 from .evaluation.edits import score_edits
 from .evaluation.report import evaluate
 from .files import write_json
@@ -216,6 +217,9 @@ BENCHES = {"round": bench_round, "flops": bench_flops, "rounds": bench_rounds, "
            "solve": bench_solve, "forms": bench_forms}
 """Measurements by name."""
 
+ON_REQUEST = {"full-size": bench_full_size}
+"""Measurements that run only when they are named: they need a GPU."""
+
 
 def report(results: dict[str, dict]) -> str:
     """Readable lines, one per measurement."""
@@ -238,7 +242,8 @@ def report(results: dict[str, dict]) -> str:
         "rounds": lambda r: {"kept": r["history_bytes"][-1] / 1e6, "cache": r["dense_cache_bytes"] / 1e6},
         "solve": lambda r: {"own": (r["fast_peak_bytes"] - r["fast_bytes_before"]) / 1e9,
                             "dense_own": (r["dense_peak_bytes"] - r["dense_bytes_before"]) / 1e9}}
-    return "\n".join(lines[name].format(**r, **extra.get(name, lambda _: {})(r)) for name, r in results.items())
+    return "\n".join(report_full_size(r) if name == "full-size" else lines[name].format(
+        **r, **extra.get(name, lambda _: {})(r)) for name, r in results.items())
 
 
 def bench(names: list[str], out: Path | None = None, say=print) -> dict[str, dict]:
@@ -247,12 +252,13 @@ def bench(names: list[str], out: Path | None = None, say=print) -> dict[str, dic
     Raises:
         ValueError: no such measurement.
     """
-    unknown = [name for name in names if name not in BENCHES]
+    known = BENCHES | ON_REQUEST
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"no measurement named {unknown[0]!r}; there are {', '.join(BENCHES)}")
+        raise ValueError(f"no measurement named {unknown[0]!r}; there are {', '.join(known)}")
     results = {}
     for name in names or BENCHES:
-        results[name] = BENCHES[name]()
+        results[name] = known[name]()
         say(report({name: results[name]}))
     if out is not None:
         write_json(out, {"threads": torch.get_num_threads(), "results": results})

@@ -1,15 +1,17 @@
-"""The command line: edit, score, moments, methods, presets, study, bench, world …; `exchange.cli` has more."""
+"""The command line: edit, score, moments, plan, methods, presets, study, bench, world …; `exchange.cli` has more."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .command import Device, Edited, Model
+from .command import Device, Dtype, Edited, Model
 from .command import parse_layers as _layers
 from .command import plain_errors as _plain_errors
 from .command import say as _say
 from .exchange.cli import COMMANDS
+from .study.moments_cli import app as moments
+from .study.plan_cli import plan
 from .world.cli import app as world
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -17,6 +19,8 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 app.add_typer(world, name="world")
 for command in COMMANDS:
     app.command()(_plain_errors(command))
+app.add_typer(moments, name="moments")
+app.command()(plan)
 
 MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy", "efficacy_tokens",
             "locality_gold", "locality_unedited")
@@ -57,7 +61,7 @@ def edit(
     fluency: Annotated[bool, typer.Option(help="Generate text at the end and measure its entropy.")] = False,
     references: References = None,
     save_rounds: Annotated[bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")] = False,
-    device: Device = "auto",
+    dtype: Dtype = "float32", device: Device = "auto",
 ) -> None:
     """Edit a model by a file of requests, round by round.
 
@@ -76,7 +80,7 @@ def edit(
                        preset=preset, clean=clean,
                        batch_size=batch_size, n_edits=n_edits, shuffle=shuffle, seed=seed, contexts=contexts,
                        moments=moments, corpus=corpus, evaluate_every=evaluate_every, fluency=fluency,
-                       references=references, save_rounds=save_rounds, device=device)
+                       references=references, save_rounds=save_rounds, dtype=dtype, device=device)
     if run(config, out, say=_say):
         _summary(out)
 
@@ -104,7 +108,7 @@ def score(
     fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
     references: References = None,
     seed: Annotated[int, typer.Option(help="Seed of generated text.")] = 0,
-    device: Device = "auto",
+    dtype: Dtype = "float32", device: Device = "auto",
 ) -> None:
     """Measure an edited model on a file of requests, against the unedited one.
 
@@ -135,7 +139,7 @@ def score(
     if loaded.left_out:
         _say(f"{requests}: {loaded.summary()}")
     wanted = [request for batch in loaded.rounds for request in batch]
-    lm = load_model(model, device=device)
+    lm = load_model(model, device=device, dtype=getattr(torch, dtype))
     validate_requests(lm, wanted, BARE)
     unedited = score_edits(lm, wanted, progress=True)
     put_edited(lm, edited)
@@ -148,28 +152,6 @@ def score(
     else:
         _say(table(report))
         typer.echo(json.dumps(report, indent=1))
-
-
-@app.command()
-@_plain_errors
-def moments(model: Model, corpus: Annotated[Path, typer.Option(help="Text, one document a line.")],
-            layers: Annotated[str, typer.Option(help="Layers, e.g. 3,4,5.")],
-            out: Annotated[Path, typer.Option(help="safetensors file, C.<layer>.")], device: Device = "auto") -> None:
-    """Compute second moments of keys over a text, one pass for all layers.
-
-    Example: seqedit moments --model data/model --corpus data/world/corpus.txt --layers 1,2,3 --out moments.safetensors
-    """
-    from .algebra.moments import save_moments
-    from .lm.load import load_model
-    from .lm.statistics import collect_second_moments, fingerprint
-    from .study.moments import check_layers, read_corpus
-
-    lm, chosen, texts = load_model(model, device=device), _layers(layers), read_corpus(corpus)
-    check_layers(lm, chosen)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    found = collect_second_moments(lm, texts, chosen)
-    save_moments(out, found, fingerprint=fingerprint(lm))
-    typer.echo(f"{out}: {found[chosen[0]].count} tokens, layers {', '.join(map(str, chosen))}")
 
 
 @app.command()
@@ -246,7 +228,7 @@ def study(
 @_plain_errors
 def bench(
     names: Annotated[list[str] | None, typer.Argument(
-        help="round, flops, rounds, evaluation, solve, forms; default: all.")] = None,
+        help="round, flops, rounds, evaluation, solve, forms; default: all of these. On a GPU also full-size.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the record.")] = None,
 ) -> None:
     """Measure the speed-ups beside the plain way (minutes; needs a clone with its embedded model).

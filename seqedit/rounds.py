@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .algebra.compact import CompactMoment
 from .algebra.recursion import Solver
 from .lm.architecture import read_weight
 from .lm.keys import Contexts
@@ -20,14 +21,14 @@ class EditPlan:
 
     Attributes:
         layers: edited layers in ascending order; targets are defined at the last.
-        moments: layer → C, second moment of preserved keys, (d_ff, d_ff).
+        moments: layer → C, second moment of preserved keys, (d_ff, d_ff), or its compact form.
         contexts: groups of context templates.
         target: how targets are optimised.
         max_update_ratio: a round whose update of a layer exceeds this multiple of ‖W₀‖ is refused.
     """
 
     layers: tuple[int, ...]
-    moments: dict[int, Tensor]
+    moments: dict[int, Tensor | CompactMoment]
     contexts: Contexts
     target: TargetConfig
     max_update_ratio: float = 10.0
@@ -45,7 +46,7 @@ class EditPlan:
             if tuple(self.moments[layer].shape) != (size, size):
                 raise ValueError(f"moments: C.{layer} is {tuple(self.moments[layer].shape)}, but keys of layer {layer} "
                                  f"have {size} entries; these moments belong to another model")
-            if not torch.isfinite(self.moments[layer]).all():
+            if not self.moments[layer].isfinite().all():
                 raise ValueError(f"moments: C.{layer} has entries that are not finite; compute it again")
 
 

@@ -117,8 +117,8 @@ def _distances(lm: LanguageModel, requests: list[EditRequest], method: EditMetho
 
 
 def _observe(lm, layer: int, before: Tensor, original: Tensor, C: Tensor) -> LayerObservation:
-    W = read_weight(lm, layer).cpu()
-    update, total = W - before.cpu(), W - original.cpu()
+    W = read_weight(lm, layer)
+    update, total = W - before, W - original.to(W)
     return LayerObservation(
         layer, update.norm().item(), spectrum(update)[0].item(), total.norm().item(), spectrum(W)[0].item(),
-        condition_number(W), condition_number(W, without_mean=removes_mean(lm)), drift(total, C.cpu()))
+        condition_number(W), condition_number(W, without_mean=removes_mean(lm)), drift(total, C.to(W.device)))

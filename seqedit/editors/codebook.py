@@ -49,11 +49,11 @@ class Codebook(EditMethod):
         keys, values, radii = (state.memory[f"codebook.{name}"].to(lm.device) for name in ("keys", "values", "radii"))
 
         def answer(module, args, output):
-            distance = torch.cdist(args[0].float().flatten(0, -2), keys.T)            # (tokens, stored)
+            distance = torch.cdist(args[0].float().flatten(0, -2).to(keys.device), keys.T)    # (tokens, stored)
             nearest = distance.min(dim=1)
             fires = (nearest.values <= radii[nearest.indices]).view(*args[0].shape[:-1], 1)
             stored = values.T[nearest.indices].view_as(output).to(output)
-            return torch.where(fires, stored, output)
+            return torch.where(fires.to(output.device), stored, output)
 
         handle = lm.down_proj(layer).register_forward_hook(answer)
         try:

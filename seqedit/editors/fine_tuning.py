@@ -5,9 +5,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
 from ..clock import Clock
-from ..lm.architecture import read_weight
+from ..lm.architecture import read_weight, write_weight
 from ..lm.likelihood import log_likelihood, told
 from ..lm.load import LanguageModel
 from ..lm.tokens import chunks
@@ -39,6 +40,28 @@ class FineTuning(EditMethod):
         return FineTuningWriter(lm, self, plan)
 
 
+class Master:
+    """What is trained in the place of an edited matrix.
+
+    Attributes:
+        value: the matrix itself; of a model in half precision the float32 master, out × in, that it is rounded from.
+    """
+
+    def __init__(self, lm: LanguageModel, layer: int):
+        self.lm, self.layer, self.module = lm, layer, lm.down_proj(layer)
+        self.half = self.module.weight.dtype.itemsize < 4
+        self.value = read_weight(lm, layer) if self.half else self.module.weight
+
+    def take_gradient(self) -> None:
+        if self.half:
+            gradient, self.module.weight.grad = self.module.weight.grad, None
+            self.value.grad = (gradient.T if isinstance(self.module, Conv1D) else gradient).to(self.value)
+
+    def write(self) -> None:
+        if self.half:
+            write_weight(self.lm, self.layer, self.value)
+
+
 class FineTuningWriter(Writer):
     """Trains the down-projections of the plan's layers in place."""
 
@@ -51,8 +74,9 @@ class FineTuningWriter(Writer):
         parts = list(chunks([len(row.ids) for row in rows], self.batch_tokens))
         before = {layer: read_weight(lm, layer) for layer in self.plan.layers}
         weights = [lm.down_proj(layer).weight for layer in self.plan.layers]
-        limits = [weight.detach().clone() for weight in weights]
-        optimizer = torch.optim.Adam(weights, lr=method.lr)
+        masters = [Master(lm, layer) for layer in self.plan.layers]
+        limits = [master.value.detach().clone() for master in masters]
+        optimizer = torch.optim.Adam([master.value for master in masters], lr=method.lr)
         updates, first_right = 0, None
         try:
             for weight in weights:
@@ -64,11 +88,14 @@ class FineTuningWriter(Writer):
                     first_right = right if first_right is None else first_right
                     if step == method.steps or (loss < method.stop_loss).all():
                         break
+                    for master in masters:
+                        master.take_gradient()
                     optimizer.step()
                     updates += 1
-                    if method.epsilon is not None:
-                        for weight, limit in zip(weights, limits, strict=True):
-                            weight.data.clamp_(limit - method.epsilon, limit + method.epsilon)
+                    for master, limit in zip(masters, limits, strict=True):
+                        if method.epsilon is not None:
+                            master.value.data.clamp_(limit - method.epsilon, limit + method.epsilon)
+                        master.write()
         finally:
             for weight in weights:
                 weight.requires_grad_(False)

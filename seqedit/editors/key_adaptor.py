@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..algebra.compact import whole
 from ..algebra.recursion import Solver
 from ..clock import Clock
 from ..lm.hooks import observe
@@ -75,7 +76,7 @@ class RobustKeysWriter(Writer):
 
     def __init__(self, lm: LanguageModel, method: RobustKeys, plan: EditPlan):
         self.lm, self.method, self.plan, self.base = lm, method, plan, method.base.writer(lm, plan)
-        self.whiten = {layer: Solver(ridged(plan.moments[layer])) for layer in plan.layers}
+        self.whiten = {layer: Solver(ridged(whole(plan.moments[layer]))) for layer in plan.layers}
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         written = self.base.write(requests, state, clock)

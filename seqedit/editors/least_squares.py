@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..algebra.compact import CompactMoment, whole
 from ..algebra.recursion import Solver
 from ..algebra.subspace import Subspace
 from ..lm.load import LanguageModel
@@ -30,10 +31,16 @@ class LeastSquares(EditMethod):
     directions: Callable[[Tensor], Subspace] | None = None
     mu: float = 1.0
 
-    def solver(self, C: Tensor) -> Solver:
-        """The one solver, prepared for a layer with second moment C."""
-        C = C.double()
-        return Solver(self.price(C), self.directions(C) if self.directions else None, self.mu, self.history or 1.0)
+    def solver(self, C: Tensor | CompactMoment) -> Solver:
+        """The one solver, prepared for a layer with second moment C.
+
+        Raises:
+            ValueError: C is compact, and the price needs all of it.
+        """
+        C = C.to(torch.float64)
+        price = self.price(C)
+        price = whole(price) if isinstance(price, CompactMoment) else price
+        return Solver(price, self.directions(C) if self.directions else None, self.mu, self.history or 1.0)
 
 
 class LeastSquaresWriter(Writer):

@@ -42,7 +42,7 @@ def perplexity(lm: LanguageModel, texts: Sequence[str], batch_tokens: int = 16_3
     total, count = 0.0, 0
     for part in chunks([len(row) for row in ids], batch_tokens):
         batch = padded(lm, ids[part])
-        hidden = observe(lm, batch, {last: lm.block(last)}, last=last)[last].hidden
+        hidden = observe(lm, batch, {last: lm.block(last)}, last=last)[last].hidden.to(lm.device)
         real = torch.arange(batch.shape[1] - 1) + 1 < torch.tensor([[len(row)] for row in ids[part]])
         real = real.to(batch.device)                                                  # (rows, tokens − 1)
         total += cross_entropy(lm.logits(hidden[:, :-1][real]), batch[:, 1:][real], reduction="sum").item()

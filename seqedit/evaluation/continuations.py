@@ -56,6 +56,7 @@ def rate(lm: LanguageModel, prompts: Sequence[str], continuations: Sequence[str]
     bar = tqdm(total=len(read), unit="text", disable=None if progress else True, leave=False, desc="evaluate")
     for part in chunks([len(ids) for ids in read], batch_tokens):
         hidden = observe(lm, padded(lm, read[part]), {last: lm.block(lm.n_layers - 1)}, last=last)[last].hidden
+        hidden = hidden.to(lm.device)
         rows = [row for ids in read[part] for row in sharing[ids]]
         of = [i for i, ids in enumerate(read[part]) for _ in sharing[ids]]
         at = [(n, i, p, tokens.ids[row][p]) for n, (row, i) in enumerate(zip(rows, of, strict=True))

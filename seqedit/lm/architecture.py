@@ -139,13 +139,19 @@ def removes_mean(lm: "LanguageModel") -> bool:
 
 
 def read_weight(lm: "LanguageModel", layer: int) -> Tensor:
-    """A copy of the edited matrix of `layer`, (d_model, d_ff), always out × in, in at least float32."""
-    return at_least_float32(_as_out_by_in(lm.down_proj(layer)).detach()).clone()
+    """A copy of the edited matrix of `layer`, (d_model, d_ff), always out × in, in at least float32.
+
+    Of a model in half precision it is the float32 master, which the model's own matrix is rounded from.
+    """
+    W = lm.masters.get(layer, _as_out_by_in(lm.down_proj(layer)).detach())
+    return at_least_float32(W).to(lm.device, copy=True)
 
 
 @torch.no_grad()
 def apply_update(lm: "LanguageModel", layer: int, update: Tensor) -> None:
     """W ← W + Δ at `layer`; `update` is out × in. The one verb that changes a model.
+
+    In half precision Δ is added to a float32 master and the sum is rounded, so that no small update is lost.
 
     Raises:
         ValueError: the update has another shape than the matrix.
@@ -154,24 +160,33 @@ def apply_update(lm: "LanguageModel", layer: int, update: Tensor) -> None:
     if W.shape != update.shape:
         raise ValueError(f"layer {layer}: the update is {tuple(update.shape)} but the matrix is {tuple(W.shape)} "
                          "(out × in)")
-    W.add_(update.to(W))
+    if W.dtype.itemsize < 4:
+        write_weight(lm, layer, read_weight(lm, layer) + update.float())
+    else:
+        W.add_(update.to(W))
 
 
 @torch.no_grad()
 def write_weight(lm: "LanguageModel", layer: int, W: Tensor) -> None:
     """Put a stored matrix (out × in) back, bit for bit; for resuming and undoing only."""
-    _as_out_by_in(lm.down_proj(layer)).copy_(W)
+    own = _as_out_by_in(lm.down_proj(layer))
+    if own.dtype.itemsize < 4:
+        lm.masters[layer] = W.to(own.device, torch.float32, copy=True)
+    own.copy_(W)
 
 
 @contextmanager
 def restored(lm: "LanguageModel", layers: Iterable[int]) -> Iterator[None]:
     """Whatever happens inside, the edited matrices of `layers` are as before, bit for bit, afterwards."""
-    before = {layer: _as_out_by_in(lm.down_proj(layer)).detach().clone() for layer in layers}
+    before = {layer: (_as_out_by_in(lm.down_proj(layer)).detach().clone(), lm.masters.get(layer)) for layer in layers}
     try:
         yield
     finally:
-        for layer, W in before.items():
+        for layer, (W, master) in before.items():
             write_weight(lm, layer, W)
+            lm.masters.pop(layer, None)
+            if master is not None:
+                lm.masters[layer] = master
 
 
 @contextmanager

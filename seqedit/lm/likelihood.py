@@ -38,7 +38,7 @@ def hidden_states(lm: LanguageModel, rows: Sequence[Told]) -> Float[Tensor, "row
     last = lm.n_layers - 1
     with recording({last: lm.block(last)}, last) as calls:
         lm.model.base_model(input_ids=padded(lm, [row.ids for row in rows]), use_cache=False)
-    return calls[last].hidden
+    return calls[last].hidden.to(lm.device)
 
 
 def log_likelihood(lm: LanguageModel, rows: Sequence[Told], *, at_prompt: bool = False) -> tuple[Tensor, Tensor]:
@@ -101,7 +101,8 @@ def read_features(lm: LanguageModel, rows: Sequence[Told], layers: Sequence[int]
     at = [(n, place) for n, row in enumerate(rows)
           for place in (range(len(row.ids)) if everywhere else row.places)]
     n, place = (torch.tensor(column, device=lm.device) for column in zip(*at, strict=True))
-    return ({layer: Features(inputs[layer][n, place].float(), outputs[layer].grad[n, place].float(), n)
+    return ({layer: Features(inputs[layer].to(lm.device)[n, place].float(),
+                             outputs[layer].grad.to(lm.device)[n, place].float(), n)
              for layer in layers}, said.detach(), right)
 
 

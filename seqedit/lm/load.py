@@ -1,6 +1,6 @@
 """A causal language model with its tokenizer, ready to be read and edited."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,14 +16,21 @@ from .tokenizer import load_tokenizer
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """Model, tokenizer and declared architecture; `frozen` concerns the bundle, weights change by `apply_update`."""
+    """Model, tokenizer and declared architecture; `frozen` concerns the bundle, weights change by `apply_update`.
+
+    Attributes:
+        masters: layer → float32 matrix, out × in, that the edited matrix of a model in half precision is rounded from;
+            kept by `apply_update` and `write_weight`.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     architecture: Architecture
+    masters: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
+        """Where token ids go in and everything that is read comes out, also of a model that is spread over devices."""
         return self.model.device
 
     @property
@@ -59,7 +66,7 @@ class LanguageModel:
         logits = self.model.get_submodule(self.architecture.head)(norm(hidden))
         if cap := self.architecture.soft_cap and getattr(self.config, self.architecture.soft_cap):
             logits = cap * torch.tanh(logits / cap)
-        return at_least_float32(logits)
+        return at_least_float32(logits).to(self.device)
 
 
 def _not_about_masks(record) -> bool:
@@ -72,8 +79,9 @@ def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.d
 
     Args:
         folder_or_id: whatever `from_pretrained` takes.
-        device: "auto" takes a GPU where there is one.
-        dtype: of the weights; edits are made in float32 by default, whatever the folder stores.
+        device: "auto" takes a GPU where there is one; "spread" lets `accelerate` put whole blocks on all GPUs.
+        dtype: of the weights, whatever the folder stores; in half precision the edited matrices are kept in float32 as
+            well.
 
     Raises:
         ValueError: the folder is missing or holds no model or no tokenizer, the hub refuses it, the architecture is not
@@ -84,13 +92,18 @@ def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.d
     logging.get_logger("transformers.modeling_utils").addFilter(_not_about_masks)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    spread = {"device_map": "auto"} if device == "spread" else {}
     try:
         architecture = architecture_of(_model_type(folder_or_id))
         tokenizer = load_tokenizer(folder_or_id, bos=architecture.bos)
-        model = AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, use_safetensors=True, **spread)
     except OSError as error:
         raise ValueError(why_not_loaded(str(folder_or_id), error)) from error
-    lm = LanguageModel(model.to(device).eval().requires_grad_(False), tokenizer, architecture)
+    if spread:
+        check_not_offloaded(model)
+    else:
+        model.to(device)
+    lm = LanguageModel(model.eval().requires_grad_(False), tokenizer, architecture)
     if model.config.model_type not in DECLARED:
         from .check import check_architecture  # which needs this module
         check_architecture(lm)
@@ -104,3 +117,11 @@ def _model_type(folder_or_id: str | Path) -> str:
     except ValueError as error:
         raise ValueError(f"{folder_or_id}: {str(error).split('. ')[0]}. A newer transformers may know it; code from a "
                          "model folder is never run") from error
+
+
+def check_not_offloaded(model: nn.Module) -> None:
+    """Raises ValueError for a model of which some is not on any device: blocks run often, and are written to."""
+    if away := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
+        raise ValueError(f"the model does not fit: {len(away)} of its matrices, the first being {away[0]}, were left "
+                         "in the CPU's memory or on disk, where they cannot be edited. Use --dtype bfloat16, more or "
+                         "larger GPUs, or --device cpu; `seqedit plan` tells what is needed")

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,19 +40,33 @@ class Block:
 
     def run(self, hidden: Float[Tensor, "rows length d_model"], kept: KeysValues,
             at: Int[Tensor, "rows length"]) -> tuple[Tensor, KeysValues]:
-        """Output at the tokens `at` of each row, given their input; and `kept` with their keys and values put in."""
+        """Output at the tokens `at` of each row, given their input; and `kept` with their keys and values put in.
+
+        All of it, whatever device it comes from, ends on that of the block.
+        """
+        hidden, kept, at = self.here(hidden, kept, at)
         cache = _Cache(kept, at)
         out = self.module(hidden, **{name: _cut(name, value, cache, at) for name, value in self.arguments.items()})
         return out[0] if isinstance(out, tuple) else out, cache.kept
 
     def keys_and_values(self, hidden: Tensor, kept: KeysValues, at: Tensor) -> KeysValues:
         """`kept` with the keys and values of these tokens put in; the rest of the block is not run."""
+        hidden, kept, at = self.here(hidden, kept, at)
         cache = _Cache(kept, at, stop=True)
         try:
             self.module(hidden, **{name: _cut(name, value, cache, at) for name, value in self.arguments.items()})
         except Stop:
             pass
         return cache.kept
+
+    @cached_property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def here(self, hidden: Tensor, kept: KeysValues, at: Tensor) -> tuple[Tensor, KeysValues, Tensor]:
+        """The same on the block's device."""
+        where = self.device
+        return hidden.to(where), (kept[0].to(where), kept[1].to(where)), at.to(where)
 
 
 def all_blocks(lm: LanguageModel, ids: Sequence[int]) -> list[Block]:
@@ -75,7 +90,8 @@ class Tails:
     at: Int[Tensor, "rows length"]
 
     def __getitem__(self, rows: Tensor) -> "Tails":
-        return Tails(self.blocks, [(keys[rows], values[rows]) for keys, values in self.kept], self.at[rows])
+        kept = [(keys[rows.to(keys.device)], values[rows.to(keys.device)]) for keys, values in self.kept]
+        return Tails(self.blocks, kept, self.at[rows])
 
     def run(self, hidden: Float[Tensor, "rows length d_model"], count: int) -> Float[Tensor, "rows count d_model"]:
         """Output of the last block at the last `count` tokens of the tails, given the input of the first block.
@@ -88,7 +104,7 @@ class Tails:
                 kept = block.keys_and_values(hidden, kept, at)
                 hidden, at = hidden[:, -count:], at[:, -count:]
             hidden, _ = block.run(hidden, kept, at)
-        return hidden[:, -count:]
+        return hidden[:, -count:].to(self.at.device)
 
 
 @dataclass
@@ -120,7 +136,7 @@ class Sweep:
     def __init__(self, lm: LanguageModel, rows: Sequence[Sequence[int]], groups: Sequence[int], own: Sequence[int]):
         self.lm, self.layer, self.count = lm, 0, len(rows)
         self.blocks = all_blocks(lm, max(rows, key=len))
-        hidden = embed(lm, padded(lm, rows))                              # (rows, tokens, d_model)
+        hidden = embed(lm, padded(lm, rows)).to(lm.device)                # (rows, tokens, d_model)
         self.group = torch.tensor(groups, device=lm.device)
         members = defaultdict(list)
         for i, group in enumerate(groups):
@@ -147,7 +163,8 @@ class Sweep:
         heads, tokens, width = block.shape
         keys, values = (x.new_empty(self.count, heads, tokens, width) for x in beginnings)
         for batch, kept in self._kept(beginnings):
-            batch.hidden, (keys[batch.rows], values[batch.rows]) = block.run(batch.hidden, kept, batch.at)
+            rows = batch.rows.to(keys.device)
+            batch.hidden, (keys[rows], values[rows]) = block.run(batch.hidden, kept, batch.at)
         self.layer += 1
         return keys, values
 
@@ -161,7 +178,7 @@ class Sweep:
         for batch, kept in self._kept(self._beginnings()[0]):
             with recording({"module": module}, last="module") as calls:
                 self.blocks[self.layer].run(batch.hidden, kept, batch.at)
-            found = pick(calls["module"])                                 # (r, length, width)
+            found = pick(calls["module"]).to(self.lm.device)              # (r, length, width)
             read = found.new_empty(self.count, found.shape[-1]) if read is None else read
             column = positions[batch.rows] - batch.at[:, 0]
             read[batch.rows] = found[torch.arange(len(column), device=column.device), column]
@@ -169,16 +186,17 @@ class Sweep:
 
     def residual(self) -> Tensor:
         """The residual stream before the next block, (rows, tokens, d_model); without meaning where rows are shared."""
-        stream = self.shared.hidden.new_empty(self.count, self.blocks[0].shape[1], self.shared.hidden.shape[-1])
+        stream = self.shared.hidden.new_empty(self.count, self.blocks[0].shape[1], self.shared.hidden.shape[-1],
+                                              device=self.lm.device)
         for batch in self.batches:
-            stream[batch.rows[:, None], batch.at] = batch.hidden
+            stream[batch.rows[:, None], batch.at] = batch.hidden.to(self.lm.device)
         return stream
 
     def branch(self, chosen: Tensor) -> "Sweep":
         """A sweep that goes its own way from here with some rows, `chosen` by mask, under their old numbers."""
         other = copy(self)
         other.shared = copy(self.shared)
-        other.batches = [_Batch(b.rows[keep], b.at[keep], b.hidden[keep]) for b in self.batches
+        other.batches = [_Batch(b.rows[keep], b.at[keep], b.hidden[keep.to(b.hidden.device)]) for b in self.batches
                          if (keep := chosen[b.rows]).any()]
         return other
 
@@ -192,7 +210,7 @@ class Sweep:
     def _kept(self, beginnings: KeysValues):
         """Every batch with the keys and values of its rows' beginnings."""
         for batch in self.batches:
-            group = self.group[batch.rows]
+            group = self.group[batch.rows].to(beginnings[0].device)
             yield batch, (beginnings[0][group], beginnings[1][group])
 
 
@@ -217,11 +235,11 @@ def _cut(name: str, value: Any, cache: _Cache, at: Tensor) -> Any:
     if name == "attention_mask":
         tokens = cache.kept[0].shape[2]
         seen = torch.ones(tokens, tokens, dtype=torch.bool, device=at.device).tril() if value is None else value[0, 0]
-        return seen[at][:, None]                                          # (rows, 1, length, tokens)
+        return seen.to(at.device)[at][:, None]                            # (rows, 1, length, tokens)
     if name == "position_ids":
-        return value.flatten()[at]
+        return value.flatten().to(at.device)[at]
     if name == "position_embeddings":
-        return tuple(table[0][at] for table in value)                     # cosines and sines, (rows, length, width)
+        return tuple(table[0].to(at.device)[at] for table in value)       # cosines and sines, (rows, length, width)
     return value
 
 

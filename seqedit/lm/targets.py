@@ -158,7 +158,7 @@ def _optimise(problem: "_Problem", patience: int) -> Targets:
 def mean_states(lm: LanguageModel, texts: Sequence[str]) -> Float[Tensor, "n d_model"]:
     """Output of the last block, mean over the tokens of each text alone."""
     last, ids = lm.n_layers - 1, tokenise(lm, texts).ids
-    hidden = observe(lm, padded(lm, ids), {last: lm.block(last)}, last=last)[last].hidden
+    hidden = observe(lm, padded(lm, ids), {last: lm.block(last)}, last=last)[last].hidden.to(lm.device)
     return torch.stack([at_least_float32(hidden[i, :len(row)]).mean(dim=0) for i, row in enumerate(ids)])
 
 
@@ -261,7 +261,7 @@ class _Problem:
             row = torch.tensor(members, device=device)
             at = torch.tensor([range(rows[i].at, len(rows[i].ids)) for i in members], device=device)
             target = torch.tensor([rows[i].target for i in members], dtype=torch.long, device=device)
-            tails = Tails(sweep.blocks[layer + 1:], [(keys[row], values[row]) for keys, values in kept], at)
+            tails = Tails(sweep.blocks[layer + 1:], [(keys[members], values[members]) for keys, values in kept], at)
             return _Part(owner[row], spot[row], stem[row[:, None], at], tails, target)
 
         groups = defaultdict(list)

@@ -27,6 +27,7 @@ from ..requests import EditRequest, batched
 from ..rounds import EditPlan
 from ..sequential import handed_over, run_sequential
 from .checkpoint import begin, finish, resume, save_round
+from .collect import check_belongs
 from .hyper import Settings, build_settings, read_hyper
 from .measure import measure
 from .moments import check_layers, corpus_moments
@@ -55,6 +56,7 @@ class RunConfig:
         fluency: generate text at the end and measure its entropy.
         references: with `fluency`, file of reference texts for consistency (see `load_references`).
         save_rounds: keep the edited matrices after every round.
+        dtype: of the model's weights; the edited matrices are kept in float32 as well.
     """
 
     model: str
@@ -75,6 +77,7 @@ class RunConfig:
     fluency: bool = False
     references: Path | None = None
     save_rounds: bool = False
+    dtype: str = "float32"
     device: str = "auto"
 
     def __post_init__(self):
@@ -184,7 +187,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     if loaded.left_out:
         say(f"{config.requests}: {loaded.summary()}")
     references = load_references(config.references) if config.references else None
-    lm = load_model(config.model, device=config.device)
+    lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     settings = _settings(config, lm, len(loaded.rounds) > 1, say)
     check_layers(lm, settings.layers)
     rounds = _select(loaded.rounds, config, settings.batch_size)
@@ -251,9 +254,7 @@ def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> d
     """Second moments from a file, or computed over a text and kept in the cache."""
     if config.moments:
         moments = load_moments(config.moments)
-        if moments.fingerprint and moments.fingerprint != fingerprint(lm):
-            raise ValueError(f"moments: {config.moments} belongs to another model (fingerprint {moments.fingerprint}, "
-                             f"this model has {fingerprint(lm)}); make its own with `seqedit moments`")
+        check_belongs(config.moments, moments, lm)
         return moments.C
     embedded = is_embedded(config.model)
     if config.corpus is None and embedded and MOMENTS.exists():
@@ -280,6 +281,8 @@ def _fresh(job: Job) -> dict[str, Any]:
     left_out = {reason: {"count": len(messages), "first": messages[0]}
                 for reason, messages in job.loaded.left_out.items()}
     aside = {"left_out": left_out, "preset": config.published}
+    if config.dtype != "float32":
+        parameters["dtype"] = config.dtype
     return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
             "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
             "rounds_done": 0, "seconds": 0.0} | {name: value for name, value in aside.items() if value}
