@@ -17,10 +17,7 @@ from .world.cli import app as world
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Sequential model editing: write facts into a model's weights, and measure what it cost.")
 app.add_typer(world, name="world")
-for command in COMMANDS:
-    app.command()(_plain_errors(command))
 app.add_typer(moments, name="moments")
-app.command()(plan)
 
 MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy", "efficacy_tokens",
             "locality_gold", "locality_unedited")
@@ -238,6 +235,11 @@ def bench(
     from .bench import bench as measure
 
     measure(names or [], out, typer.echo)
+
+
+app.command()(plan)
+for command in COMMANDS:
+    app.command()(_plain_errors(command))
 
 
 if __name__ == "__main__":

@@ -246,8 +246,8 @@ def _settings(config: RunConfig, lm: LanguageModel, own_rounds: bool, say) -> Se
 
 
 def settings_of(config: RunConfig, lm: LanguageModel) -> Settings:
-    """The settings that a run has on a model."""
-    return _settings(config, lm, lambda text: None)
+    """The settings that a run has on a model, of requests that are in no rounds of their own."""
+    return _settings(config, lm, False, lambda text: None)
 
 
 def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> dict[int, Tensor]:
