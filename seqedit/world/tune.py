@@ -44,7 +44,7 @@ GRIDS = {
     "alphaedit+sphere": {"share": (0.3, 0.5, 0.7, 0.9), "strength": (0.25, 0.5, 1.0)},
     "memit_seq+revive": {"share": (0.01, 0.02, 0.05, 0.1, 0.2, 0.4), "lr": (1.0,), "clamp": (1.0, 2.0)},
     "memit_rect+with_history+compensated": {"share": (0.05, *(i / 10 for i in range(1, 10)), 0.95, 1.0)},
-    "memit_seq+robust_keys": {"adaptor_steps": (30, 100, 300), "adaptor_lr": (1e-4, 1e-3), "rank": (8, 32)},
+    "memit_seq+robust_keys": {"adaptor_steps": (100, 400), "adaptor_lr": (3e-3, 1e-2, 3e-2), "rank": (8, 32)},
 }
 """Values that are tried, in all combinations; after a "+", beside the settings chosen for the method before it.
 
