@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from ..lm.architecture import architecture_of
+from .presets import find_preset
 
 DECLARED = {
     "gpt2-xl": ("gpt2", {"n_embd": 1600, "n_layer": 48, "n_head": 25}),
@@ -23,8 +24,7 @@ DECLARED = {
 """Shapes of the models of the papers, for machines that have not their configurations."""
 
 
-EDITED = {"gpt2-xl": (13, 14, 15, 16, 17), "gpt-j-6b": (3, 4, 5, 6, 7, 8), "llama-2-7b": (4, 5, 6, 7, 8),
-          "llama-3-8b": (4, 5, 6, 7, 8), "qwen2.5-7b": (4, 5, 6, 7, 8)}
+EDITED = {model: tuple(find_preset("alphaedit", model).settings["layers"]) for model in DECLARED}
 """Layers that are edited in them, as published."""
 
 
