@@ -19,7 +19,8 @@ from .evaluation.edits import score_edits
 from .evaluation.report import evaluate
 from .files import write_json
 from .lm.architecture import read_weight, restored
-from .lm.targets import optimise_targets, target_rows
+from .lm.target_loss import target_rows
+from .lm.targets import optimise_targets
 from .paths import MODEL, WORLD
 from .plain import alphaedit_round
 from .sequential import run_sequential

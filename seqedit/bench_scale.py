@@ -15,7 +15,7 @@ from .lm.architecture import architecture_of, read_weight
 from .lm.keys import BARE, Contexts
 from .lm.load import LanguageModel
 from .lm.statistics import Reading, accumulate_moments
-from .lm.targets import TargetConfig
+from .lm.target_loss import TargetConfig
 from .methods import alphaedit
 from .paths import MODEL, WORLD
 from .requests import EditRequest, load_requests

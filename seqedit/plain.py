@@ -13,7 +13,7 @@ from torch.nn.functional import kl_div, log_softmax
 from .lm.architecture import apply_update, read_weight
 from .lm.keys import Contexts
 from .lm.load import LanguageModel
-from .lm.targets import TargetConfig
+from .lm.target_loss import TargetConfig
 from .requests import EditRequest
 
 

@@ -12,7 +12,7 @@ from .algebra.recursion import Solver
 from .lm.architecture import read_weight
 from .lm.keys import Contexts
 from .lm.load import LanguageModel
-from .lm.targets import TargetConfig
+from .lm.target_loss import TargetConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from seqedit.lm.architecture import architecture_of
 from seqedit.lm.load import LanguageModel
-from seqedit.lm.targets import TargetConfig
+from seqedit.lm.target_loss import TargetConfig
 from seqedit.requests import EditRequest, parse_requests
 from seqedit.sequential import EditPlan
 

@@ -20,7 +20,8 @@ from seqedit.lm.likelihood import log_likelihood, told
 from seqedit.lm.load import load_model
 from seqedit.lm.post_norm import Site, before_norm
 from seqedit.lm.tails import Sweep, Tails
-from seqedit.lm.targets import TargetConfig, optimise_targets
+from seqedit.lm.target_loss import TargetConfig
+from seqedit.lm.targets import optimise_targets
 from seqedit.lm.tokens import tokenise
 from seqedit.methods import memit
 from seqedit.sequential import run_sequential

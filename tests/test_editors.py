@@ -24,7 +24,7 @@ from seqedit.evaluation.continuations import exact_match
 from seqedit.lm.architecture import read_weight
 from seqedit.lm.keys import BARE, read_keys
 from seqedit.lm.likelihood import log_likelihood, read_features, shifted, told
-from seqedit.lm.targets import TargetConfig
+from seqedit.lm.target_loss import TargetConfig
 from seqedit.methods import ft, ft_l, ft_m, grace, mend, null_space, prune, rledit, ultraedit, with_history
 from seqedit.sequential import handed_over, run_sequential
 

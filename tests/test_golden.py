@@ -20,7 +20,8 @@ from seqedit.algebra.moments import load_moments
 from seqedit.lm.architecture import read_weight, restored, write_weight
 from seqedit.lm.contexts import load_contexts
 from seqedit.lm.load import load_model
-from seqedit.lm.targets import TargetConfig, optimise_targets
+from seqedit.lm.target_loss import TargetConfig
+from seqedit.lm.targets import optimise_targets
 from seqedit.methods import make_method
 from seqedit.requests import load_rounds
 from seqedit.sequential import EditPlan, EditState, run_sequential

@@ -7,7 +7,7 @@ import pytest
 from workspace import Workspace
 
 from seqedit.editors.locate_then_edit import LocateThenEdit
-from seqedit.lm.targets import TargetConfig
+from seqedit.lm.target_loss import TargetConfig
 from seqedit.methods import COMBINATORS, METHODS, make_method, method_parameters
 from seqedit.study.hyper import build_settings, known_names, parse_assignments, read_hyper
 from seqedit.study.run import RunConfig, prepare

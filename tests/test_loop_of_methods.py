@@ -12,7 +12,8 @@ from seqedit.algebra.restrain import compress, keep_largest_relative
 from seqedit.editors.locate_then_edit import Passes
 from seqedit.lm.architecture import apply_update, read_weight, write_weight
 from seqedit.lm.keys import BARE, read_keys, read_values
-from seqedit.lm.targets import TargetConfig, optimise_targets
+from seqedit.lm.target_loss import TargetConfig
+from seqedit.lm.targets import optimise_targets
 from seqedit.methods import (
     alphaedit,
     compensated,

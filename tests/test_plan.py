@@ -18,7 +18,8 @@ from seqedit.cli import app
 from seqedit.lm.architecture import read_weight
 from seqedit.lm.keys import KeyReader
 from seqedit.lm.statistics import collect_second_moments
-from seqedit.lm.targets import TargetConfig, optimise_targets, target_rows
+from seqedit.lm.target_loss import TargetConfig, target_rows
+from seqedit.lm.targets import optimise_targets
 from seqedit.methods import make_method
 from seqedit.requests import EditRequest
 from seqedit.sequential import run_sequential

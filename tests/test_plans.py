@@ -16,7 +16,8 @@ def test_every_planned_run_can_be_made():
     """Methods compose, settings are known to them, and tuned settings are there."""
     for study in STUDIES:
         runs = planned(study)
-        assert len(runs) == len(list(STUDIES[study]()))                   # no label twice
+        names = [(one.label, one.seed) for one in STUDIES[study]()]
+        assert len({*names}) == len(names)                                # no label twice
         for one in runs.values():
             make_method(one.method)
             build_settings(one.method, {"layers": [1]} | one.settings)
@@ -32,7 +33,8 @@ def test_every_method_has_an_error_on_record():
 
 def test_a_study(tmp_path, monkeypatch):
     """Made once, read back by label, its standing told; a run that is missing is named with the command for it."""
-    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit"), Planned("b", "ft_m")])
+    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", {"lr": 1e-5}), Planned("b", "ft_m", {"steps": 3}),
+                                                 Planned("c", "rome")])
     with pytest.raises(ValueError, match="two-quick-a-s1 is not there; make it with `seqedit study two --quick`"):
         load_study("two-quick", tmp_path)
     monkeypatch.setattr(plans, "ProcessPoolExecutor", Here)
@@ -42,7 +44,7 @@ def test_a_study(tmp_path, monkeypatch):
     assert list(found) == ["a", "b"] and found["b"][0].run["method"] == "ft_m"
     assert len(found["a"][0].outcomes) == 4 and not list(tmp_path.rglob("weights.safetensors"))
     assert standing("two", True, tmp_path).startswith("2 of 2 runs, 0 by other code, ")
-    assert standing("two", False, tmp_path) == "0 of 2 runs, 0 by other code, 0 s of editing"
+    assert standing("two", False, tmp_path) == "0 of 3 runs, 0 by other code, 0 minutes of one core"
     with pytest.raises(ValueError, match="study: 'nosuch'; there are methods, .*, two"):
         planned("nosuch")
 

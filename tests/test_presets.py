@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from workspace import RECORDS, Workspace
 
 from seqedit.cli import app
-from seqedit.lm.targets import TargetConfig
+from seqedit.lm.target_loss import TargetConfig
 from seqedit.methods import METHODS, method_parameters
 from seqedit.study.hyper import build_settings
 from seqedit.study.presets import HUB_IDS, PRESETS, find_preset, model_of, preset_rows

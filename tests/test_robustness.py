@@ -16,7 +16,8 @@ from seqedit.evaluation.robustness import KINDS, firing, perturbed, robustness
 from seqedit.lm.architecture import read_weight
 from seqedit.lm.keys import BARE, read_keys, read_values
 from seqedit.lm.load import load_model
-from seqedit.lm.targets import Anchors, TargetConfig, mean_states, optimise_targets
+from seqedit.lm.target_loss import Anchors, TargetConfig
+from seqedit.lm.targets import mean_states, optimise_targets
 from seqedit.methods import bird, memit, r_rome
 from seqedit.paths import MODEL
 from seqedit.sequential import run_sequential

@@ -12,7 +12,8 @@ import torch
 from conftest import CONTEXTS, MODEL_TYPES, hook_count, relative
 
 from seqedit.lm.keys import BARE
-from seqedit.lm.targets import TargetConfig, optimise_targets
+from seqedit.lm.target_loss import TargetConfig
+from seqedit.lm.targets import optimise_targets
 from seqedit.lm.tokens import validate_requests
 from seqedit.plain import target_value
 from seqedit.requests import parse_requests

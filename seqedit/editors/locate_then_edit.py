@@ -15,7 +15,8 @@ from ..lm.architecture import apply_update, read_weight, rewound
 from ..lm.keys import BARE, Average, KeyReader, read_keys, read_values
 from ..lm.load import LanguageModel
 from ..lm.post_norm import before_norm
-from ..lm.targets import Anchors, TargetConfig, Targets, mean_states, optimise_targets
+from ..lm.target_loss import Anchors, TargetConfig
+from ..lm.targets import Targets, mean_states, optimise_targets
 from ..requests import EditRequest
 from ..rounds import EditPlan, EditState, Outcome
 from .base import UpdateRefused, Written, guard

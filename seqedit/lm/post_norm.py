@@ -2,7 +2,7 @@
 
 A block adds N(m) to the residual stream, m = Wk the MLP's output and N(m) = g ⊙ m / rms(m). N(m) keeps the norm
 that g gives it, so not every change of the residual stream can be written. Targets are therefore moved at m, where
-everything can be (`lm.targets`), and what the residual stream shall gain is turned into what m must gain here.
+everything can be (`lm.target_loss`), and what the residual stream shall gain is turned into what m must gain here.
 """
 
 from dataclasses import dataclass

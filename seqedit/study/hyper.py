@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..editors.base import EditMethod
 from ..lm.load import LanguageModel
-from ..lm.targets import TargetConfig
+from ..lm.target_loss import TargetConfig
 from ..methods import make_method, method_parameters
 
 Lengths = tuple[tuple[int, int], ...]

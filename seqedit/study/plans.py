@@ -11,9 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..files import cache_folder, write_text
 from ..lm.load import LanguageModel, load_model
 from ..lm.statistics import fingerprint
-from ..paths import MODEL, RESULTS
+from ..paths import MODEL, RESULTS, WORLD
 from .records import Record, code_digest, file_digest, flat, load_run, read_run
 from .run import run, settings_of
 from .studies import STUDIES, Planned
@@ -31,11 +32,23 @@ def planned(study: str, quick: bool = False) -> dict[str, Planned]:
             if study in runs:
                 return {study: runs[study]}
         raise ValueError(f"study: {study!r}; there are {', '.join(STUDIES)}, and their runs, e.g. methods-memit-s1")
-    runs = STUDIES[study]()
-    if quick:
-        return {f"{study}-quick-{one.label}-s{one.seed}": replace(one, n_edits=4, batch_size=2)
-                for one in runs if one.seed == 1}
-    return {f"{study}-{one.label}-s{one.seed}": one for one in runs}
+    return dict(_named(study, quick))
+
+
+def _named(study: str, quick: bool) -> list[tuple[str, Planned]]:
+    """run_id and run, of all runs of a study; what two studies have in common has the name that the first gave it."""
+    names: dict[str, str] = {}
+    for name, runs in STUDIES.items():
+        found = []
+        for one in runs():
+            if quick and one.seed > 1:
+                continue
+            one = replace(one, n_edits=4, batch_size=2) if quick else one
+            does = json.dumps(asdict(replace(one, label="")), sort_keys=True)
+            found.append((names.setdefault(does, f"{name}-{'quick-' if quick else ''}{one.label}-s{one.seed}"), one))
+        if name == study:
+            break
+    return found
 
 
 def run_study(study: str, *, quick: bool = False, jobs: int = 1, out: Path = RESULTS) -> int:
@@ -94,8 +107,8 @@ def standing(study: str, quick: bool = False, out: Path = RESULTS) -> str:
     names, today = planned(study, quick), code_digest()
     made = [read_run(out / name) for name in names if _finished(out / name)]
     old = sum(record["provenance"]["code"] != today for record in made)
-    seconds = sum(record["seconds"] for record in made)
-    return f"{len(made)} of {len(names)} runs, {old} by other code, {seconds:.0f} s of editing"
+    seconds = sum(record.get("elapsed", record["seconds"]) for record in made)
+    return f"{len(made)} of {len(names)} runs, {old} by other code, {seconds / 60:.0f} minutes of one core"
 
 
 def load_study(study: str, out: Path = RESULTS) -> dict[str, list[Record]]:
@@ -106,7 +119,7 @@ def load_study(study: str, out: Path = RESULTS) -> dict[str, list[Record]]:
     """
     name, _, quick = study.partition("-")
     found: dict[str, list[Record]] = {}
-    for run_id, one in planned(name, bool(quick)).items():
+    for run_id, one in _named(name, bool(quick)):
         if not _finished(out / run_id):
             raise ValueError(f"{run_id} is not there; make it with `seqedit study {name}{' --quick' if quick else ''}`")
         found.setdefault(one.label, []).append(load_run(out / run_id))
@@ -119,5 +132,15 @@ def _finished(folder: Path) -> bool:
 
 def _make(one: Planned, folder: Path) -> None:
     os.environ["TQDM_DISABLE"] = "1"                                      # one bar for the study
-    run(one.config(), folder)
+    config = one.config()
+    if one.corpus_lines:
+        config = replace(config, corpus=_first_lines(WORLD / "corpus.txt", one.corpus_lines))
+    run(config, folder)
     (folder / "weights.safetensors").unlink(missing_ok=True)              # a twin, started elsewhere, was faster
+
+
+def _first_lines(path: Path, count: int) -> Path:
+    """A file of the first lines of a text, in the cache."""
+    part = cache_folder() / f"{path.stem}-{count}{path.suffix}"
+    write_text(part, "\n".join(path.read_text(encoding="utf-8").splitlines()[:count]) + "\n")
+    return part

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..editors.locate_then_edit import LocateThenEdit
-from ..lm.targets import TargetConfig
+from ..lm.target_loss import TargetConfig
 from ..methods import canonical, method_parameters
 from .hyper import build_settings, known_names
 

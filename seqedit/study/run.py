@@ -5,6 +5,7 @@ import random
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -123,6 +124,7 @@ def run(config: RunConfig, out: Path, *, say=lambda text: None) -> bool:
 
 
 def _run(job: "Job", out: Path, say) -> bool:
+    started = perf_counter()
     config, record = job.config, reopen(out, _fresh(job))
     if record["finished"]:
         say(f"{out} is complete: {record['n_edits']} edits by {config.method}; nothing to do")
@@ -145,8 +147,11 @@ def _run(job: "Job", out: Path, say) -> bool:
             rows = measure(job, method, done, unedited, states)
         save_round(out, job.lm, done.state, rows, keep=config.save_rounds)
         state = done.state
+        now = perf_counter()
         record = record | {"rounds_done": done.state.round,
-                           "seconds": round(record["seconds"] + done.seconds["total"], 3)}
+                           "seconds": round(record["seconds"] + done.seconds["total"], 3),
+                           "elapsed": round(record["elapsed"] + now - started, 3)}
+        started = now
         write_json(out / "run.json", record)
         bar.update(len(done.outcomes))
     bar.close()
@@ -285,4 +290,4 @@ def _fresh(job: Job) -> dict[str, Any]:
         parameters["dtype"] = config.dtype
     return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
             "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
-            "rounds_done": 0, "seconds": 0.0} | {name: value for name, value in aside.items() if value}
+            "rounds_done": 0, "seconds": 0.0, "elapsed": 0.0} | {name: value for name, value in aside.items() if value}

@@ -18,6 +18,7 @@ class Planned:
 
     Attributes:
         label: what it is called there; settings: overrides of the tuned ones.
+        corpus_lines: second moments from so many lines of the corpus; None takes those that are shipped.
     """
 
     label: str
@@ -28,6 +29,7 @@ class Planned:
     seed: int = 1
     requests: str = "records.json"
     evaluate_every: int = 0
+    corpus_lines: int | None = None
 
     def config(self) -> RunConfig:
         return RunConfig(model=str(MODEL), requests=WORLD / self.requests, method=self.method, settings=self.settings,
@@ -77,16 +79,17 @@ def growth() -> Iterator[Planned]:
 
 
 LIFELONG = ("memit", "memit_seq", "alphaedit", "nse", "memit_rect", "memit_prune", "rome", "encore", "evoedit",
-            "ultraedit", "rledit", "mend", "ft_m", "grace", "nas", "betaedit", "emmet", "lyaplock", "ft_l", "r_rome",
-            "memit+with_history+prune", *COMPOSED)
-BASES = ("rome", "r_rome", "memit", "memit_seq", "emmet", "encore", "memit_rect", "memit_prune", "ultraedit", "rledit")
+            "ultraedit", "rledit", "mend", "ft_m", "grace", "memit_rect+with_history+compensated")
+BASES = ("rome", "memit", "memit_seq", "encore", "memit_rect", "memit_prune", "ultraedit", "rledit")
 
 
 def lifelong() -> Iterator[Planned]:
-    """A thousand edits, three orders: forgetting and failure of methods of every kind."""
+    """A thousand edits of the 1,124 there are, in three orders: forgetting and failure of methods of every kind."""
     for seed in SEEDS:
         for name in LIFELONG:
             yield Planned(name, name, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4)
+        name = "memit_seq+prune_rounds+compensated"
+        yield Planned(name, name, {"alpha": 1.2}, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4)
 
 
 def projection() -> Iterator[Planned]:
@@ -110,12 +113,15 @@ def projection() -> Iterator[Planned]:
 
 
 def prune() -> Iterator[Planned]:
-    """PRUNE on five bases: without, three bases of its logarithm, added twice; and per round, with compensation."""
+    """PRUNE on five bases: without, bases of its logarithm, added twice; and per round, with compensation."""
+    alphas = {"rome": (1.2, math.e), "r_rome": (1.2, math.e), "memit": (1.2, 2.0, math.e),
+              "memit_seq": (1.2, 2.0, math.e), "mend": (1.2, math.e)}
     for seed in SEEDS:
-        for base in ("rome", "r_rome", "memit", "memit_seq", "mend"):
+        for base, values in alphas.items():
             yield Planned(base, base, n_edits=200, seed=seed)
-            for alpha in (1.2, 2.0, math.e):
+            for alpha in values:
                 yield Planned(f"{base}-{alpha:.3g}", f"{base}+prune", {"alpha": alpha}, n_edits=200, seed=seed)
+        for base in ("rome", "memit", "memit_seq"):
             yield Planned(f"{base}-twice", f"{base}+prune_added_twice", {"alpha": math.e}, n_edits=200, seed=seed)
         for after in ("prune_rounds", "prune_rounds+compensated"):
             yield Planned(f"memit_seq-{after}", f"memit_seq+{after}", {"alpha": math.e}, n_edits=200, seed=seed)
@@ -123,31 +129,32 @@ def prune() -> Iterator[Planned]:
 
 def nse() -> Iterator[Planned]:
     """NSE's parts one at a time, and the size of a round."""
-    parts = {"MEMIT-seq": ("memit_seq", {}), "rewinding": ("memit_seq+rewind", {}),
-             "no-space": ("nse_paper", {"mass": 1.0, "separator": ""}), "released": ("nse", {"mass": 0.8})}
-    parts |= {f"mass-{mass:g}": ("nse_paper", {"mass": mass}) for mass in (1.0, 0.9, 0.8, 0.6, 0.4)}
-    parts |= {f"sweep-below-{limit:g}": ("nse_paper", {"mass": 1.0, "done_below": limit}) for limit in (0.1, 10.0)}
+    parts = {"memit_seq": ("memit_seq", {}), "rewinding": ("memit_seq+rewind", {}), "nse": ("nse_paper", {}),
+             "no-space": ("nse_paper", {"separator": ""}), "released": ("nse", {"mass": 0.8}),
+             "one-pass": ("nse_paper", {"done_below": 1e6}), "more-passes": ("nse_paper", {"done_below": 0.1})}
+    parts |= {f"mass-{mass:g}": ("nse_paper", {"mass": mass}) for mass in (0.8, 0.4)}
     for seed in SEEDS:
         for label, (method, settings) in parts.items():
             yield Planned(label, method, settings, n_edits=200, seed=seed)
-        for size in (5, 10, 25, 50, 100, 200):
+        for size in (10, 25, 50, 100, 200):
             for method in ("memit", "memit_seq", "alphaedit", "nse_paper"):
                 yield Planned(f"{method}-by-{size}", method, n_edits=200, batch_size=size, seed=seed)
 
 
 def matters() -> Iterator[Planned]:
-    """One setting at a time around the tuned ones of MEMIT-seq and AlphaEdit."""
+    """One setting at a time around the tuned ones of MEMIT-seq and AlphaEdit; and the text behind second moments."""
     grids = {
-        "memit_seq": {"lam": (1.0, 10.0, 1e3, 1e4), "clamp": (0.25, 0.5, 1.0, 2.0), "lr": (0.25, 0.5),
-                      "layers": ([0], [1], [2], [1, 2], [2, 3], [0, 1, 2, 3]),
-                      "context_lengths": ([], [[5, 5]], [[10, 20]])},
-        "alphaedit": {"threshold": (0.002, 0.005, 0.01, 0.05, 0.1, 0.5), "l2": (0.01, 0.1, 10.0, 100.0)}}
+        "memit_seq": {"lam": (1.0, 1e4), "clamp": (0.25, 0.5, 2.0), "lr": (0.25, 0.5),
+                      "layers": ([1], [2], [1, 2, 3], [0, 1, 2, 3]), "context_lengths": ([], [[10, 20]])},
+        "alphaedit": {"threshold": (0.002, 0.01, 0.02, 0.1, 0.5), "l2": (0.01, 0.1, 10.0)}}
     for seed in SEEDS:
         for method, grid in grids.items():
-            yield Planned(method, method, n_edits=200, seed=seed)
+            yield Planned(method, method, seed=seed)
             for name, values in grid.items():
                 for value in values:
-                    yield Planned(f"{method}-{name}-{_short(value)}", method, {name: value}, n_edits=200, seed=seed)
+                    yield Planned(f"{method}-{name}-{_short(value)}", method, {name: value}, seed=seed)
+            for lines in (20, 200):
+                yield Planned(f"{method}-text-{lines}", method, corpus_lines=lines, seed=seed)
 
 
 def _short(value: Any) -> str:
