@@ -33,8 +33,8 @@ def test_every_method_has_an_error_on_record():
 
 def test_a_study(tmp_path, monkeypatch):
     """Made once, read back by label, its standing told; a run that is missing is named with the command for it."""
-    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", {"lr": 1e-5}), Planned("b", "ft_m", {"steps": 3}),
-                                                 Planned("c", "rome")])
+    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", {"eta": 1e-5}),
+                                                 Planned("b", "ft_m", {"steps": 3})])
     with pytest.raises(ValueError, match="two-quick-a-s1 is not there; make it with `seqedit study two --quick`"):
         load_study("two-quick", tmp_path)
     monkeypatch.setattr(plans, "ProcessPoolExecutor", Here)
@@ -44,7 +44,7 @@ def test_a_study(tmp_path, monkeypatch):
     assert list(found) == ["a", "b"] and found["b"][0].run["method"] == "ft_m"
     assert len(found["a"][0].outcomes) == 4 and not list(tmp_path.rglob("weights.safetensors"))
     assert standing("two", True, tmp_path).startswith("2 of 2 runs, 0 by other code, ")
-    assert standing("two", False, tmp_path) == "0 of 3 runs, 0 by other code, 0 minutes of one core"
+    assert standing("two", False, tmp_path) == "0 of 2 runs, 0 by other code, 0 minutes of one core"
     with pytest.raises(ValueError, match="study: 'nosuch'; there are methods, .*, two"):
         planned("nosuch")
 

@@ -1,27 +1,50 @@
 """Figures of the book; each function takes tidy rows and returns what it drew on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.pyplot import subplots
 
-from ..methods import METHODS
+from ..methods import METHODS, make_method
+from .compare import band
+
+FAMILIES = {
+    "least squares": ("memit", "memit_seq", "encore", "nse", "rome"),
+    "null space": ("alphaedit", "evoedit"),
+    "restrained": ("memit_rect", "memit_prune", "memit_rect+with_history+compensated",
+                   "memit_seq+prune_rounds+compensated"),
+    "learned, tuned, stored": ("ultraedit", "rledit", "mend", "ft_m", "grace"),
+}
+"""The methods of the lifelong study, as figures group them."""
 
 _HUES = {"memit": 0, "memit_rect": 1, "alphaedit": 2, "rome": 3, "nse": 4, "nse_paper": 4, "r_rome": 5, "encore": 6,
-         "ft_m": 7, "ft": 7, "ft_l": 7, "ultraedit": 8, "memit_seq": 9}
+         "ft_m": 7, "ft": 7, "ft_l": 7, "ultraedit": 8, "memit_seq": 9, "evoedit": 5, "memit_prune": 4,
+         "memit_rect+with_history+compensated": 3, "memit_seq+prune_rounds+compensated": 9, "rledit": 4, "mend": 3,
+         "grace": 2}
+_SHORT = {"memit_rect": "RECT", "memit_prune": "PRUNE", "memit_rect+with_history+compensated": "RECT, compensated",
+          "memit_seq+prune_rounds+compensated": "PRUNE, compensated"}
 
 
 def colours(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
     """method → its colour, the same in all figures; methods named by their key, composed ones by their base.
 
-    Ten colours that colour-blind readers can tell apart go to the methods that are drawn most often; the others take
-    what is left over in the figure at hand.
+    Ten colours that colour-blind readers can tell apart go to the methods that are drawn most often, no colour twice
+    in a panel of `families`; the others take what is left over in the figure at hand.
     """
     palette, names = sns.color_palette("colorblind", 10), list(names)
+    palette[8] = (0.70, 0.62, 0.0)                                        # its yellow, legible on white
     fixed = {name: _HUES[name] for name in names if name in _HUES}
-    free = [i for i in range(10) if i not in fixed.values()]
+    free = [i for i in range(10) if i not in fixed.values()] or [*range(10)]
     others = [name for name in names if name not in fixed]
     return {name: palette[fixed[name] if name in fixed else free[others.index(name) % len(free)]] for name in names}
+
+
+def short(method: str) -> str:
+    """A method's name for a figure or a table."""
+    return _SHORT.get(method) or make_method(method).name
 
 
 def curves(frame: pd.DataFrame, panels: Mapping[str, str], *, x: str = "edits", hue: str = "method",
@@ -42,3 +65,48 @@ def curves(frame: pd.DataFrame, panels: Mapping[str, str], *, x: str = "edits", 
     grid.set_titles("{col_name}").set_axis_labels(xlabel, "")
     sns.move_legend(grid, "upper center", bbox_to_anchor=(0.45, 1.08), ncol=long[hue].nunique(), title=None)
     return grid
+
+
+def families(frame: pd.DataFrame, column: str, ylabel: str, *, x: str = "edits", xlabel: str = "edits written",
+             groups: Mapping[str, Sequence[str]] = FAMILIES, log: bool = False,
+             ylim: tuple[float | None, float | None] | None = None) -> Figure:
+    """A panel per family of methods: its lines in colour, named at their ends, those of all others in grey.
+
+    Lines are means over seeds, bands their 95 % intervals.
+
+    Args:
+        frame: rows with `x`, `column`, "method" and "seed", as `seqedit.study.compare.evaluations` returns them.
+    """
+    shown = frame[frame["method"].isin([name for names in groups.values() for name in names])]
+    shown = shown.assign(**{column: shown[column].astype(float)})
+    figure, axes = subplots(-(-len(groups) // 2), 2, figsize=(9, 3.3 * -(-len(groups) // 2)), sharex=True, sharey=True,
+                            layout="constrained", squeeze=False)
+    for ax, (title, names) in zip(axes.flat, groups.items(), strict=False):
+        for _, other in shown[~shown["method"].isin(names)].groupby("method"):
+            mean = other.groupby(x)[column].mean()
+            ax.plot(mean.index, mean, color="0.86", lw=1, zorder=1)
+        own = shown[shown["method"].isin(names)]
+        sns.lineplot(own, x=x, y=column, hue="method", hue_order=names, palette=colours(names), errorbar=band,
+                     err_kws={"alpha": 0.18, "lw": 0}, ax=ax, legend=False, lw=2, zorder=3)
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        if log:
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter("{x:g}")
+        if ylim:
+            ax.set_ylim(*ylim)
+    for ax, names in zip(axes.flat, groups.values(), strict=False):           # when all panels know their limits
+        _name_lines(ax, shown[shown["method"].isin(names)], x, column)
+    return figure
+
+
+def _name_lines(ax: Axes, frame: pd.DataFrame, x: str, column: str) -> None:
+    """Each line's name to the right of its end, pushed apart where two would overlap."""
+    ends = frame[frame[x] == frame[x].max()].groupby("method")[column].mean().sort_values()
+    to_axes = (ax.transScale + ax.transLimits).transform
+    height, gap = [to_axes((0, value))[1] for value in ends], 0.085           # in parts of the panel
+    for i in range(1, len(height)):
+        height[i] = max(height[i], height[i - 1] + gap)
+    height = [h - max(0, height[-1] - 1) for h in height] if height else []
+    palette = colours(ends.index)
+    for y, method in zip(height, ends.index, strict=True):
+        ax.text(1.02, y, short(method), transform=ax.transAxes, color=palette[method], va="center", fontsize=9.5)

@@ -9,7 +9,7 @@ from ..methods import METHODS
 from ..paths import MODEL, WORLD
 from .run import RunConfig
 
-SEEDS = (1, 2, 3)
+SEEDS = (1,)
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,15 @@ def lifelong() -> Iterator[Planned]:
         yield Planned(name, name, {"alpha": 1.2}, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4)
 
 
+def horizon() -> Iterator[Planned]:
+    """What tuning on 160 facts could not see: clamp and λ at a thousand edits."""
+    switches = {"memit-clamp-1": ("memit", {"clamp": 1.0}), "memit_seq-clamp-0.75": ("memit_seq", {"clamp": 0.75}),
+                "memit_seq-lam-1000": ("memit_seq", {"clamp": 0.75, "lam": 1e3})}
+    for seed in SEEDS:
+        for label, (method, settings) in switches.items():
+            yield Planned(label, method, settings, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4)
+
+
 def projection() -> Iterator[Planned]:
     """One line of projection on every base; and, for one solve, all of {projection, λC, L2, history} on and off."""
     target = {"lr": 1.0, "clamp": 1.0, "layers": [0, 1, 2]}
@@ -136,7 +145,7 @@ def nse() -> Iterator[Planned]:
     for seed in SEEDS:
         for label, (method, settings) in parts.items():
             yield Planned(label, method, settings, n_edits=200, seed=seed)
-        for size in (10, 25, 50, 100, 200):
+        for size in (10, 25, 50, 200):
             for method in ("memit", "memit_seq", "alphaedit", "nse_paper"):
                 yield Planned(f"{method}-by-{size}", method, n_edits=200, batch_size=size, seed=seed)
 
@@ -164,5 +173,6 @@ def _short(value: Any) -> str:
     return f"{value:g}"
 
 
-STUDIES = {study.__name__: study for study in (methods, choices, growth, lifelong, projection, prune, nse, matters)}
+STUDIES = {study.__name__: study for study in (methods, choices, growth, lifelong, projection, prune, nse, matters,
+                                              horizon)}
 """Studies by name."""

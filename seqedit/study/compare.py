@@ -1,0 +1,148 @@
+"""Records side by side: means over seeds with their intervals, differences paired by seed, published numbers."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from ..algebra.diagnostics import condition_number, drift, spectrum
+from ..lm.architecture import read_weight
+from ..lm.load import LanguageModel, load_model
+from ..paths import DATA, MODEL, RESULTS, WORLD
+from .moments import cached_moments
+from .plans import load_study
+
+ACCURACY = {"edits.efficacy_accuracy": "edits", "edits.paraphrase_accuracy": "paraphrases",
+            "edits.neighborhood_accuracy": "neighbourhood", "unrelated_facts": "unrelated facts", "tasks": "tasks"}
+SUCCESS = {"edits.score": "score", "edits.efficacy": "efficacy", "edits.paraphrase": "paraphrase",
+           "edits.neighborhood": "neighbourhood"}
+"""Columns of evaluations → titles: exact match and what else the model can do; success as the papers count it."""
+
+
+def evaluations(study: str, out: Path = RESULTS) -> pd.DataFrame:
+    """Every evaluation of every run of a study: the records' scores with label, method and seed; shares in percent.
+
+    `tasks` is the mean of the general tasks. Columns that are no shares (perplexity, hidden_shift …) stay as they are.
+    """
+    frames = [record.scores.assign(label=label, method=record.run["method"], seed=record.run["seed"])
+              for label, records in load_study(study, out).items() for record in records]
+    found = pd.concat(frames, ignore_index=True)
+    abilities = [name for name in found if name.startswith("abilities.")]
+    shares = [*abilities, *(name for name in found if name.startswith("edits.") and name != "edits.n"),
+              "unrelated_facts"]
+    found[shares] = 100 * found[shares].astype(float)
+    return found.assign(tasks=found[abilities].mean(axis=1))
+
+
+def ends(study: str, out: Path = RESULTS) -> pd.DataFrame:
+    """The last evaluation of every run, as `evaluations`."""
+    return evaluations(study, out).groupby(["label", "seed"], sort=False).tail(1).reset_index(drop=True)
+
+
+def rounds(study: str, out: Path = RESULTS) -> pd.DataFrame:
+    """Every round and edited layer of every run: the records' rounds with label, method, seed, `edits` written and
+
+    * clamped: targets of the round that ended at their clamp, in percent;
+    * disturbance: root of the drift relative to that of the unedited layer's output, so that 1 is a change as large as
+      the output;
+    * norm: ‖W − W₀‖ / ‖W₀‖; sigma: σ₁(W) / σ₁(W₀); kappa, kappa_read: condition number over that of W₀, of the whole
+      matrix and of what the next LayerNorm reads.
+    """
+    lm, before, frames = load_model(MODEL, device="cpu"), {}, []
+    for label, records in load_study(study, out).items():
+        for record in records:
+            own = record.rounds.copy()
+            if own.empty:                                                 # codebooks change no matrix
+                continue
+            for layer in own["layer"].unique():
+                if layer not in before:
+                    before[layer] = _unedited(lm, int(layer))
+            start = pd.DataFrame([before[layer] for layer in own["layer"]], index=own.index)
+            clamped = record.outcomes.groupby("round")["clamped"].mean()
+            written = record.outcomes.groupby("round").size().cumsum()
+            frames.append(own.assign(
+                label=label, method=record.run["method"], seed=record.run["seed"], edits=own["round"].map(written),
+                clamped=100 * own["round"].map(clamped), norm=own["total_norm"] / start["norm"],
+                disturbance=(own["drift"] / start["drift"]) ** 0.5, sigma=own["sigma_max"] / start["sigma"],
+                kappa=own["condition_number"] / start["kappa"],
+                kappa_read=own["condition_number_read"] / start["kappa_read"]))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _unedited(lm: LanguageModel, layer: int) -> dict[str, float]:
+    W = read_weight(lm, layer).double()
+    return {"norm": W.norm().item(), "drift": drift(W, cached_moments(lm, WORLD / "corpus.txt", layer)),
+            "sigma": spectrum(W)[0].item(), "kappa": condition_number(W), "kappa_read": condition_number(W, True)}
+
+
+def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
+    """Mean and half-width of Student's interval for it, over seeds; of a single value the half-width is not a number.
+
+    With three seeds the half-width is 2.5 standard deviations: honest, and wide.
+    """
+    x = np.asarray([*values], dtype=float)
+    if len(x) < 2:
+        return float(x.mean()), float("nan")
+    return float(x.mean()), float(student.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5)
+
+
+def band(values: Iterable[float]) -> tuple[float, float]:
+    """Ends of the interval, as seaborn's `errorbar` wants them."""
+    mean, half = interval(values)
+    return mean - half, mean + half
+
+
+def of_label(frame: pd.DataFrame, label: str, column: str) -> pd.Series:
+    """A column of one label's rows by seed.
+
+    Raises:
+        ValueError: there is no such label.
+    """
+    own = frame[frame["label"] == label]
+    if own.empty:
+        raise ValueError(f"label: {label!r}; there are {', '.join(frame['label'].unique())}")
+    return own.set_index("seed")[column].astype(float)
+
+
+def change(frame: pd.DataFrame, label: str, base: str, column: str) -> tuple[float, float]:
+    """Mean and half-width of the difference label − base, paired by seed: facts, order and contexts are the same."""
+    return interval((of_label(frame, label, column) - of_label(frame, base, column)).dropna())
+
+
+def plus_minus(value: tuple[float, float], digits: int = 1, signed: bool = False) -> str:
+    """Mean ± half-width as text; of one seed the mean alone."""
+    mean, half = value
+    mean = round(mean, digits) or 0.0                                     # no −0.0
+    text = f"{mean:{'+' if signed and mean else ''}.{digits}f}".replace("-", "−")
+    return text if np.isnan(half) else f"{text} ± {half:.{digits}f}"
+
+
+def table(frame: pd.DataFrame, rows: Mapping[str, str], columns: Mapping[str, str] = ACCURACY, *,
+          base: str | None = None, digits: int = 1) -> pd.DataFrame:
+    """Means with intervals, one row per label; with `base` the other rows show their paired difference to it.
+
+    Args:
+        frame: as `ends` returns it; rows: label → name shown; columns: column → title.
+    """
+    found = []
+    for label, shown in rows.items():
+        entry = {"": shown}
+        for column, title in columns.items():
+            if base in (None, label):
+                entry[title] = plus_minus(interval(of_label(frame, label, column)), digits)
+            else:
+                entry[title] = plus_minus(change(frame, label, base, column), digits, signed=True)
+        found.append(entry)
+    return pd.DataFrame(found)
+
+
+def published(**wanted: str) -> pd.DataFrame:
+    """Numbers of papers and replications, with source and status, from data/published.json; rows that agree with
+    `wanted`, e.g. model="Llama 3 8B"."""
+    frame = pd.DataFrame(json.loads((DATA / "published.json").read_text(encoding="utf-8")))
+    for column, value in wanted.items():
+        frame = frame[frame[column] == value]
+    return frame.reset_index(drop=True)
