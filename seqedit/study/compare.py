@@ -25,7 +25,8 @@ SUCCESS = {"edits.score": "score", "edits.efficacy": "efficacy", "edits.paraphra
 def evaluations(study: str, out: Path = RESULTS) -> pd.DataFrame:
     """Every evaluation of every run of a study: the records' scores with label, method and seed; shares in percent.
 
-    `tasks` is the mean of the general tasks. Columns that are no shares (perplexity, hidden_shift …) stay as they are.
+    `tasks` is the mean of the six general tasks, `skills` of those that ask for no fact (all but open questions).
+    Columns that are no shares (perplexity, hidden_shift …) stay as they are.
     """
     frames = [record.scores.assign(label=label, method=record.run["method"], seed=record.run["seed"])
               for label, records in load_study(study, out).items() for record in records]
@@ -34,7 +35,8 @@ def evaluations(study: str, out: Path = RESULTS) -> pd.DataFrame:
     shares = [*abilities, *(name for name in found if name.startswith("edits.") and name != "edits.n"),
               "unrelated_facts"]
     found[shares] = 100 * found[shares].astype(float)
-    return found.assign(tasks=found[abilities].mean(axis=1))
+    skills = [name for name in abilities if name != "abilities.questions"]
+    return found.assign(tasks=found[abilities].mean(axis=1), skills=found[skills].mean(axis=1))
 
 
 def ends(study: str, out: Path = RESULTS) -> pd.DataFrame:
@@ -43,7 +45,9 @@ def ends(study: str, out: Path = RESULTS) -> pd.DataFrame:
 
 
 def rounds(study: str, out: Path = RESULTS) -> pd.DataFrame:
-    """Every round and edited layer of every run: the records' rounds with label, method, seed, `edits` written and
+    """Every round and edited layer of every run: the records' rounds with label, method, seed, `edits` written and what
+    follows, of the weights that rounds write to: a restraint of the total (PRUNE) is not in them.
+
 
     * clamped: targets of the round that ended at their clamp, in percent;
     * disturbance: root of the drift relative to that of the unedited layer's output, so that 1 is a change as large as

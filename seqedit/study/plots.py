@@ -22,7 +22,7 @@ FAMILIES = {
 
 _HUES = {"memit": 0, "memit_rect": 1, "alphaedit": 2, "rome": 3, "nse": 4, "nse_paper": 4, "r_rome": 5, "encore": 6,
          "ft_m": 7, "ft": 7, "ft_l": 7, "ultraedit": 8, "memit_seq": 9, "evoedit": 5, "memit_prune": 4,
-         "memit_rect+with_history+compensated": 3, "memit_seq+prune_rounds+compensated": 9, "rledit": 4, "mend": 3,
+         "memit_rect+with_history+compensated": 3, "memit_seq+prune_rounds+compensated": 9, "rledit": 5, "mend": 3,
          "grace": 2}
 _SHORT = {"memit_rect": "RECT", "memit_prune": "PRUNE", "memit_rect+with_history+compensated": "RECT, compensated",
           "memit_seq+prune_rounds+compensated": "PRUNE, compensated"}
@@ -92,6 +92,7 @@ def families(frame: pd.DataFrame, column: str, ylabel: str, *, x: str = "edits",
         if log:
             ax.set_yscale("log")
             ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter("{x:g}")
         if ylim:
             ax.set_ylim(*ylim)
     for ax, names in zip(axes.flat, groups.values(), strict=False):           # when all panels know their limits
@@ -103,10 +104,12 @@ def _name_lines(ax: Axes, frame: pd.DataFrame, x: str, column: str) -> None:
     """Each line's name to the right of its end, pushed apart where two would overlap."""
     ends = frame[frame[x] == frame[x].max()].groupby("method")[column].mean().sort_values()
     to_axes = (ax.transScale + ax.transLimits).transform
-    height, gap = [to_axes((0, value))[1] for value in ends], 0.085           # in parts of the panel
+    height, gap = [min(max(to_axes((0, value))[1], 0), 1) for value in ends], 0.085       # in parts of the panel
     for i in range(1, len(height)):
         height[i] = max(height[i], height[i - 1] + gap)
-    height = [h - max(0, height[-1] - 1) for h in height] if height else []
+    top = 1 + gap
+    for i in reversed(range(len(height))):
+        top = height[i] = min(height[i], top - gap)
     palette = colours(ends.index)
     for y, method in zip(height, ends.index, strict=True):
         ax.text(1.02, y, short(method), transform=ax.transAxes, color=palette[method], va="center", fontsize=9.5)
