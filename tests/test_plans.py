@@ -33,7 +33,7 @@ def test_every_method_has_an_error_on_record():
 
 def test_a_study(tmp_path, monkeypatch):
     """Made once, read back by label, its standing told; a run that is missing is named with the command for it."""
-    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", {"eta": 1e-5}),
+    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", corpus_lines=20),
                                                  Planned("b", "ft_m", {"steps": 3})])
     with pytest.raises(ValueError, match="two-quick-a-s1 is not there; make it with `seqedit study two --quick`"):
         load_study("two-quick", tmp_path)
@@ -42,6 +42,7 @@ def test_a_study(tmp_path, monkeypatch):
     plans._make(planned("two", True)["two-quick-a-s1"], tmp_path / "two-quick-a-s1")      # a twin that came too late
     found = load_study("two-quick", tmp_path)
     assert list(found) == ["a", "b"] and found["b"][0].run["method"] == "ft_m"
+    assert {*found["a"][0].run["parameters"]["files"]} == {"requests", "corpus"}
     assert len(found["a"][0].outcomes) == 4 and not list(tmp_path.rglob("weights.safetensors"))
     assert standing("two", True, tmp_path).startswith("2 of 2 runs, 0 by other code, ")
     assert standing("two", False, tmp_path) == "0 of 2 runs, 0 by other code, 0 minutes of one core"
@@ -67,3 +68,11 @@ class Here:
         done = Future()
         done.set_result(call(*arguments))
         return done
+
+
+def test_what_two_studies_share_has_one_name(monkeypatch):
+    """The first study's; labels stay each study's own."""
+    monkeypatch.setitem(STUDIES, "first", lambda: [Planned("a", "rome", n_edits=3)])
+    monkeypatch.setitem(STUDIES, "second", lambda: [Planned("b", "rome", n_edits=3), Planned("c", "rome", n_edits=2)])
+    assert {run_id: one.label for run_id, one in planned("second").items()} == {"first-a-s1": "b", "second-c-s1": "c"}
+    assert {*planned("second", True)} == {*planned("first", True)}        # of one size, all are the same

@@ -139,7 +139,7 @@ def nse() -> Iterator[Planned]:
     """NSE's parts one at a time, and the size of a round."""
     parts = {"memit_seq": ("memit_seq", {}), "rewinding": ("memit_seq+rewind", {}), "nse": ("nse_paper", {}),
              "no-space": ("nse_paper", {"separator": ""}), "released": ("nse", {"mass": 0.8}),
-             "one-pass": ("nse_paper", {"done_below": 1e6}), "more-passes": ("nse_paper", {"done_below": 0.1})}
+             "more-passes": ("nse_paper", {"done_below": 0.1})}
     parts |= {f"mass-{mass:g}": ("nse_paper", {"mass": mass}) for mass in (0.8, 0.4)}
     for seed in SEEDS:
         for label, (method, settings) in parts.items():
