@@ -22,7 +22,7 @@ FAMILIES = {
 
 _HUES = {"memit": 0, "memit_rect": 1, "alphaedit": 2, "rome": 3, "nse": 4, "nse_paper": 4, "r_rome": 5, "encore": 6,
          "ft_m": 7, "ft": 7, "ft_l": 7, "ultraedit": 8, "memit_seq": 9, "evoedit": 5, "memit_prune": 4,
-         "memit_rect+with_history+compensated": 3, "memit_seq+prune_rounds+compensated": 9, "rledit": 5, "mend": 3,
+         "memit_rect+with_history+compensated": 3, "memit_seq+prune_rounds+compensated": 9, "rledit": 5, "mend": 4,
          "grace": 2}
 _SHORT = {"memit_rect": "RECT", "memit_prune": "PRUNE", "memit_rect+with_history+compensated": "RECT, compensated",
           "memit_seq+prune_rounds+compensated": "PRUNE, compensated"}
