@@ -1,7 +1,7 @@
 """What keys alone say about a sequence of edits, before a residual is known."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,8 @@ from ..algebra.diagnostics import drift
 from ..algebra.recursion import Solver
 
 
-class Reach(NamedTuple):
+@dataclass(frozen=True)
+class Reach:
     """What one round does for residuals of unit length that are uncorrelated between edits.
 
     Attributes:
