@@ -32,8 +32,8 @@ def test_every_method_has_an_error_on_record():
 
 
 def test_a_study(tmp_path, monkeypatch):
-    """Made once, read back by label, its standing told; a run that is missing is named with the command for it."""
-    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", corpus_lines=20),
+    """Made once, read back by label, its standing told; a run that is missing, or is of other dtype, is named."""
+    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", corpus_lines=20, dtype="bfloat16"),
                                                  Planned("b", "ft_m", {"steps": 3})])
     with pytest.raises(ValueError, match="two-quick-a-s1 is not there; make it with `seqedit study two --quick`"):
         load_study("two-quick", tmp_path)
@@ -46,6 +46,10 @@ def test_a_study(tmp_path, monkeypatch):
     assert len(found["a"][0].outcomes) == 4 and not list(tmp_path.rglob("weights.safetensors"))
     assert standing("two", True, tmp_path).startswith("2 of 2 runs, 0 by other code, ")
     assert standing("two", False, tmp_path) == "0 of 2 runs, 0 by other code, 0 minutes of one core"
+    assert found["a"][0].run["parameters"]["dtype"] == "bfloat16"
+    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", corpus_lines=20)])
+    with pytest.raises(ValueError, match="two-quick-a-s1: is there with dtype = bfloat16, now its study has float32"):
+        run_study("two", quick=True, out=tmp_path)
     with pytest.raises(ValueError, match="study: 'nosuch'; there are methods, .*, two"):
         planned("nosuch")
 

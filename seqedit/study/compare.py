@@ -48,7 +48,6 @@ def rounds(study: str, out: Path = RESULTS) -> pd.DataFrame:
     """Every round and edited layer of every run: the records' rounds with label, method, seed, `edits` written and what
     follows, of the weights that rounds write to: a restraint of the total (PRUNE) is not in them.
 
-
     * clamped: targets of the round that ended at their clamp, in percent;
     * disturbance: root of the drift relative to that of the unedited layer's output, so that 1 is a change as large as
       the output;

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from ..files import cache_folder, write_text
@@ -79,9 +80,11 @@ def open_runs(studies: Iterable[str], quick: bool = False, out: Path = RESULTS) 
     """
     runs = {name: one for study in studies for name, one in planned(study, quick).items()}
     made = {name: one for name, one in runs.items() if _finished(out / name)}
-    lm = load_model(MODEL, device="cpu") if made else None
+    models = {dtype: load_model(MODEL, device="cpu", dtype=getattr(torch, dtype))
+              for dtype in {one.dtype for one in made.values()}}
     for name, one in made.items():
-        found, now = flat(read_run(out / name)["parameters"]), flat(_told(one, lm))
+        found = {"dtype": "float32"} | flat(read_run(out / name)["parameters"])
+        now = flat(_told(one, models[one.dtype]))
         if other := [key for key in found if key in now and found[key] != now[key]]:
             raise ValueError(f"{name}: is there with {other[0]} = {found[other[0]]}, now its study has "
                              f"{now[other[0]]}; remove {out / name} to make it anew")
@@ -92,7 +95,7 @@ def _told(one: Planned, lm: LanguageModel) -> dict[str, Any]:
     """What the record of a planned run says of it, as far as that is known before the run."""
     config = one.config()
     return {"method": config.method, "seed": one.seed, "n_edits": one.n_edits, "evaluate_every": one.evaluate_every,
-            "fingerprint": fingerprint(lm), "files": {"requests": file_digest(config.requests)},
+            "dtype": config.dtype, "fingerprint": fingerprint(lm), "files": {"requests": file_digest(config.requests)},
             **json.loads(json.dumps(asdict(settings_of(config, lm))))}
 
 

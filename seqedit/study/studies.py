@@ -19,6 +19,7 @@ class Planned:
     Attributes:
         label: what it is called there; settings: overrides of the tuned ones.
         corpus_lines: second moments from so many lines of the corpus; None takes those that are shipped.
+        dtype: of the model's weights.
     """
 
     label: str
@@ -30,11 +31,12 @@ class Planned:
     requests: str = "records.json"
     evaluate_every: int = 0
     corpus_lines: int | None = None
+    dtype: str = "float32"
 
     def config(self) -> RunConfig:
         return RunConfig(model=str(MODEL), requests=WORLD / self.requests, method=self.method, settings=self.settings,
                          n_edits=self.n_edits, batch_size=self.batch_size, shuffle=True, seed=self.seed,
-                         evaluate_every=self.evaluate_every, device="cpu")
+                         evaluate_every=self.evaluate_every, dtype=self.dtype, device="cpu")
 
 
 COMPOSED = ("alphaedit+sphere", "memit_seq+revive", "memit_rect+with_history+compensated", "memit_seq+robust_keys")
@@ -153,7 +155,7 @@ def nse() -> Iterator[Planned]:
 
 
 def matters() -> Iterator[Planned]:
-    """One setting at a time around the tuned ones of MEMIT-seq and AlphaEdit; and the text behind second moments."""
+    """One setting at a time around the tuned ones of MEMIT-seq and AlphaEdit; the text behind C; bfloat16."""
     grids = {
         "memit_seq": {"lam": (1.0, 1e4), "clamp": (0.25, 0.5, 2.0), "lr": (0.25, 0.5),
                       "layers": ([1], [2], [1, 2, 3], [0, 1, 2, 3]), "context_lengths": ([], [[10, 20]])},
@@ -166,6 +168,7 @@ def matters() -> Iterator[Planned]:
                     yield Planned(f"{method}-{name}-{_short(value)}", method, {name: value}, seed=seed)
             for lines in (20, 200):
                 yield Planned(f"{method}-text-{lines}", method, corpus_lines=lines, seed=seed)
+            yield Planned(f"{method}-bf16", method, dtype="bfloat16", seed=seed)
 
 
 def _short(value: Any) -> str:
