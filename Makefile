@@ -56,7 +56,7 @@ html: check      ## render from the committed notebooks, executing nothing
 check: setup     ## the committed notebooks were made from the texts
 	$(BIN)/python tools/chapters.py check
 
-smoke: setup     ## execute every chapter with small parameters
+smoke: setup     ## execute the slow chapters with small parameters
 	$(BIN)/python tools/chapters.py smoke -j $(JOBS)
 
 links: html      ## links, anchors and pictures inside the rendered book

@@ -120,6 +120,20 @@ def test_smoke_list_must_name_every_chapter(chapter: Path):
         chapters.small_parameters(chapter.parent)
 
 
+def test_smoke_runs_what_has_small_parameters_and_what_is_named(chapter: Path, monkeypatch):
+    """The others are quick, and are executed where their outputs are compared."""
+    (chapter.parent / "other.md").write_text(CHAPTER)
+    (chapter.parent / "smoke.yml").write_text("minimal: {n: 1}\nother: {}\n")
+    ran = []
+    monkeypatch.setattr(chapters, "ROOT", chapter.parent.parent)
+    monkeypatch.setattr(chapters, "execute",
+                        lambda source, target, parameters, work: ran.append((source.stem, parameters)) or 0.0)
+    for names in ([], ["other"]):
+        monkeypatch.setattr(sys, "argv", ["chapters.py", "smoke", *names])
+        assert chapters.main() == 0
+    assert ran == [("minimal", {"n": 1}), ("other", {})]
+
+
 def test_streams_cut_differently_are_the_same():
     def piece(text):
         return chapters.nbformat.v4.new_output("stream", name="stdout", text=text)

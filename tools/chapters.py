@@ -1,7 +1,8 @@
 """Chapters: text (.md, edited by hand) -> executed notebook (.ipynb, generated and committed).
 
     python tools/chapters.py build [NAMES]    the book's parameters, write chapters/NAME.ipynb
-    python tools/chapters.py smoke [NAMES]    those of chapters/smoke.yml, write _build/smoke/NAME.ipynb
+    python tools/chapters.py smoke [NAMES]    those of chapters/smoke.yml, write _build/smoke/NAME.ipynb; without names,
+                                              chapters that have smaller ones than the book's
     python tools/chapters.py check            fail if a notebook was not made from its text
 
 The direction is always .md -> .ipynb. What differs from run to run (times, paths, random cell ids) is
@@ -174,8 +175,9 @@ def main() -> int:
             print("\n".join(problems) or f"{len(sources(folder))} chapters match their text")
             return bool(problems)
         small = small_parameters(folder) if args.command == "smoke" else {}
+        names = args.names or [name for name, parameters in small.items() if parameters]
         out = build / "smoke" if args.command == "smoke" else folder
-        return not run_all(sources(folder, args.names), lambda s: out / f"{s.stem}.ipynb", small, args.jobs,
+        return not run_all(sources(folder, names), lambda s: out / f"{s.stem}.ipynb", small, args.jobs,
                            build / f"work-{args.command}")
     except ChapterError as error:
         print(error, file=sys.stderr)
