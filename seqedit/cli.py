@@ -205,6 +205,8 @@ def study(
         help="Names of studies or of single runs, or all; default: say what is there.")] = None,
     quick: Annotated[bool, typer.Option(help="A few edits for each run, one seed, under names of their own.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")] = 1,
+    again: Annotated[bool, typer.Option(help="Make records that are there once more, aside, and say what differs; "
+                                             "ends with 1 if anything does.")] = False,
 ) -> None:
     """Make the records that chapters read, those that are not there yet; interrupted, it goes on where it was.
 
@@ -215,6 +217,15 @@ def study(
 
     if names == ["all"]:
         names = list(STUDIES)
+    if again:
+        from .study.repeat import repeat_study
+
+        if not names:
+            raise ValueError("again: name studies or single runs, or all, e.g. `seqedit study methods --again`")
+        found = [pair for name in names for pair in repeat_study(name, quick=quick, jobs=jobs).items()]
+        for run_id, repetition in found:
+            typer.echo(f"{run_id}: {repetition}")
+        raise typer.Exit(any(repetition.fields for _, repetition in found))
     for name in names or ():
         typer.echo(f"{name}: {run_study(name, quick=quick, jobs=jobs)} runs made")
     for name in names or STUDIES:

@@ -9,6 +9,8 @@ from seqedit.paths import DATA
 from seqedit.study import plans
 from seqedit.study.hyper import build_settings
 from seqedit.study.plans import load_study, planned, run_study, standing
+from seqedit.study.records import read_lines
+from seqedit.study.repeat import repeat_study
 from seqedit.study.studies import COMPOSED, STUDIES, Planned
 
 
@@ -47,11 +49,27 @@ def test_a_study(tmp_path, monkeypatch):
     assert standing("two", True, tmp_path).startswith("2 of 2 runs, 0 by other code, ")
     assert standing("two", False, tmp_path) == "0 of 2 runs, 0 by other code, 0 minutes of one core"
     assert found["a"][0].run["parameters"]["dtype"] == "bfloat16"
+    assert {str(one) for one in repeat_study("two", quick=True, out=tmp_path).values()} == {"identical"}
+    _tamper(tmp_path / "two-quick-b-s1")
+    told = {name: str(one) for name, one in repeat_study("two", quick=True, out=tmp_path).items()}
+    assert told == {"two-quick-a-s1": "identical", "two-quick-b-s1":
+                    "2 fields differ, the last shares at most 4.0 points (edits.efficacy_tokens)"}
+    with pytest.raises(ValueError, match="two-a-s1 is not there to be compared with; make it with `seqedit study two-"):
+        repeat_study("two", out=tmp_path)
     monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", corpus_lines=20)])
     with pytest.raises(ValueError, match="two-quick-a-s1: is there with dtype = bfloat16, now its study has float32"):
         run_study("two", quick=True, out=tmp_path)
     with pytest.raises(ValueError, match="study: 'nosuch'; there are methods, .*, two"):
         planned("nosuch")
+
+
+def _tamper(folder):
+    """A share of the last evaluation 4 points higher, a round with another residual, and other times."""
+    rounds, scores = (read_lines(folder / name) for name in ("rounds.jsonl", "scores.jsonl"))
+    rounds[-1]["residual_before"], rounds[0]["seconds"] = -1.0, {}
+    scores[-1]["edits"]["efficacy_tokens"] += 0.04
+    for name, rows in (("rounds.jsonl", rounds), ("scores.jsonl", scores)):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 class Here:

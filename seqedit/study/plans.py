@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from multiprocessing import get_context
@@ -62,14 +62,19 @@ def run_study(study: str, *, quick: bool = False, jobs: int = 1, out: Path = RES
         ValueError: a run is there with other parameters than the study has now.
     """
     left = open_runs([study], quick, out)
-    bar = tqdm(total=len(left), desc=study, unit="run", disable=None)
+    make_runs(left, out, jobs, study)
+    return len(left)
+
+
+def make_runs(runs: Mapping[str, Planned], out: Path, jobs: int, title: str) -> None:
+    """Make runs, each in the folder of `out` that has its name, so many at a time."""
+    bar = tqdm(total=len(runs), desc=title, unit="run", disable=None)
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(_make, one, out / name) for name, one in left.items()]):
+        for done in as_completed([pool.submit(_make, one, out / name) for name, one in runs.items()]):
             done.result()
             bar.update()
     bar.close()
-    return len(left)
 
 
 def open_runs(studies: Iterable[str], quick: bool = False, out: Path = RESULTS) -> dict[str, Planned]:
@@ -79,7 +84,7 @@ def open_runs(studies: Iterable[str], quick: bool = False, out: Path = RESULTS) 
         ValueError: a run is there with other parameters than its study has now; the message names one.
     """
     runs = {name: one for study in studies for name, one in planned(study, quick).items()}
-    made = {name: one for name, one in runs.items() if _finished(out / name)}
+    made = {name: one for name, one in runs.items() if finished(out / name)}
     models = {dtype: load_model(MODEL, device="cpu", dtype=getattr(torch, dtype))
               for dtype in {one.dtype for one in made.values()}}
     for name, one in made.items():
@@ -108,7 +113,7 @@ def edited_layers(runs: Iterable[Planned]) -> list[int]:
 def standing(study: str, quick: bool = False, out: Path = RESULTS) -> str:
     """How many runs of a study are there, and how many of them were made by other code than today's."""
     names, today = planned(study, quick), code_digest()
-    made = [read_run(out / name) for name in names if _finished(out / name)]
+    made = [read_run(out / name) for name in names if finished(out / name)]
     old = sum(record["provenance"]["code"] != today for record in made)
     seconds = sum(record.get("elapsed", record["seconds"]) for record in made)
     return f"{len(made)} of {len(names)} runs, {old} by other code, {seconds / 60:.0f} minutes of one core"
@@ -123,13 +128,14 @@ def load_study(study: str, out: Path = RESULTS) -> dict[str, list[Record]]:
     name, _, quick = study.partition("-")
     found: dict[str, list[Record]] = {}
     for run_id, one in _named(name, bool(quick)):
-        if not _finished(out / run_id):
+        if not finished(out / run_id):
             raise ValueError(f"{run_id} is not there; make it with `seqedit study {name}{' --quick' if quick else ''}`")
         found.setdefault(one.label, []).append(load_run(out / run_id))
     return found
 
 
-def _finished(folder: Path) -> bool:
+def finished(folder: Path) -> bool:
+    """Whether a finished run lies in a folder."""
     return (folder / "run.json").exists() and read_run(folder)["finished"]
 
 

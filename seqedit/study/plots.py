@@ -1,6 +1,6 @@
 """Figures of the book; each function takes tidy rows and returns what it drew on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 import seaborn as sns
@@ -68,8 +68,7 @@ def curves(frame: pd.DataFrame, panels: Mapping[str, str], *, x: str = "edits", 
 
 
 def families(frame: pd.DataFrame, column: str, ylabel: str, *, x: str = "edits", xlabel: str = "edits written",
-             groups: Mapping[str, Sequence[str]] = FAMILIES, log: bool = False,
-             ylim: tuple[float | None, float | None] | None = None) -> Figure:
+             log: bool = False, ylim: tuple[float | None, float | None] | None = None) -> Figure:
     """A panel per family of methods: its lines in colour, named at their ends, those of all others in grey.
 
     Lines are means over seeds, bands their 95 % intervals.
@@ -77,11 +76,10 @@ def families(frame: pd.DataFrame, column: str, ylabel: str, *, x: str = "edits",
     Args:
         frame: rows with `x`, `column`, "method" and "seed", as `seqedit.study.compare.evaluations` returns them.
     """
-    shown = frame[frame["method"].isin([name for names in groups.values() for name in names])]
+    shown = frame[frame["method"].isin([name for names in FAMILIES.values() for name in names])]
     shown = shown.assign(**{column: shown[column].astype(float)})
-    figure, axes = subplots(-(-len(groups) // 2), 2, figsize=(9, 3.3 * -(-len(groups) // 2)), sharex=True, sharey=True,
-                            layout="constrained", squeeze=False)
-    for ax, (title, names) in zip(axes.flat, groups.items(), strict=False):
+    figure, axes = subplots(2, 2, figsize=(9, 6.6), sharex=True, sharey=True, layout="constrained")
+    for ax, (title, names) in zip(axes.flat, FAMILIES.items(), strict=True):
         for _, other in shown[~shown["method"].isin(names)].groupby("method"):
             mean = other.groupby(x)[column].mean()
             ax.plot(mean.index, mean, color="0.86", lw=1, zorder=1)
@@ -95,7 +93,7 @@ def families(frame: pd.DataFrame, column: str, ylabel: str, *, x: str = "edits",
             ax.yaxis.set_minor_formatter("{x:g}")
         if ylim:
             ax.set_ylim(*ylim)
-    for ax, names in zip(axes.flat, groups.values(), strict=False):           # when all panels know their limits
+    for ax, names in zip(axes.flat, FAMILIES.values(), strict=True):           # when all panels know their limits
         _name_lines(ax, shown[shown["method"].isin(names)], x, column)
     return figure
 
