@@ -115,7 +115,7 @@ def standing(study: str, quick: bool = False, out: Path = RESULTS) -> str:
     names, today = planned(study, quick), code_digest()
     made = [read_run(out / name) for name in names if finished(out / name)]
     old = sum(record["provenance"]["code"] != today for record in made)
-    seconds = sum(record.get("elapsed", record["seconds"]) for record in made)
+    seconds = sum(record["elapsed"] for record in made)
     return f"{len(made)} of {len(names)} runs, {old} by other code, {seconds / 60:.0f} minutes of one core"
 
 
