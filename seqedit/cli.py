@@ -218,14 +218,14 @@ def study(
     if names == ["all"]:
         names = list(STUDIES)
     if again:
-        from .study.repeat import repeat_study
+        from .study.repeat import repeat
 
         if not names:
             raise ValueError("again: name studies or single runs, or all, e.g. `seqedit study methods --again`")
-        found = [pair for name in names for pair in repeat_study(name, quick=quick, jobs=jobs).items()]
-        for run_id, repetition in found:
+        found = repeat(names, quick=quick, jobs=jobs)
+        for run_id, repetition in found.items():
             typer.echo(f"{run_id}: {repetition}")
-        raise typer.Exit(any(repetition.fields for _, repetition in found))
+        raise typer.Exit(any(repetition.fields for repetition in found.values()))
     for name in names or ():
         typer.echo(f"{name}: {run_study(name, quick=quick, jobs=jobs)} runs made")
     for name in names or STUDIES:

@@ -10,7 +10,7 @@ from seqedit.study import plans
 from seqedit.study.hyper import build_settings
 from seqedit.study.plans import load_study, planned, run_study, standing
 from seqedit.study.records import read_lines
-from seqedit.study.repeat import repeat_study
+from seqedit.study.repeat import repeat
 from seqedit.study.studies import COMPOSED, STUDIES, Planned
 
 
@@ -49,13 +49,13 @@ def test_a_study(tmp_path, monkeypatch):
     assert standing("two", True, tmp_path).startswith("2 of 2 runs, 0 by other code, ")
     assert standing("two", False, tmp_path) == "0 of 2 runs, 0 by other code, 0 minutes of one core"
     assert found["a"][0].run["parameters"]["dtype"] == "bfloat16"
-    assert {str(one) for one in repeat_study("two", quick=True, out=tmp_path).values()} == {"identical"}
+    assert {str(one) for one in repeat(["two"], quick=True, out=tmp_path).values()} == {"identical"}
     _tamper(tmp_path / "two-quick-b-s1")
-    told = {name: str(one) for name, one in repeat_study("two", quick=True, out=tmp_path).items()}
+    told = {name: str(one) for name, one in repeat(["two"], quick=True, out=tmp_path).items()}
     assert told == {"two-quick-a-s1": "identical", "two-quick-b-s1":
                     "2 fields differ, the last shares at most 4.0 points (edits.efficacy_tokens)"}
     with pytest.raises(ValueError, match="two-a-s1 is not there to be compared with; make it with `seqedit study two-"):
-        repeat_study("two", out=tmp_path)
+        repeat(["two"], out=tmp_path)
     monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", corpus_lines=20)])
     with pytest.raises(ValueError, match="two-quick-a-s1: is there with dtype = bfloat16, now its study has float32"):
         run_study("two", quick=True, out=tmp_path)

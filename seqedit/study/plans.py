@@ -44,7 +44,7 @@ def _named(study: str, quick: bool) -> list[tuple[str, Planned]]:
         for one in runs():
             if quick and one.seed > 1:
                 continue
-            one = replace(one, n_edits=4, batch_size=2) if quick else one
+            one = replace(one, n_edits=4, batch_size=2, evaluate_every=0) if quick else one
             does = json.dumps(asdict(replace(one, label="")), sort_keys=True)
             found.append((names.setdefault(does, f"{name}-{'quick-' if quick else ''}{one.label}-s{one.seed}"), one))
         if name == study:

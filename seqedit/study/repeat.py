@@ -1,6 +1,6 @@
 """Whether the records of a study come out again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,20 +34,20 @@ class Repetition:
         return f"{len(self.fields)} fields differ, {shares}"
 
 
-def repeat_study(study: str, *, quick: bool = False, jobs: int = 1, out: Path = RESULTS) -> dict[str, Repetition]:
-    """Make the runs of a study, or one run by its name, once more, aside, and compare them with the records in `out`.
+def repeat(names: Iterable[str], *, quick: bool = False, jobs: int = 1, out: Path = RESULTS) -> dict[str, Repetition]:
+    """Make the runs of studies, or single ones by their names, once more, aside, and compare with the records in `out`.
 
     On the same machine, with the same versions and code, nothing differs. Elsewhere products are summed in another
     order; what the round-off grows to is what `points` says.
 
     Raises:
-        ValueError: a record is not there.
+        ValueError: there is no such study or run, or its record is not there; nothing has been made then.
     """
-    runs = planned(study, quick)
+    runs = {run_id: one for name in names for run_id, one in planned(name, quick).items()}
     if missing := [name for name in runs if not finished(out / name)]:
         raise ValueError(f"{missing[0]} is not there to be compared with; make it with `seqedit study {missing[0]}`")
     with TemporaryDirectory() as aside:
-        make_runs(runs, Path(aside), jobs, f"{study}, again")
+        make_runs(runs, Path(aside), jobs, "again")
         return {name: compare_records(out / name, Path(aside) / name) for name in runs}
 
 

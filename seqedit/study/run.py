@@ -15,8 +15,6 @@ from tqdm import tqdm
 from ..algebra.moments import load_moments
 from ..benchmarks import Loaded, load
 from ..evaluation.consistency import References, load_references
-from ..evaluation.edits import score_edits
-from ..evaluation.report import ordinary_states
 from ..files import alone, write_json
 from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.load import LanguageModel, load_model
@@ -34,6 +32,7 @@ from .measure import measure
 from .moments import check_layers, corpus_moments
 from .presets import PRESETS, find_preset, model_of
 from .records import file_digest, provenance, reopen, shown
+from .unedited import measure_unedited
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +128,7 @@ def _run(job: "Job", out: Path, say) -> bool:
     if record["finished"]:
         say(f"{out} is complete: {record['n_edits']} edits by {config.method}; nothing to do")
         return False
-    unedited = score_edits(job.lm, [r for batch in job.rounds for r in batch])
-    states = ordinary_states(job.lm, job.world) if job.world else None
+    unedited = measure_unedited(job.lm, [r for batch in job.rounds for r in batch], job.world)
     state = resume(out, job.lm, job.plan.layers)
     if state.round:
         say(f"resuming after round {state.round} of {len(job.rounds)}")
@@ -144,7 +142,7 @@ def _run(job: "Job", out: Path, say) -> bool:
         if done.index == 0:                                               # now nothing of the input can be refused
             begin(out, record)
         with handed_over(job.lm, method, done.state):
-            rows = measure(job, method, done, unedited, states)
+            rows = measure(job, method, done, unedited)
         save_round(out, job.lm, done.state, rows, keep=config.save_rounds)
         state = done.state
         now = perf_counter()
