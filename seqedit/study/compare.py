@@ -116,11 +116,11 @@ def change(frame: pd.DataFrame, label: str, base: str, column: str) -> tuple[flo
 
 
 def plus_minus(value: tuple[float, float], digits: int = 1, signed: bool = False) -> str:
-    """Mean ± half-width as text that no line break parts; of one seed the mean alone."""
+    """Mean ± half-width as text, at most parted before the ±; of one seed the mean alone."""
     mean, half = value
     mean = round(mean, digits) or 0.0                                     # no −0.0
     text = f"{mean:{'+' if signed and mean else ''}.{digits}f}".replace("-", "−")
-    return text if np.isnan(half) else f"{text}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{half:.{digits}f}"
+    return text if np.isnan(half) else f"{text} ±\N{NO-BREAK SPACE}{half:.{digits}f}"
 
 
 def table(frame: pd.DataFrame, rows: Mapping[str, str], columns: Mapping[str, str] = ACCURACY, *,
