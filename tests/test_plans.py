@@ -64,9 +64,9 @@ def test_a_study(tmp_path, monkeypatch):
 
 
 def _tamper(folder):
-    """A share of the last evaluation 4 points higher, a round with another residual, and other times."""
+    """A share of the last evaluation 4 points higher, a field of a round that says nothing, and other times."""
     rounds, scores = (read_lines(folder / name) for name in ("rounds.jsonl", "scores.jsonl"))
-    rounds[-1]["residual_before"], rounds[0]["seconds"] = -1.0, {}
+    rounds[-1]["new"], rounds[0]["seconds"] = None, {}
     scores[-1]["edits"]["efficacy_tokens"] += 0.04
     for name, rows in (("rounds.jsonl", rounds), ("scores.jsonl", scores)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))

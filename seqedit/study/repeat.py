@@ -18,7 +18,7 @@ class Repetition:
     """A record beside the one that was made of the same run once more.
 
     Attributes:
-        fields: what is in both and differs, times apart, as "rounds.jsonl layers.drift".
+        fields: what differs or is in one only, times apart, as "rounds.jsonl layers.drift".
         points: the largest difference that a share (efficacy, unrelated facts, a task …) has at the last evaluation,
             in points of percent, and `share`, its name; 0 and "" where no share differs.
     """
@@ -69,7 +69,7 @@ def _differing(old: Any, new: Any) -> Iterator[str]:
     """Names of the leaves that differ, without the places in lists; one that a side lacks differs."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     for name in before | after:
-        if repr(before.get(name)) != repr(after.get(name)):               # repr: a NaN is a NaN
+        if name not in before or name not in after or repr(before[name]) != repr(after[name]):    # repr: NaN is NaN
             yield ".".join(part for part in name.split(".") if not part.isdigit())
 
 
