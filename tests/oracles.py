@@ -182,7 +182,7 @@ def compensated(keys: list[Tensor], residuals: list[Tensor], lam: float, C: Tens
 
 def adaptor_loss(edited: Tensor, whitened: Tensor, variants: Tensor, owner: list[int], others: Tensor,
                  p: dict[str, Tensor]) -> Tensor:
-    """REP's losses (2410.09338) as `seqedit.editors.key_adaptor` states them, key by key."""
+    """REP's losses (2410.09338) as `seqedit.methods.key_adaptor` states them, key by key."""
     def moved(k):
         return k + torch.sigmoid(k @ p["gate"] + p["bias"]) * ((k @ p["A"]) @ p["B"])
 

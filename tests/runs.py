@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import build_plan
 
-from seqedit.editors.codebook import Codebook
-from seqedit.editors.hypernetwork import Hypernetwork, save_hypernetwork
-from seqedit.lm.architecture import read_weight
-from seqedit.lm.statistics import fingerprint
-from seqedit.methods import METHODS, method_parameters
+from seqedit.lm.fingerprint import fingerprint
+from seqedit.lm.weights import read_weight
+from seqedit.methods.catalogue import METHODS, method_parameters
+from seqedit.methods.codebook import Codebook
+from seqedit.methods.hypernetwork import Hypernetwork, save_hypernetwork
 
 # Parameters that suit random models: moments with eigenvalues around 1.
 SETTINGS = {"rome": {}, "r_rome": {}, "memit": {"lam": 0.5}, "memit_seq": {"lam": 0.5},

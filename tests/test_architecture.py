@@ -10,21 +10,42 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONTEXTS, END, MODEL_TYPES, ROOT, bits, build_plan, build_tokenizer, changed, relative
+from conftest import (
+    CONTEXTS,
+    END,
+    MODEL_TYPES,
+    ROOT,
+    bits,
+    build_plan,
+    build_tokenizer,
+    changed,
+    relative,
+)
 from transformers import AutoConfig
 
-from seqedit.lm.architecture import ARCHITECTURES, DECLARED, apply_update, read_weight, restored, write_weight
+from seqedit.editing.sequential import run_sequential
+from seqedit.lm.architecture import ARCHITECTURES, DECLARED
 from seqedit.lm.hooks import recording
-from seqedit.lm.keys import BARE, KeyReader, read_keys, read_values
+from seqedit.lm.keys import (
+    BARE,
+    KeyReader,
+    read_keys,
+    read_values,
+)
 from seqedit.lm.likelihood import log_likelihood, told
 from seqedit.lm.load import load_model
+from seqedit.lm.partial_forward import LayerSweep, Tails
 from seqedit.lm.post_norm import Site, before_norm
-from seqedit.lm.tails import Sweep, Tails
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.targets import optimise_targets
 from seqedit.lm.tokens import tokenise
-from seqedit.methods import memit
-from seqedit.sequential import run_sequential
+from seqedit.lm.weights import (
+    apply_update,
+    read_weight,
+    restored,
+    write_weight,
+)
+from seqedit.methods.catalogue import memit
 
 # Written out again rather than taken from the package: a wrong path must not agree with itself.
 DOWN = {"gpt2": "transformer.h.{}.mlp.c_proj", "gptj": "transformer.h.{}.mlp.fc_out",
@@ -73,11 +94,11 @@ def test_all_are_tested():
 @every_model
 def test_structure(tiny_lm, architectures, model_type):
     """What the modules are and how they hang together, found on the model; the declaration agrees."""
-    lm, declared, ids = tiny_lm(model_type), ARCHITECTURES[model_type], torch.arange(1, 13)[None]
+    lm, declared, ids = tiny_lm(model_type), ARCHITECTURES[model_type], torch.arange(1, 33)[None]
     modules = {"block": lm.block(1), "mlp": lm.mlp(1)} | {i: lm.block(i) for i in range(3)}
     with recording(modules) as before:
         logits = lm.model(input_ids=ids).logits
-    bump = torch.zeros(12, 16).index_fill(0, torch.tensor(0), 1) * torch.linspace(-1, 2, 16)
+    bump = torch.zeros(32, 16).index_fill(0, torch.tensor(0), 1) * torch.linspace(-1, 2, 16)
     far, beside = [], None
     for layer in range(3):                                                # move the first token's input of a block
         def move(module, args):
@@ -88,7 +109,7 @@ def test_structure(tiny_lm, architectures, model_type):
         handle.remove()
         moved = (after[layer].hidden != before[layer].hidden)[0].any(dim=1)
         assert moved[:8].all()                                            # attention reaches at least so far here
-        far.append(moved[11].item())
+        far.append(moved[31].item())
         if layer == 1:
             beside = torch.equal(after["mlp"].args[0][0, 3], before["mlp"].args[0][0, 3])
     cap = lm.architecture.soft_cap and getattr(lm.config, lm.architecture.soft_cap)
@@ -146,7 +167,7 @@ def test_fast_path(exact_lm, architectures, model_type):
     first = torch.randint(1, 300, (20,), generator=generator).tolist()
     rows, at = [first, first[:7] + [5, 6] + first[9:17]], [9, 11]         # they part before the subject
     for layer in (0, 1):
-        sweep = Sweep(lm, rows, [0, 0], at)
+        sweep = LayerSweep(lm, rows, [0, 0], at)
         for _ in range(layer):
             sweep.advance()
         m = sweep.peek(lm.mlp(layer), lambda call: call.hidden, torch.tensor(at))

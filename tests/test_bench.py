@@ -5,8 +5,16 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from seqedit.bench import bench_evaluation, bench_flops, bench_forms, bench_round, bench_rounds, bench_solve, report
-from seqedit.cli import app
+from seqedit.bench.speed import (
+    bench_evaluation,
+    bench_flops,
+    bench_forms,
+    bench_round,
+    bench_rounds,
+    bench_solve,
+    report,
+)
+from seqedit.cli.main import app
 
 
 def test_a_round_writes_the_same_weights():
@@ -43,7 +51,7 @@ def test_the_forms_agree_and_are_timed():
 
 def test_command(tmp_path, monkeypatch):
     """Lines on standard output, a record where one is asked for, an error for what is not there."""
-    monkeypatch.setattr("seqedit.bench.BENCHES", {"evaluation": lambda: bench_evaluation(3)})
+    monkeypatch.setattr("seqedit.bench.speed.BENCHES", {"evaluation": lambda: bench_evaluation(3)})
     result = CliRunner().invoke(app, ["bench", "speed"])
     assert result.exit_code == 1 and "no measurement named 'speed'; there are evaluation" in result.stderr
     result = CliRunner().invoke(app, ["bench", "--out", str(tmp_path / "bench.json")])

@@ -5,9 +5,9 @@ import torch
 from transformers import AutoConfig
 from typer.testing import CliRunner
 
-from seqedit.bench_scale import bench_full_size, bench_model, report_full_size
-from seqedit.cli import app
-from seqedit.command import out_of_memory
+from seqedit.bench.full_size import bench_full_size, bench_model, report_full_size
+from seqedit.cli.common import out_of_memory
+from seqedit.cli.main import app
 
 SIZES = {"gptj": {"n_embd": 16, "n_layer": 4, "n_head": 2, "rotary_dim": 4, "n_positions": 128, "vocab_size": 6000},
          "llama": {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -43,7 +43,7 @@ def test_too_little_memory_is_told_with_what_to_do(monkeypatch, error):
     """One line and no traceback; any other RuntimeError is a bug, and shows itself."""
     def fail(*args, **rest):
         raise error
-    monkeypatch.setattr("seqedit.bench.bench", fail)
+    monkeypatch.setattr("seqedit.bench.speed.bench", fail)
     done = CliRunner().invoke(app, ["bench"])
     assert done.exit_code == 1 and done.stderr.startswith("error: not enough memory")
     for advice in ("seqedit plan", "--dtype bfloat16", "--batch-size", "--device cpu", "goes on from its last round"):
@@ -51,5 +51,5 @@ def test_too_little_memory_is_told_with_what_to_do(monkeypatch, error):
     assert len(done.stderr.strip().splitlines()) == 1
     other = RuntimeError("shapes cannot be multiplied")
     assert not out_of_memory(other)
-    monkeypatch.setattr("seqedit.bench.bench", lambda *args: (_ for _ in ()).throw(other))
+    monkeypatch.setattr("seqedit.bench.speed.bench", lambda *args: (_ for _ in ()).throw(other))
     assert CliRunner().invoke(app, ["bench"]).exception is other

@@ -12,12 +12,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 from workspace import Workspace
 
-from seqedit import benchmarks
-from seqedit.benchmarks import BENCHMARKS, download, load
-from seqedit.cli import app
-from seqedit.files import sha256
-from seqedit.requests import RequestError
-from seqedit.study.records import load_run
+from seqedit.base.files import sha256
+from seqedit.cli.main import app
+from seqedit.requests.published import BENCHMARKS, download, load
+from seqedit.requests.request import RequestError
+from seqedit.requests import published as benchmarks
+from seqedit.runs.records import load_run
 
 ZSRE = {"subject": "Ada", "src": "Where is Ada?", "alt": "Rome", "rephrase": "Ada is where?", "answers": ["Bonn"],
         "loc": "nq question: a town", "loc_ans": "Elvinn"}

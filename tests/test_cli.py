@@ -11,10 +11,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, ByT5Tokenizer
 from typer.testing import CliRunner
 from workspace import RECORDS, Workspace
 
-from seqedit.cli import app
-from seqedit.lm.architecture import read_weight
+from seqedit.base.jsonl import read_lines
+from seqedit.cli.main import app
 from seqedit.lm.load import load_model
-from seqedit.study.records import read_lines
+from seqedit.lm.weights import read_weight
 
 GOLDEN_ALLOWED = 2e-5                                                     # MEMIT's, see test_golden.py
 

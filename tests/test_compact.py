@@ -9,11 +9,17 @@ from conftest import build_plan, relative
 
 from seqedit.algebra.compact import CompactMoment, compacted, whole
 from seqedit.algebra.diagnostics import drift
-from seqedit.algebra.moments import Moments, SecondMoment, load_moments, save_compact, save_moments
+from seqedit.algebra.second_moment import SecondMoment
 from seqedit.algebra.subspace import null_space
-from seqedit.lm.architecture import read_weight
-from seqedit.methods import METHODS, make_method
-from seqedit.sequential import run_sequential
+from seqedit.editing.sequential import run_sequential
+from seqedit.lm.weights import read_weight
+from seqedit.methods.catalogue import METHODS, make_method
+from seqedit.moments.files import (
+    Moments,
+    load_moments,
+    save_compact,
+    save_moments,
+)
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import pytest
 import torch
 from workspace import Workspace
 
+from seqedit.base.paths import WORLD
 from seqedit.evaluation.consistency import consistency, load_references
 from seqedit.evaluation.report import evaluate
-from seqedit.paths import WORLD
-from seqedit.requests import load_requests, parse_requests
+from seqedit.requests.request import load_requests, parse_requests
+from seqedit.world.vocabulary import SENTENCES
 
 SNIPPETS = [
     {"relation_id": "P103", "target_id": "Q1", "samples": [{"text": "alpha beta"}, {"text": "beta", "name": "x"}]},
@@ -78,7 +79,7 @@ def test_wrong_references(tmp_path, content, message):
 
 def test_world_facts():
     """The corpus's own sentences about the new object are nearer to it than those about the old one."""
-    references = load_references(WORLD / "facts.jsonl")
+    references = load_references(WORLD / "facts.jsonl", SENTENCES)
     requests = [r for r in load_requests(WORLD / "records.json")[:40] if references.of(r)]
     assert len(requests) > 30
     swapped = [replace(r, target_new=r.target_true) for r in requests]

@@ -10,9 +10,32 @@ from runs import method_and_plan, network_for, same, weights
 from torch.nn.functional import log_softmax
 
 from seqedit.algebra.restrain import compress
-from seqedit.editors.codebook import label, place
-from seqedit.editors.gradients import learned_residuals, mend_update
-from seqedit.editors.hypernetwork import (
+from seqedit.editing.sequential import handed_over, run_sequential
+from seqedit.evaluation.continuations import exact_match
+from seqedit.lm.keys import BARE, read_keys
+from seqedit.lm.likelihood import (
+    log_likelihood,
+    read_features,
+    shifted,
+    told,
+)
+from seqedit.lm.target_loss import TargetConfig
+from seqedit.lm.weights import read_weight
+from seqedit.methods.catalogue import (
+    ft,
+    ft_l,
+    ft_m,
+    grace,
+    mend,
+    null_space,
+    prune,
+    rledit,
+    ultraedit,
+    with_history,
+)
+from seqedit.methods.codebook import label, place
+from seqedit.methods.gradients import learned_residuals, mend_update
+from seqedit.methods.hypernetwork import (
     Hypernetwork,
     add_features,
     both,
@@ -20,13 +43,6 @@ from seqedit.editors.hypernetwork import (
     save_hypernetwork,
     standardised,
 )
-from seqedit.evaluation.continuations import exact_match
-from seqedit.lm.architecture import read_weight
-from seqedit.lm.keys import BARE, read_keys
-from seqedit.lm.likelihood import log_likelihood, read_features, shifted, told
-from seqedit.lm.target_loss import TargetConfig
-from seqedit.methods import ft, ft_l, ft_m, grace, mend, null_space, prune, rledit, ultraedit, with_history
-from seqedit.sequential import handed_over, run_sequential
 
 
 def literal_loss(lm, request, at_prompt=False):

@@ -16,7 +16,7 @@ from seqedit.evaluation.continuations import exact_match, rate
 from seqedit.evaluation.edits import retention, score_edits, summarise
 from seqedit.evaluation.generation import generate
 from seqedit.evaluation.report import evaluate, table
-from seqedit.lm.architecture import apply_update
+from seqedit.lm.weights import apply_update
 
 LONG = "Autonomous University of Madrid, which is located in Spain, teaches"
 

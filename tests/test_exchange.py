@@ -13,9 +13,9 @@ from workspace import Workspace
 from seqedit.algebra.low_rank import low_rank, round_off
 from seqedit.exchange.difference import difference
 from seqedit.exchange.factors import layer_edit, load_edits
-from seqedit.lm.architecture import apply_update, read_weight
 from seqedit.lm.load import load_model
-from seqedit.study.records import load_weights
+from seqedit.lm.weights import apply_update, read_weight
+from seqedit.runs.records import load_weights
 
 TEXT = "The mother tongue of André is French, and Zoë plays polo"
 
@@ -252,7 +252,7 @@ def test_a_vector_has_no_spectrum():
 def invoke(*words: str):
     from typer.testing import CliRunner
 
-    from seqedit.cli import app
+    from seqedit.cli.main import app
     return CliRunner().invoke(app, list(words))
 
 

@@ -6,8 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seqedit.formats import in_our_schema, read_rounds
-from seqedit.requests import EditRequest, RequestError, load_requests, parse_requests, usable_requests
+from seqedit.requests.formats import in_our_schema, read_rounds
+from seqedit.requests.request import (
+    EditRequest,
+    RequestError,
+    load_requests,
+    parse_requests,
+    usable_requests,
+)
 
 ZSRE = {"subject": "Watts Humphrey", "src": "What university did Watts Humphrey attend?", "pred": "Trinity College",
         "rephrase": "What university did Watts Humphrey take part in?", "alt": "University of Michigan",

@@ -16,15 +16,15 @@ import torch
 from conftest import relative
 from safetensors.torch import load_file
 
-from seqedit.algebra.moments import load_moments
-from seqedit.lm.architecture import read_weight, restored, write_weight
+from seqedit.editing.sequential import EditPlan, EditState, run_sequential
 from seqedit.lm.contexts import load_contexts
 from seqedit.lm.load import load_model
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.targets import optimise_targets
-from seqedit.methods import make_method
-from seqedit.requests import load_rounds
-from seqedit.sequential import EditPlan, EditState, run_sequential
+from seqedit.lm.weights import read_weight, restored, write_weight
+from seqedit.methods.catalogue import make_method
+from seqedit.moments.files import load_moments
+from seqedit.requests.request import load_rounds
 
 ALLOWED = {"memit": 2e-5, "memit_seq": 2e-5, "alphaedit": 1.7e-4, "nse": 2e-5, "rect": 2e-5, "rome": 3e-3}
 OURS = {"rect": "memit_rect"}

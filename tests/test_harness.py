@@ -6,12 +6,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from seqedit.cli import app
+from seqedit.base.paths import DATA, MODEL, WORLD
+from seqedit.cli.main import app
 from seqedit.evaluation.abilities import read_rows, score_abilities
 from seqedit.exchange.harness import WORLD_TASKS
-from seqedit.lm.architecture import read_weight, write_weight
 from seqedit.lm.load import load_model
-from seqedit.paths import DATA, MODEL, WORLD
+from seqedit.lm.weights import read_weight, write_weight
 
 HARNESS = DATA / "harness"
 

@@ -6,11 +6,21 @@ from dataclasses import fields
 import pytest
 from workspace import Workspace
 
-from seqedit.editors.locate_then_edit import LocateThenEdit
 from seqedit.lm.target_loss import TargetConfig
-from seqedit.methods import COMBINATORS, METHODS, make_method, method_parameters
-from seqedit.study.hyper import build_settings, known_names, parse_assignments, read_hyper
-from seqedit.study.run import RunConfig, prepare
+from seqedit.methods.catalogue import (
+    COMBINATORS,
+    METHODS,
+    make_method,
+    method_parameters,
+)
+from seqedit.methods.locate_then_edit import LocateThenEdit
+from seqedit.runs.job import RunConfig, prepare
+from seqedit.runs.settings import (
+    build_settings,
+    known_names,
+    parse_assignments,
+    read_hyper,
+)
 
 COMMON = {"layers": [1, 2], "clamp_norm_factor": 0.75, "fact_token": "subject_last", "v_num_grad_steps": 20,
           "v_lr": 0.1, "v_loss_layer": 2, "v_weight_decay": 0.25, "kl_factor": 0.5, "mom2_adjustment": True,

@@ -9,11 +9,18 @@ from conftest import build_plan, hook_count, relative
 from runs import same, weights
 from torch.nn.functional import cosine_similarity
 
-from seqedit.editors.key_adaptor import adaptor_of, train_adaptor
-from seqedit.lm.architecture import read_weight, write_weight
-from seqedit.methods import make_method, memit, memit_seq, prune, rome, with_history
-from seqedit.methods import robust_keys as with_robust_keys
-from seqedit.sequential import handed_over, run_sequential
+from seqedit.editing.sequential import handed_over, run_sequential
+from seqedit.lm.weights import read_weight, write_weight
+from seqedit.methods.catalogue import (
+    make_method,
+    memit,
+    memit_seq,
+    prune,
+    rome,
+    with_history,
+)
+from seqedit.methods.catalogue import robust_keys as with_robust_keys
+from seqedit.methods.key_adaptor import adaptor_of, train_adaptor
 
 
 def test_training_leads_variants_to_the_edited_keys():

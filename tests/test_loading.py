@@ -9,17 +9,28 @@ import torch
 import transformers.utils.hub
 from conftest import OWN_SIZES, bits, build_lm, build_plan, build_tokenizer, changed
 from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from tokenizers import processors
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from seqedit.editing.sequential import run_sequential
 from seqedit.lm import architecture
-from seqedit.lm.architecture import ARCHITECTURES, Architecture, architecture_of, declare, read_weight
+from seqedit.lm.architecture import (
+    ARCHITECTURES,
+    Architecture,
+    architecture_of,
+    declare,
+)
 from seqedit.lm.check import check_architecture
 from seqedit.lm.load import load_model
 from seqedit.lm.tokenizer import add_bos
-from seqedit.methods import memit
-from seqedit.sequential import run_sequential
+from seqedit.lm.weights import read_weight
+from seqedit.methods.catalogue import memit
 
 STARCODER = Architecture(block="model.layers.{}", mlp="model.layers.{}.mlp", down_proj="model.layers.{}.mlp.c_proj",
                          final_norm="model.norm", head="lm_head")

@@ -10,7 +10,7 @@ from test_evaluation import LONG
 
 from seqedit.evaluation.edits import score_edits, summarise
 from seqedit.evaluation.locality import score_probes
-from seqedit.lm.architecture import apply_update
+from seqedit.lm.weights import apply_update
 
 LOCALITY = (("I heard a", "song"), (LONG, "architecture and law"))
 PORTABILITY = (("The old town is", "quiet"),)

@@ -9,12 +9,12 @@ from conftest import CONTEXTS, build_plan, relative
 from runs import same, weights
 
 from seqedit.algebra.restrain import compress, keep_largest_relative
-from seqedit.editors.locate_then_edit import Passes
-from seqedit.lm.architecture import apply_update, read_weight, write_weight
+from seqedit.editing.sequential import handed_over, run_sequential
 from seqedit.lm.keys import BARE, read_keys, read_values
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.targets import optimise_targets
-from seqedit.methods import (
+from seqedit.lm.weights import apply_update, read_weight, write_weight
+from seqedit.methods.catalogue import (
     alphaedit,
     compensated,
     make_method,
@@ -26,7 +26,7 @@ from seqedit.methods import (
     nse_paper,
     rect,
 )
-from seqedit.sequential import handed_over, run_sequential
+from seqedit.methods.locate_then_edit import Passes
 
 ALL = Passes(times=1, done_below=0.0, hopeless_from=float("inf"))
 

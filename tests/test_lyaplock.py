@@ -5,9 +5,9 @@ import torch
 from conftest import build_plan, relative
 
 from seqedit.algebra.diagnostics import drift
-from seqedit.lm.architecture import read_weight
-from seqedit.methods import lyaplock, memit_seq
-from seqedit.sequential import run_sequential
+from seqedit.editing.sequential import run_sequential
+from seqedit.lm.weights import read_weight
+from seqedit.methods.catalogue import lyaplock, memit_seq
 
 
 def in_rounds(requests):

@@ -13,8 +13,7 @@ import torch
 from conftest import relative
 
 from seqedit.algebra.subspace import null_space as subspace_of
-from seqedit.editors.locate_then_edit import LocateThenEdit, residuals
-from seqedit.methods import (
+from seqedit.methods.catalogue import (
     COMBINATORS,
     METHODS,
     alphaedit,
@@ -31,7 +30,8 @@ from seqedit.methods import (
     with_history,
     without_history,
 )
-from seqedit.study.run import RunConfig
+from seqedit.methods.locate_then_edit import LocateThenEdit, residuals
+from seqedit.runs.job import RunConfig
 
 TAU, L2, LAM = 0.5, 0.3, 2.0
 PARAMETERS = {"memit": {"lam": LAM}, "memit_seq": {"lam": LAM}, "r_rome": {}, "rome": {},

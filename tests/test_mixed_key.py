@@ -8,8 +8,8 @@ from torch import Tensor
 
 from seqedit.algebra.diagnostics import drift
 from seqedit.algebra.solve import solve_update
-from seqedit.editors.locate_then_edit import residuals
-from seqedit.methods import METHODS
+from seqedit.methods.catalogue import METHODS
+from seqedit.methods.locate_then_edit import residuals
 
 
 def draw(seed: int, d: int, apart: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -8,8 +8,10 @@ import torch
 from conftest import SENTENCES, relative
 from safetensors.torch import save_file
 
-from seqedit.algebra.moments import SecondMoment, load_moments, save_moments
-from seqedit.lm.statistics import collect_second_moments, fingerprint
+from seqedit.algebra.second_moment import SecondMoment
+from seqedit.lm.fingerprint import fingerprint
+from seqedit.lm.second_moments import collect_second_moments
+from seqedit.moments.files import load_moments, save_moments
 
 
 def accumulated(*batches) -> SecondMoment:

@@ -13,17 +13,18 @@ from conftest import CONTEXTS, MODEL_TYPES, build_plan
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from seqedit.algebra.moments import SecondMoment, load_moments, save_moments
-from seqedit.cli import app
-from seqedit.lm.architecture import read_weight
+from seqedit.algebra.second_moment import SecondMoment
+from seqedit.cli.main import app
+from seqedit.cli.plan import table
+from seqedit.editing.sequential import run_sequential
 from seqedit.lm.keys import KeyReader
-from seqedit.lm.statistics import collect_second_moments
+from seqedit.lm.second_moments import collect_second_moments
 from seqedit.lm.target_loss import TargetConfig, target_rows
 from seqedit.lm.targets import optimise_targets
-from seqedit.methods import make_method
-from seqedit.requests import EditRequest
-from seqedit.sequential import run_sequential
-from seqedit.study.estimate import (
+from seqedit.lm.weights import read_weight
+from seqedit.methods.catalogue import make_method
+from seqedit.moments.files import load_moments, save_moments
+from seqedit.planner.estimate import (
     Texts,
     Work,
     activation_bytes,
@@ -36,8 +37,13 @@ from seqedit.study.estimate import (
     solver_bytes,
     target_flops,
 )
-from seqedit.study.plan_cli import table
-from seqedit.study.shapes import DECLARED, EDITED, config_of, shape_of
+from seqedit.planner.shapes import (
+    DECLARED,
+    EDITED,
+    config_of,
+    shape_of,
+)
+from seqedit.requests.request import EditRequest
 
 TOLERANCE = 0.15
 PUBLISHED = {"gpt2-xl": 1_557_611_200, "gpt-j-6b": 6_050_882_784, "llama-2-7b": 6_738_415_616,

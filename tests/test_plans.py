@@ -4,13 +4,18 @@ import json
 
 import pytest
 
-from seqedit.methods import METHODS, make_method
-from seqedit.paths import DATA
-from seqedit.study import plans
-from seqedit.study.hyper import build_settings
-from seqedit.study.plans import load_study, planned, run_study, standing
-from seqedit.study.records import read_lines
-from seqedit.study.repeat import repeat
+from seqedit.base.jsonl import read_lines
+from seqedit.base.paths import DATA
+from seqedit.methods.catalogue import METHODS, make_method
+from seqedit.runs.settings import build_settings
+from seqedit.study import run_study as plans
+from seqedit.study.reproduce import repeat
+from seqedit.study.run_study import (
+    load_study,
+    planned,
+    run_study,
+    standing,
+)
 from seqedit.study.studies import COMPOSED, STUDIES, Planned
 
 

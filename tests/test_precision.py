@@ -12,15 +12,21 @@ from runs import method_and_plan, same, weights
 from torch.nn.functional import cosine_similarity
 from workspace import Workspace
 
-from seqedit.lm.architecture import apply_update, read_weight, restored, rewound, write_weight
+from seqedit.editing.sequential import run_sequential
 from seqedit.lm.keys import read_keys, read_values
 from seqedit.lm.load import check_not_offloaded, load_model
-from seqedit.lm.statistics import collect_second_moments
-from seqedit.methods import make_method
-from seqedit.sequential import run_sequential
-from seqedit.study.checkpoint import save_round
-from seqedit.study.records import load_run
-from seqedit.study.run import run
+from seqedit.lm.second_moments import collect_second_moments
+from seqedit.lm.weights import (
+    apply_update,
+    read_weight,
+    restored,
+    rewound,
+    write_weight,
+)
+from seqedit.methods.catalogue import make_method
+from seqedit.runs.checkpoint import save_round
+from seqedit.runs.engine import run
+from seqedit.runs.records import load_run
 
 HALF = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="two devices: a GPU beside the CPU is needed")
@@ -115,7 +121,7 @@ def test_run_and_score_in_bfloat16(tmp_path, tiny_folder, monkeypatch):
     space = Workspace(tmp_path, tiny_folder)
     assert run(space.config(dtype="bfloat16"), tmp_path / "a")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("seqedit.study.run.save_round", lambda *args, **rest: save_round(*args, **rest) or stop())
+        patch.setattr("seqedit.runs.engine.save_round", lambda *args, **rest: save_round(*args, **rest) or stop())
         run(space.config(dtype="bfloat16"), tmp_path / "b")
     done = space.call(dtype="bfloat16", out=tmp_path / "b")
     assert done.exit_code == 0 and "resuming after round 1" in done.stderr

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from seqedit.algebra.diagnostics import drift
-from seqedit.methods import METHODS
+from seqedit.methods.catalogue import METHODS
 from seqedit.study import compare, plots
-from seqedit.study.predict import reaches
+from seqedit.study.interference import reaches
 from seqedit.study.studies import LIFELONG, STUDIES
 
 D, M, ROUNDS, SIZE = 40, 24, 4, 5

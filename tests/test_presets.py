@@ -6,11 +6,17 @@ import pytest
 from typer.testing import CliRunner
 from workspace import RECORDS, Workspace
 
-from seqedit.cli import app
+from seqedit.cli.main import app
 from seqedit.lm.target_loss import TargetConfig
-from seqedit.methods import METHODS, method_parameters
-from seqedit.study.hyper import build_settings
-from seqedit.study.presets import HUB_IDS, PRESETS, find_preset, model_of, preset_rows
+from seqedit.methods.catalogue import METHODS, method_parameters
+from seqedit.runs.presets import (
+    HUB_IDS,
+    PRESETS,
+    find_preset,
+    model_of,
+    preset_rows,
+)
+from seqedit.runs.settings import build_settings
 
 # blocks, edited width and hidden width are those of the models' published configurations
 N_LAYERS = {"gpt2-xl": 48, "gpt-j-6b": 28, "llama-2-7b": 32, "llama-3-8b": 32, "qwen2.5-7b": 28}

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_solve import Problem, problems
 
-from seqedit.algebra.recursion import Solver
 from seqedit.algebra.solve import solve_update
+from seqedit.algebra.solver import Solver
 from seqedit.algebra.subspace import Subspace
 
 CLOSE = 1e-8

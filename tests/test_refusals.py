@@ -7,13 +7,18 @@ import torch
 from conftest import build_plan
 from runs import SETTINGS, method_and_plan, same, weights
 
-import seqedit.sequential as loop
-from seqedit.algebra.recursion import Solver
-from seqedit.editors import locate_then_edit
-from seqedit.lm.architecture import read_weight
+import seqedit.editing.sequential as loop
+from seqedit.algebra.solver import Solver
+from seqedit.editing.sequential import run_sequential
 from seqedit.lm.keys import KeyReader
-from seqedit.methods import alphaedit, memit, r_rome, rome
-from seqedit.sequential import run_sequential
+from seqedit.lm.weights import read_weight
+from seqedit.methods import locate_then_edit
+from seqedit.methods.catalogue import (
+    alphaedit,
+    memit,
+    r_rome,
+    rome,
+)
 
 
 @pytest.mark.parametrize("name", sorted(set(SETTINGS) - {"grace"}))      # which writes nothing

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from seqedit.requests import EditRequest, RequestError, batched, load_requests, load_rounds, parse_requests
+from seqedit.requests.request import (
+    EditRequest,
+    RequestError,
+    batched,
+    load_requests,
+    load_rounds,
+    parse_requests,
+)
 
 PLAIN = {"case_id": 7, "prompt": "{} lives in", "subject": "Ada", "target_new": "Rome"}
 COUNTERFACT = {

@@ -21,7 +21,7 @@ from seqedit.algebra.restrain import (
     restrain_spectrum,
 )
 from seqedit.algebra.subspace import top_neurons
-from seqedit.methods import (
+from seqedit.methods.catalogue import (
     alphaedit,
     compensated,
     memit,
@@ -165,7 +165,7 @@ class Rounds:
 def test_thm_compensation_restores_the_joint_solution(restrained, dense, monkeypatch):
     """With compensation, W is the joint solution but for what the restraint took in the latest round."""
     if dense:
-        monkeypatch.setattr("seqedit.algebra.recursion.Solver.dense_from", lambda solver, d_ff: 0)
+        monkeypatch.setattr("seqedit.algebra.solver.Solver.dense_from", lambda solver, d_ff: 0)
     case = Rounds()
     ends, free = case.run(compensated(restrained(memit_seq(0.5))))
     _, naive = case.run(restrained(memit_seq(0.5)))

@@ -12,9 +12,10 @@ import pytest
 from conftest import ROOT
 from workspace import FILES, RECORDS, SETTINGS, Workspace, content
 
-from seqedit.study import checkpoint
-from seqedit.study.records import read_lines, read_run
-from seqedit.study.run import run
+from seqedit.base.jsonl import read_lines
+from seqedit.runs import checkpoint
+from seqedit.runs.engine import run
+from seqedit.runs.records import read_run
 
 
 class Crash(BaseException):
@@ -96,7 +97,7 @@ def test_killed_process_resumes_bit_for_bit(space):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
     def command(out: Path) -> list[str]:
-        return [sys.executable, "-m", "seqedit.cli", *space.words(requests=requests, out=out, batch_size=1)]
+        return [sys.executable, "-m", "seqedit", *space.words(requests=requests, out=out, batch_size=1)]
 
     def finish(out: Path) -> str:
         done = subprocess.run(command(out), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
@@ -134,12 +135,12 @@ def test_checkpoint_of_another_run_goes_before_the_record_comes(space, whole, mo
     def die(*args, **rest):
         raise Crash
     with monkeypatch.context() as patch:
-        patch.setattr("seqedit.study.run.finish", lambda *args: None)
+        patch.setattr("seqedit.runs.engine.finish", lambda *args: None)
         run(space.config(settings=SETTINGS | {"lam": 9}), space.out)
     assert (space.out / "checkpoint.safetensors").exists()
     (space.out / "run.json").unlink()
     with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr("seqedit.study.run.save_round", die)
+        patch.setattr("seqedit.runs.engine.save_round", die)
         run(space.config(save_rounds=True, evaluate_every=1), space.out)
     run(space.config(save_rounds=True, evaluate_every=1), space.out)
     assert content(space.out) == whole

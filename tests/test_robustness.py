@@ -8,19 +8,24 @@ import torch
 from conftest import CONTEXTS, SENTENCES, build_plan, relative
 from runs import same, weights
 
-from seqedit.editors.locate_then_edit import inverse_anchors
+from seqedit.base.paths import MODEL
+from seqedit.editing.sequential import run_sequential
 from seqedit.evaluation.continuations import Ratings
 from seqedit.evaluation.detection import detection, visibility
 from seqedit.evaluation.reversal import reverse_questions, reversibility
-from seqedit.evaluation.robustness import KINDS, firing, perturbed, robustness
-from seqedit.lm.architecture import read_weight
+from seqedit.evaluation.robustness import (
+    KINDS,
+    firing,
+    perturbed,
+    robustness,
+)
 from seqedit.lm.keys import BARE, read_keys, read_values
 from seqedit.lm.load import load_model
 from seqedit.lm.target_loss import Anchors, TargetConfig
 from seqedit.lm.targets import mean_states, optimise_targets
-from seqedit.methods import bird, memit, r_rome
-from seqedit.paths import MODEL
-from seqedit.sequential import run_sequential
+from seqedit.lm.weights import read_weight
+from seqedit.methods.catalogue import bird, memit, r_rome
+from seqedit.methods.locate_then_edit import inverse_anchors
 
 
 def test_perturbed(tiny_lm, requests):

@@ -8,17 +8,20 @@ from conftest import build_lm
 from safetensors.torch import load_file
 from workspace import FILES, RECORDS, SETTINGS, Workspace, content
 
-from seqedit import files
-from seqedit.algebra.moments import load_moments, save_moments
+from seqedit.base import files
 from seqedit.exchange.edited import export_folder
-from seqedit.lm.architecture import read_weight
+from seqedit.lm.fingerprint import fingerprint
 from seqedit.lm.load import load_model
-from seqedit.lm.statistics import collect_second_moments, fingerprint
-from seqedit.requests import load_requests
-from seqedit.study import checkpoint, moments, records
-from seqedit.study.moments import cached_moments, corpus_moments, read_corpus
-from seqedit.study.records import load_run
-from seqedit.study.run import prepare, run
+from seqedit.lm.second_moments import collect_second_moments
+from seqedit.lm.weights import read_weight
+from seqedit.moments import cache as moments
+from seqedit.moments.cache import cached_moments, corpus_moments, read_corpus
+from seqedit.moments.files import load_moments, save_moments
+from seqedit.requests.request import load_requests
+from seqedit.runs import checkpoint, records
+from seqedit.runs.engine import run
+from seqedit.runs.job import prepare
+from seqedit.runs.records import load_run
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ def test_rounds_of_equal_sizes_in_another_order_are_another_run(space):
 @pytest.mark.parametrize(("name", "value", "message"), [
     ("code", "0" * 16, "begun by other code than today's"), ("device", "cuda", "begun on another device")])
 def test_unfinished_run_of_another_setting(space, name, value, message, monkeypatch):
-    monkeypatch.setattr("seqedit.study.run.finish", lambda *args: None)   # all rounds are done, the end is not
+    monkeypatch.setattr("seqedit.runs.engine.finish", lambda *args: None)   # all rounds are done, the end is not
     run(space.config(), space.out)
     record = json.loads((space.out / "run.json").read_text())
     record["provenance"][name] = value
@@ -182,7 +185,7 @@ def test_shipped_moments_are_used_where_they_fit(space, monkeypatch):
     lm, shipped = load_model(space.model, device="cpu"), space.folder / "moments.safetensors"
     found = collect_second_moments(lm, ["The town is quiet."], [0, 1])
     for name, value in (("MODEL", space.model), ("WORLD", space.folder), ("DATA", space.folder), ("MOMENTS", shipped)):
-        monkeypatch.setattr(f"seqedit.study.run.{name}", value)
+        monkeypatch.setattr(f"seqedit.runs.job.{name}", value)
     for identity, used in ((fingerprint(lm), True), ("0" * 16, False)):
         save_moments(shipped, found, fingerprint=identity)
         plan = prepare(space.config(corpus=None)).plan

@@ -9,13 +9,19 @@ import torch
 from conftest import build_plan, hook_count, relative
 from runs import SETTINGS, every_method, method_and_plan, same, weights
 
-from seqedit.editors.locate_then_edit import LocateThenEdit
-from seqedit.lm.architecture import apply_update, read_weight, write_weight
+from seqedit.editing.sequential import EditState, run_sequential
 from seqedit.lm.keys import BARE, read_keys, read_values
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.targets import optimise_targets
-from seqedit.methods import METHODS, memit, memit_seq, r_rome, with_history
-from seqedit.sequential import EditState, run_sequential
+from seqedit.lm.weights import apply_update, read_weight, write_weight
+from seqedit.methods.catalogue import (
+    METHODS,
+    memit,
+    memit_seq,
+    r_rome,
+    with_history,
+)
+from seqedit.methods.locate_then_edit import LocateThenEdit
 
 
 def in_rounds(requests):

@@ -3,11 +3,11 @@
 import torch
 from conftest import CONTEXTS, build_plan
 
+from seqedit.editing.sequential import run_sequential
 from seqedit.evaluation.shift import hidden_shift, key_drift, plane
-from seqedit.lm.architecture import apply_update
 from seqedit.lm.keys import read_keys
-from seqedit.methods import memit_seq
-from seqedit.sequential import run_sequential
+from seqedit.lm.weights import apply_update
+from seqedit.methods.catalogue import memit_seq
 
 
 def test_hidden_shift():

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from seqedit.files import alone
-from seqedit.paths import DATA
-from seqedit.study.plans import open_runs, planned
-from seqedit.study.run import run
+from seqedit.base.files import alone
+from seqedit.base.paths import DATA
+from seqedit.runs.engine import run
+from seqedit.study.run_study import open_runs, planned
 
 RUN = "methods-quick-alphaedit-s1"
 
@@ -108,7 +108,7 @@ def test_a_run_that_no_longer_fits_is_named(tmp_path):
 def test_a_second_process_waits(tmp_path, monkeypatch):
     """Also for one that was killed: the operating system lets go."""
     monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    code = ("import sys, time, pathlib; from seqedit.files import alone\n"
+    code = ("import sys, time, pathlib; from seqedit.base.files import alone\n"
             f"with alone(pathlib.Path({str(tmp_path / 'out')!r})):\n    print('in', flush=True); time.sleep(60)")
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
                              env=os.environ | {"PYTHONPATH": str(ROOT)})

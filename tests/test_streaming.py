@@ -14,12 +14,14 @@ from conftest import SENTENCES, relative
 from test_moments import accumulated
 from workspace import Workspace
 
-from seqedit.algebra.moments import SecondMoment, load_moments, save_moments, top_eigenvalues
+from seqedit.algebra.second_moment import SecondMoment, top_eigenvalues
+from seqedit.lm.fingerprint import fingerprint, identity
 from seqedit.lm.load import load_model
-from seqedit.lm.statistics import Reading, accumulate_moments, collect_second_moments, fingerprint, identity
-from seqedit.study import collect as module
-from seqedit.study.collect import check_belongs, collect, merge
-from seqedit.study.corpus import WIKIPEDIA, Corpus
+from seqedit.lm.second_moments import Reading, accumulate_moments, collect_second_moments
+from seqedit.moments import collect as module
+from seqedit.moments.collect import check_belongs, collect, merge
+from seqedit.moments.corpus import WIKIPEDIA, Corpus
+from seqedit.moments.files import load_moments, save_moments
 
 TEXTS = [f"{sentence} {sentence[:i]}" for i in range(3, 30) for sentence in SENTENCES] + ["", "I"]
 
@@ -74,7 +76,7 @@ def test_budget_and_length(tiny_lm, budget):
 def test_batches_hold_equally_many_tokens(tiny_lm, monkeypatch):
     """Rows of a batch are of similar length: less than a fifth of it is padding, and none is over the budget."""
     lm, sizes = tiny_lm("gpt2"), []
-    monkeypatch.setattr("seqedit.lm.statistics._add", lambda lm, rows, *rest: sizes.append(
+    monkeypatch.setattr("seqedit.lm.second_moments._add", lambda lm, rows, *rest: sizes.append(
         (len(rows) * max(map(len, rows)), sum(map(len, rows)))))
     read(lm, Reading(batch_tokens=512))
     assert all(padded <= 512 for padded, _ in sizes)
@@ -260,7 +262,7 @@ def test_commands(space, text):
     def call(*words):
         from typer.testing import CliRunner
 
-        from seqedit.cli import app
+        from seqedit.cli.main import app
         return CliRunner().invoke(app, ["moments", *map(str, words)])
     assert "tokens, layers 0, 1" in call("merge", folder / "0.st", folder / "1.st", "--out", folder / "all.st").stdout
     done = call("compact", folder / "all.st", "--floor", "0.05", "--out", folder / "compact.st")

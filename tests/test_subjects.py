@@ -12,11 +12,25 @@ from unicodedata import normalize
 
 import pytest
 from conftest import END, SENTENCES, build_lm, build_tokenizer
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from seqedit.lm.tokens import fill, lookup_rows, subject_end, validate_requests
-from seqedit.requests import RequestError, parse_requests
+from seqedit.lm.tokens import (
+    fill,
+    lookup_rows,
+    subject_end,
+    validate_requests,
+)
+from seqedit.requests.request import RequestError, parse_requests
 
 CASES = {
     "at the start": ("{} is a", "Danielle Darrieux"),

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqedit.algebra.diagnostics import condition_number, drift, spectrum
-from seqedit.algebra.recursion import Solver
 from seqedit.algebra.solve import solve_update
+from seqedit.algebra.solver import Solver
 from seqedit.algebra.subspace import null_space, top_neurons
 
 TAU = 2e-2

@@ -11,12 +11,12 @@ import pytest
 import torch
 from conftest import CONTEXTS, MODEL_TYPES, hook_count, relative
 
+from seqedit.bench.reference import target_value
 from seqedit.lm.keys import BARE
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.targets import optimise_targets
 from seqedit.lm.tokens import validate_requests
-from seqedit.plain import target_value
-from seqedit.requests import parse_requests
+from seqedit.requests.request import parse_requests
 
 SAME = 1e-9                                                               # of ‖δ‖; see above
 CONFIG = TargetConfig(steps=6, lr=0.1, clamp=2.0, stop_loss=0.01)

@@ -11,8 +11,16 @@ from conftest import END, build_lm
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
-from seqedit.lm.tokens import chunks, fill, lookup_rows, padded, subject_end, tokenise, validate_requests
-from seqedit.requests import RequestError, load_requests, parse_requests
+from seqedit.lm.tokens import (
+    chunks,
+    fill,
+    lookup_rows,
+    padded,
+    subject_end,
+    tokenise,
+    validate_requests,
+)
+from seqedit.requests.request import RequestError, load_requests, parse_requests
 
 CASES = {
     "start": ("{} is a", "Danielle Darrieux"),

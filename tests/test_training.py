@@ -13,7 +13,13 @@ from seqedit.world.corpus import Corpus
 from seqedit.world.facts import build_world
 from seqedit.world.muon import Muon, orthogonalise
 from seqedit.world.tokenizer import train_tokenizer
-from seqedit.world.train import TrainConfig, batch_at, document_mask, new_model, train
+from seqedit.world.train import (
+    TrainConfig,
+    batch_at,
+    document_mask,
+    new_model,
+    train,
+)
 
 SMALL = TrainConfig(layers=2, width=16, heads=2, inner=32, vocabulary=400, length=64, batch=2, steps=6, warmup=2)
 

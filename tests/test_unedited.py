@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from seqedit.evaluation.edits import score_edits
-from seqedit.lm.architecture import apply_update, read_weight
-from seqedit.study import unedited
-from seqedit.study.unedited import measure_unedited
+from seqedit.lm.weights import apply_update, read_weight
+from seqedit.runs import baseline as unedited
+from seqedit.runs.baseline import measure_unedited
 
 
 def test_runs_that_begin_alike_share_it(tiny_lm, requests, monkeypatch):

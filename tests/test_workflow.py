@@ -13,12 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 from workspace import RECORDS, Workspace
 
-from seqedit.cli import app
-from seqedit.files import save_tensors, write_json, write_text
+from seqedit.base.files import save_tensors, write_json, write_text
+from seqedit.cli.main import app
 from seqedit.lm.load import load_model
-from seqedit.methods import METHODS, method_parameters
-from seqedit.study import records
-from seqedit.study.records import code_digest, load_run
+from seqedit.methods.catalogue import METHODS, method_parameters
+from seqedit.runs import code
+from seqedit.runs.code import code_digest
+from seqedit.runs.records import load_run
 
 MANY = "I heard a song. " * 20
 
@@ -198,18 +199,27 @@ def test_help_of_the_world(command):
 
 
 def test_what_makes_a_record_stale(tmp_path, monkeypatch):
-    """Code that decides results does, the command line does not."""
-    package = shutil.copytree(records.PACKAGE, tmp_path / "seqedit")
+    """Code that decides results does; comments, docstrings, line breaks and the command line do not."""
+    package = shutil.copytree(code.PACKAGE, tmp_path / "seqedit")
     fresh = code_digest.__wrapped__                                       # not what was read before
     digest = fresh()
-    monkeypatch.setattr(records, "PACKAGE", package)
+    monkeypatch.setattr(code, "PACKAGE", package)
     assert fresh() == digest == code_digest()
-    for name in ("methods.py", "sequential.py", "algebra/solve.py", "lm/targets.py",
-                 "lm/target_loss.py", "evaluation/edits.py", "cli.py"):
+
+    def changed_by(name: str, edit) -> bool:
         text = (package / name).read_text()
-        (package / name).write_text(text + "\n")
-        assert (fresh() == digest) == (name == "cli.py")
+        (package / name).write_text(edit(text))
+        changed = fresh() != digest
         (package / name).write_text(text)
+        return changed
+
+    deciding = ("editing/sequential.py", "algebra/solve.py", "lm/targets.py", "evaluation/edits.py",
+                "base/precision.py", "requests/published.py", "runs/measure.py", "methods/combinators.py")
+    for name in deciding:
+        assert changed_by(name, lambda text: text + "\nMORE = 1\n"), name
+        assert not changed_by(name, lambda text: text.replace('"""', '"""Other words. ', 1) + "\n# a remark\n"), name
+    for name in ("cli/main.py", "study/plots.py"):
+        assert not changed_by(name, lambda text: text + "\nMORE = 1\n"), name
 
 
 def test_files_appear_whole(tmp_path, monkeypatch):
@@ -222,7 +232,7 @@ def test_files_appear_whole(tmp_path, monkeypatch):
     with pytest.raises(UnicodeEncodeError):
         write_text(path, "half \ud800")
     with monkeypatch.context() as patch:
-        patch.setattr("seqedit.files.save_file", lambda tensors, part, *rest: Path(part).write_bytes(b"half") and 1 / 0)
+        patch.setattr("seqedit.base.files.save_file", lambda tensors, part, *rest: Path(part).write_bytes(b"half") and 1 / 0)
         with pytest.raises(ZeroDivisionError):
             save_tensors(tensors, {"a": torch.zeros(3)})
     assert json.loads(path.read_text()) == {"a": 1} and torch.equal(load_file(tensors)["a"], torch.ones(3))

@@ -7,11 +7,11 @@ import re
 
 import pytest
 
+from seqedit.base.paths import DATA, MODEL, WORLD
 from seqedit.evaluation.abilities import score_abilities
 from seqedit.evaluation.continuations import exact_match
 from seqedit.lm.load import load_model
-from seqedit.paths import DATA, MODEL, WORLD
-from seqedit.requests import load_requests
+from seqedit.requests.request import load_requests
 from seqedit.world.acceptance import FACTS_NEEDED, TASKS_NEEDED
 from seqedit.world.build import write_world
 from seqedit.world.corpus import Corpus

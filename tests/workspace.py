@@ -6,8 +6,8 @@ from pathlib import Path
 from conftest import CONTEXTS, SENTENCES
 from typer.testing import CliRunner
 
-from seqedit.cli import app
-from seqedit.study.run import RunConfig
+from seqedit.cli.main import app
+from seqedit.runs.job import RunConfig
 
 RECORDS = [
     {"case_id": 0, "prompt": "The mother tongue of {} is", "subject": "Danielle Darrieux", "target_new": "Dutch",

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from ..base.paths import WORLD
 from ..lm.hooks import observe
-from ..lm.load import LanguageModel
+from ..lm.model import LanguageModel
 from ..lm.tokens import chunks, padded, tokenise
-from ..paths import WORLD
 from .continuations import exact_match
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..requests import EditRequest
+from ..requests.request import EditRequest
 
 SNIPPETS, VOCABULARY, IDF = "attribute_snippets.json", "tfidf_vocab.json", "idf.npy"
 """Files of CounterFact's authors; the last two are used where they lie beside the first."""
@@ -38,11 +38,14 @@ class References:
         return ()
 
 
-def load_references(path: Path | str) -> References:
+def load_references(path: Path | str, templates: Mapping[str, Sequence[str]] | None = None) -> References:
     """Reference texts of a file in the schema of CounterFact's attribute_snippets.json, or of a world's facts.jsonl.
 
-    The snippets are a list of {"relation_id", "target_id", "samples": [{"text", …}, …]}. A world's facts make the
-    sentences of its corpus.
+    The snippets are a list of {"relation_id", "target_id", "samples": [{"text", …}, …]}.
+
+    Args:
+        templates: relation → templates with "{}" for the subject, that end before the object; needed for a world's
+            facts, which become sentences by them.
 
     Raises:
         ValueError: the file or one beside it cannot be read or has another shape; the message names it.
@@ -51,7 +54,7 @@ def load_references(path: Path | str) -> References:
     texts: dict[tuple[str, str], list[str]] = defaultdict(list)
     try:
         if path.suffix == ".jsonl":
-            _facts(path, texts)
+            _facts(path, templates or {}, texts)
         else:
             for entry in json.loads(path.read_text(encoding="utf-8")):
                 texts[entry["relation_id"], entry["target_id"]] += [sample["text"] for sample in entry["samples"]]
@@ -88,14 +91,12 @@ def consistency(texts: Sequence[str], owners: Sequence[int], requests: Sequence[
     return float(np.mean(left.multiply(right).sum(axis=1))), len(known)
 
 
-def _facts(path: Path, texts: dict[tuple[str, str], list[str]]) -> None:
-    """The corpus's sentences of each fact of a world."""
-    from ..world.vocabulary import BY_NAME
-
+def _facts(path: Path, templates: Mapping[str, Sequence[str]], texts: dict[tuple[str, str], list[str]]) -> None:
+    """A sentence by each template for every fact of a world."""
     for line in path.read_text(encoding="utf-8").splitlines():
         fact = json.loads(line)
         texts[fact["relation"], fact["object"]] += [
-            f"{template.format(fact['subject'])} {fact['object']}." for template in BY_NAME[fact["relation"]].train]
+            f"{template.format(fact['subject'])} {fact['object']}." for template in templates[fact["relation"]]]
 
 
 def _vectorizer(folder: Path, texts: Mapping[tuple[str, str], Sequence[str]]) -> tuple[Any, str]:

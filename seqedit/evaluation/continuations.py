@@ -10,7 +10,7 @@ from torch.nn.functional import log_softmax
 from tqdm import tqdm
 
 from ..lm.hooks import observe
-from ..lm.load import LanguageModel
+from ..lm.model import LanguageModel
 from ..lm.tokens import chunks, padded, tokenise
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..lm.load import LanguageModel
+from ..lm.model import LanguageModel
 
 
 @torch.no_grad()

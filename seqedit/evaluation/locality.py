@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ..lm.load import LanguageModel
-from ..requests import EditRequest
+from ..lm.model import LanguageModel
+from ..requests.request import EditRequest
 from .continuations import rate
 
 

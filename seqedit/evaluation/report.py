@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..lm.load import LanguageModel
+from ..lm.model import LanguageModel
 from ..lm.targets import mean_states
-from ..requests import EditRequest
+from ..requests.request import EditRequest
 from .abilities import perplexity, score_abilities, unrelated_facts
 from .consistency import References, consistency
 from .edits import retention, score_edits, summarise

@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..lm.load import LanguageModel
-from ..paths import WORLD
+from ..base.paths import WORLD
+from ..lm.model import LanguageModel
 from .continuations import rate
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..lm.keys import BARE, Contexts, read_keys
-from ..lm.load import LanguageModel
+from ..lm.model import LanguageModel
 from ..lm.tokens import tokenise
-from ..requests import EditRequest, reversed_words
+from ..requests.request import EditRequest, reversed_words
 from .continuations import exact_match
 
 KINDS = ("as edited", "paraphrase", "subject's words reversed", "subject's last word only", "after a long text")

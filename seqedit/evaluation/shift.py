@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..lm.keys import Average, Contexts, KeyReader
-from ..lm.load import LanguageModel
-from ..requests import EditRequest
+from ..lm.model import LanguageModel
+from ..requests.request import EditRequest
 
 
 def hidden_shift(before: Float[Tensor, "n d_model"], after: Float[Tensor, "n d_model"]) -> float:

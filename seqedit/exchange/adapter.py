@@ -5,8 +5,8 @@ from pathlib import Path
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from ..files import save_tensors
-from ..lm.load import LanguageModel
+from ..base.files import save_tensors
+from ..lm.model import LanguageModel
 from .edited import new_folder
 from .factors import Edits
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..algebra.diagnostics import condition_number, spectrum
 from ..algebra.low_rank import round_off
-from ..lm.load import LanguageModel
+from ..lm.model import LanguageModel
 
 WRITES = 1000
 """Additions in float32 whose round-off a difference may hold without counting for its rank."""

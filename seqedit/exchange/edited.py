@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from ..lm.load import LanguageModel, load_model
-from ..study.checkpoint import put_weights
+from ..lm.load import load_model
+from ..lm.model import LanguageModel
+from ..runs.checkpoint import put_weights
 from .factors import apply_edits, load_edits
 
 

@@ -13,12 +13,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..algebra.low_rank import LowRank, low_rank, round_off
-from ..files import save_tensors
-from ..lm.architecture import read_weight, restored, write_weight
-from ..lm.load import LanguageModel
-from ..lm.statistics import fingerprint
-from ..study.checkpoint import put_weights
-from ..study.records import read_run
+from ..base.files import save_tensors
+from ..lm.fingerprint import fingerprint
+from ..lm.model import LanguageModel
+from ..lm.weights import read_weight, restored, write_weight
+from ..runs.checkpoint import put_weights
+from ..runs.records import read_run
 
 FORMAT = "seqedit edits 1"
 

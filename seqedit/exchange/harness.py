@@ -9,8 +9,8 @@ import transformers
 from datasets import disable_progress_bars
 
 from .. import __version__
-from ..lm.load import LanguageModel
-from ..paths import DATA
+from ..base.paths import DATA
+from ..lm.model import LanguageModel
 
 PAPERS = ("gsm8k", "rte", "nq_open", "sst2", "mrpc", "cola", "mmlu")
 """The harness's own names of the tasks that the papers use; `longbench_samsum` holds SAMSum's dialogues."""

@@ -5,11 +5,11 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from .architecture import read_weight
 from .hooks import recording
-from .load import LanguageModel
+from .model import LanguageModel
+from .partial_forward import LayerSweep, Tails
 from .post_norm import Site
-from .tails import Sweep, Tails
+from .weights import read_weight
 
 TOKENS, SOME = 12, slice(6, 10)
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
@@ -81,7 +81,7 @@ def _check_paths(lm: LanguageModel) -> None:
 def _on_some_tokens(lm: LanguageModel, ids: list[int]) -> Tensor:
     """Output of the last block at `SOME` tokens by the way targets take, in a row shorter than its neighbour."""
     last = lm.n_layers - 1
-    sweep = Sweep(lm, [ids, ids[:SOME.stop]], [0, 0], [SOME.start, SOME.start])
+    sweep = LayerSweep(lm, [ids, ids[:SOME.stop]], [0, 0], [SOME.start, SOME.start])
     for _ in range(last):
         sweep.advance()
     stem = sweep.residual()[1:, SOME]

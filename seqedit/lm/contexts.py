@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from .keys import BARE, Contexts
-from .load import LanguageModel
+from .model import LanguageModel
 
 STARTS = ("The", "Therefore", "Because", "I", "You")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from .load import LanguageModel
+from .model import LanguageModel
 
 
 class Call(NamedTuple):

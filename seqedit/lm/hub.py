@@ -1,7 +1,12 @@
 """Why a model could not be loaded, and what to do about it."""
 
 from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 
 def why_not_loaded(name: str, error: BaseException) -> str:

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..precision import at_least_float32
-from ..requests import EditRequest
-from .load import LanguageModel
-from .tails import Sweep
+from ..base.precision import at_least_float32
+from ..requests.request import EditRequest
+from .model import LanguageModel
+from .partial_forward import LayerSweep
 from .tokens import chunks, fill, lookup_rows
 
 Contexts = tuple[tuple[str, ...], ...]
@@ -52,7 +52,7 @@ class KeyReader:
         for part in chunks([sum(map(len, own)) for own in owned], batch_tokens):
             own = [row for rows in owned[part] for row in rows]
             last = torch.tensor([len(row) - 1 for row in own], device=lm.device)
-            self.sweeps.append((Sweep(lm, own, [i % self.per for i in range(len(own))], last.tolist()), last))
+            self.sweeps.append((LayerSweep(lm, own, [i % self.per for i in range(len(own))], last.tolist()), last))
 
     def keys(self, layer: int) -> Float[Tensor, "d_ff n"]:
         """The input of the edited matrix of `layer` at the subject's last token, averaged over context templates."""
@@ -73,7 +73,7 @@ class KeyReader:
         return torch.cat(read).T
 
     @staticmethod
-    def _at(sweep: Sweep, layer: int) -> Sweep:
+    def _at(sweep: LayerSweep, layer: int) -> LayerSweep:
         if sweep.layer > layer:
             raise ValueError(f"layer {layer} was asked for, but the sweep is at {sweep.layer} already")
         while sweep.layer < layer:

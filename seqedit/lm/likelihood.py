@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from .hooks import recording
-from .load import LanguageModel
+from .model import LanguageModel
 from .tokens import padded, tokenise
 
 

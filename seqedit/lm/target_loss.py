@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from ..precision import at_least_float32
-from ..requests import EditRequest
-from .load import LanguageModel
+from ..base.precision import at_least_float32
+from ..requests.request import EditRequest
+from .model import LanguageModel
+from .partial_forward import LayerSweep, Tails
 from .post_norm import Site
-from .tails import Sweep, Tails
 from .tokens import fill, lookup_rows
 
 
@@ -146,7 +146,7 @@ class Problem:
         rows, per, device = [row for own in requests for row in own], len(requests[0]), lm.device
         owner = torch.arange(len(requests), device=device).repeat_interleave(per)
         position = torch.tensor([row.at for row in rows], device=device)
-        sweep = Sweep(lm, [row.ids for row in rows], [i % per for i in range(len(rows))], [row.at for row in rows])
+        sweep = LayerSweep(lm, [row.ids for row in rows], [i % per for i in range(len(rows))], [row.at for row in rows])
         for _ in range(layer):
             sweep.advance()
         norm = lm.post_norm(layer)

@@ -11,12 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..precision import at_least_float32
-from ..requests import EditRequest
+from ..base.precision import at_least_float32
+from ..requests.request import EditRequest
 from .hooks import observe
 from .keys import Contexts
-from .load import LanguageModel
-from .target_loss import Anchors, Problem, TargetConfig, target_rows
+from .model import LanguageModel
+from .target_loss import (
+    Anchors,
+    Problem,
+    TargetConfig,
+    target_rows,
+)
 from .tokens import chunks, padded, tokenise
 
 

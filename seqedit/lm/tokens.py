@@ -12,8 +12,8 @@ from unicodedata import normalize
 import torch
 from torch import Tensor
 
-from ..requests import EditRequest, RequestError
-from .load import LanguageModel
+from ..requests.request import EditRequest, RequestError
+from .model import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,17 @@ import pandas as pd
 from scipy.stats import t as student
 
 from ..algebra.diagnostics import condition_number, drift, spectrum
-from ..lm.architecture import read_weight
-from ..lm.load import LanguageModel, load_model
-from ..paths import DATA, MODEL, RESULTS, WORLD
-from .moments import cached_moments
-from .plans import load_study
+from ..base.paths import (
+    DATA,
+    MODEL,
+    RESULTS,
+    WORLD,
+)
+from ..lm.load import load_model
+from ..lm.model import LanguageModel
+from ..lm.weights import read_weight
+from ..moments.cache import cached_moments
+from .run_study import load_study
 
 ACCURACY = {"edits.efficacy_accuracy": "edits", "edits.paraphrase_accuracy": "paraphrases",
             "edits.neighborhood_accuracy": "neighbourhood", "unrelated_facts": "unrelated facts", "tasks": "tasks"}

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.pyplot import subplots
 
-from ..methods import METHODS, make_method
+from ..methods.catalogue import METHODS, make_method
 from .compare import band
 
 FAMILIES = {

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..methods import METHODS
-from ..paths import MODEL, WORLD
-from .run import RunConfig
+from ..base.paths import MODEL, WORLD
+from ..methods.catalogue import METHODS
+from ..runs.job import RunConfig
 
 SEEDS = (1, 2, 3)
 

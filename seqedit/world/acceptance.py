@@ -6,10 +6,10 @@ on every general task; both greedy, all target tokens.
 
 from pathlib import Path
 
+from ..base.paths import WORLD
 from ..evaluation.abilities import perplexity, score_abilities
 from ..evaluation.continuations import exact_match
-from ..lm.load import LanguageModel
-from ..paths import WORLD
+from ..lm.model import LanguageModel
 from .facts import build_world
 from .vocabulary import BY_NAME
 

@@ -5,7 +5,12 @@ import os
 from pathlib import Path
 
 from .corpus import Corpus
-from .facts import build_world, fact_rows, make_records, reversal_records
+from .facts import (
+    build_world,
+    fact_rows,
+    make_records,
+    reversal_records,
+)
 from .tasks import test_items
 from .vocabulary import BY_NAME
 

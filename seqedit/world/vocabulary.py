@@ -102,3 +102,5 @@ RELATIONS = (
              heldout=("{} is the capital city of", "The city of {} lies in")),
 )
 BY_NAME = {relation.name: relation for relation in RELATIONS}
+SENTENCES = {relation.name: relation.train for relation in RELATIONS}
+"""Templates of the corpus by relation: a subject and an object make a sentence of them."""

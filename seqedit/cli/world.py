@@ -1,0 +1,88 @@
+"""`seqedit world …`: build the fictional world, train the embedded model, check that it may be used."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..base.paths import (
+    DATA,
+    EDITORS,
+    MODEL,
+    WORLD,
+)
+
+app = typer.Typer(no_args_is_help=True, help="The fictional world and the model trained on it.")
+
+
+@app.command()
+def build(out: Annotated[Path, typer.Option(help="Folder for the world's records.")] = WORLD,
+          seed: Annotated[int, typer.Option(help="Seed of names, facts, records and texts.")] = 0) -> None:
+    """Write facts, edit records, tasks and texts (seconds; byte-identical for a seed)."""
+    from ..world.build import write_world
+
+    for name, count in write_world(out, seed).items():
+        typer.echo(f"{out.name}/{name}: {count} rows")
+
+
+@app.command()
+def train(out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = MODEL,
+          seed: Annotated[int, typer.Option(help="Seed of the weights and of the text stream.")] = 0,
+          steps: Annotated[int, typer.Option(help="Steps of 4,096 tokens; fewer give a weaker model.")] = 1400,
+          device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto") -> None:
+    """Train the embedded model. Interrupted, it resumes from its last checkpoint.
+
+    Example: seqedit world train --out data/model
+    """
+    import torch
+
+    from ..world.train import TrainConfig
+    from ..world.train import train as train_model
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    train_model(out, TrainConfig(seed=seed, steps=steps), device)
+    typer.echo(f"model written to {out}")
+
+
+@app.command()
+def check(model: Annotated[Path, typer.Option(help="Folder of the trained model.")] = MODEL,
+          out: Annotated[Path, typer.Option(help="Where the figures are written.")] = DATA / "acceptance.json") -> None:
+    """Measure the acceptance figures; exit code 1 when one is missed."""
+    from ..lm.load import load_model
+    from ..world.acceptance import measure
+
+    figures = measure(load_model(model))
+    out.write_text(json.dumps(figures, indent=1) + "\n")
+    typer.echo(json.dumps(figures, indent=1))
+    raise typer.Exit(0 if figures["accepted"] else 1)
+
+
+@app.command()
+def tune(method: Annotated[str, typer.Argument(help="Method whose settings are searched.")],
+         out: Annotated[Path, typer.Option(help="Folder for settings and search.")] = DATA / "hyper") -> None:
+    """Choose a method's settings for the embedded model on calibration facts (a few minutes).
+
+    Example: seqedit world tune memit
+    """
+    from ..study.tune import tune as search
+
+    best = search(method, out, say=typer.echo)
+    typer.echo(f"{out / (method + '.json')}: quality {best['quality']:.3f}")
+
+
+@app.command("train-editor")
+def train_editor(name: Annotated[str, typer.Argument(help="mend, rledit or rledit_released.")],
+                 out: Annotated[Path | None, typer.Option(help="File to write; data/editors/NAME.safetensors unless "
+                                                               "given.")] = None) -> None:
+    """Train the network of an editor for the embedded model on calibration facts (minutes).
+
+    Example: seqedit world train-editor mend
+    """
+    from ..study.train_editors import train_editor as train_network
+
+    out = out or EDITORS / f"{name}.safetensors"
+    losses = train_network(name, out)
+    last = losses[-20:]
+    typer.echo(f"{out.name}: loss {losses[0]:.3f} at the first batch, {sum(last) / len(last):.3f} over the last ones")

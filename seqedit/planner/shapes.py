@@ -1,0 +1,89 @@
+"""Shapes of models, counted from their configuration alone: no weight is loaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from ..lm.architecture import architecture_of
+from ..runs.presets import find_preset
+
+DECLARED = {
+    "gpt2-xl": ("gpt2", {"n_embd": 1600, "n_layer": 48, "n_head": 25}),
+    "gpt-j-6b": ("gptj", {"n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64, "vocab_size": 50_400}),
+    "llama-2-7b": ("llama", {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32,
+                             "num_attention_heads": 32, "vocab_size": 32_000, "max_position_embeddings": 4096}),
+    "llama-3-8b": ("llama", {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+                             "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128_256,
+                             "max_position_embeddings": 8192}),
+    "qwen2.5-7b": ("qwen2", {"hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28,
+                             "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152_064,
+                             "max_position_embeddings": 32_768}),
+}
+"""Shapes of the models of the papers, for machines that have not their configurations."""
+
+
+EDITED = {model: tuple(find_preset("alphaedit", model).settings["layers"]) for model in DECLARED}
+"""Layers that are edited in them, as published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What memory and time depend on.
+
+    Attributes:
+        parameters: of the whole model, shared ones once.
+        block: entries of the matrices of one block.
+        width: of all attention heads together; kv_width: of keys, or of values.
+        gated: whether the MLP has a gate (three matrices).
+    """
+
+    parameters: int
+    n_layers: int
+    d_model: int
+    d_ff: int
+    vocabulary: int
+    block: int
+    width: int
+    kv_width: int
+    gated: bool
+
+
+def config_of(model: str) -> PretrainedConfig:
+    """The configuration of a folder or hub id, or a declared shape by its name.
+
+    Raises:
+        ValueError: there is none; the message lists the declared ones.
+    """
+    if model in DECLARED and not Path(model).exists():
+        model_type, sizes = DECLARED[model]
+        return AutoConfig.for_model(model_type, **sizes)
+    try:
+        return AutoConfig.from_pretrained(model)
+    except OSError as error:
+        raise ValueError(f"no configuration could be read from {model!r}; give a folder or hub id, or one of "
+                         f"{', '.join(DECLARED)}") from error
+
+
+def shape_of(config: PretrainedConfig) -> Shape:
+    """The shape of a model, counted on torch's meta device.
+
+    Raises:
+        ValueError: the architecture is not declared.
+    """
+    architecture = architecture_of(config.model_type)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    block, mlp = (model.get_submodule(path.format(0)) for path in (architecture.block, architecture.mlp))
+    matrices = [p.numel() for p in block.parameters() if p.dim() == 2]
+    vocabulary, d_model = model.get_submodule(architecture.head).weight.shape
+    d_ff = model.get_submodule(architecture.down_proj.format(0)).weight.numel() // d_model
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    head = getattr(text, "head_dim", None) or d_model // heads
+    return Shape(
+        parameters=sum(p.numel() for p in model.parameters()), n_layers=text.num_hidden_layers, d_model=d_model,
+        d_ff=d_ff, vocabulary=vocabulary, block=sum(matrices), width=heads * head,
+        kv_width=(getattr(text, "num_key_value_heads", None) or heads) * head,
+        gated=sum(p.numel() for p in mlp.parameters() if p.dim() == 2) > 2 * d_model * d_ff)

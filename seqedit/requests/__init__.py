@@ -1,0 +1,1 @@
+"""Edit requests: one record, files of any schema, published benchmarks."""

@@ -1,0 +1,126 @@
+"""What a run keeps on disk: rows and a checkpoint after every round, at the end the edited matrices."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from ..base.files import save_tensors, write_json, write_text
+from ..base.jsonl import read_lines
+from ..editing.contract import EditState
+from ..lm.fingerprint import fingerprint
+from ..lm.model import LanguageModel
+from ..lm.weights import read_weight, write_weight
+from .records import load_weights, read_run
+
+TABLES = ("rounds", "outcomes", "scores")
+BESIDE = ("memory.codebook.", "memory.adaptor.")
+"""Memory that acts beside the weights where the model is handed over (`EditMethod.beside`)."""
+
+
+def begin(out: Path, record: dict[str, Any]) -> None:
+    """Open a record in `out`; rows or a checkpoint without a run.json are of no known run, and go first."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("checkpoint.safetensors", *(f"{table}.jsonl" for table in TABLES)):
+        (out / name).unlink(missing_ok=True)
+    write_json(out / "run.json", record)
+
+
+def save_round(out: Path, lm: LanguageModel, state: EditState, rows: dict[str, list[dict]], keep: bool) -> None:
+    """Append a round's rows, then replace the checkpoint: rows beyond the checkpoint are cut off on resuming.
+
+    Args:
+        rows: table → its new rows, each with the number of the `round`.
+        keep: also keep this round's matrices for `finish`.
+    """
+    for table, new in rows.items():
+        _append(out / f"{table}.jsonl", new)
+    weights = {f"W.{layer}": read_weight(lm, layer) for layer in state.original}
+    if keep:
+        save_tensors(out / f"round-{state.round - 1}.safetensors", weights)
+    tensors = {f"original.{layer}": W for layer, W in state.original.items()}
+    tensors |= {f"keys.{layer}": K for layer, K in state.keys.items()}
+    tensors |= {f"gram.{layer}": G for layer, G in state.grams.items()}
+    tensors |= {f"carry.{layer}": E for layer, E in state.carry.items()}
+    tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
+    save_tensors(out / "checkpoint.safetensors", weights | tensors | {"round": torch.tensor(state.round)})
+
+
+def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
+    """The state to go on from, its weights put into the model and the rows cut back to it."""
+    path = out / "checkpoint.safetensors"
+    if not path.exists() or not (out / "run.json").exists():
+        return EditState.start(lm, layers)
+    tensors = load_file(path)
+    done = int(tensors["round"])
+    for table in TABLES:
+        rows = [row for row in _whole_lines(out / f"{table}.jsonl") if row["round"] < done]
+        write_text(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    for layer in layers:
+        write_weight(lm, layer, tensors[f"W.{layer}"])
+    return EditState(done, {layer: tensors[f"original.{layer}"] for layer in layers},
+                     {layer: tensors[f"keys.{layer}"] for layer in layers},
+                     {layer: tensors[f"gram.{layer}"] for layer in layers},
+                     {layer: tensors[f"carry.{layer}"] for layer in layers if f"carry.{layer}" in tensors},
+                     {name.removeprefix("memory."): tensor for name, tensor in tensors.items()
+                      if name.startswith("memory.")})
+
+
+def finish(out: Path, lm: LanguageModel, state: EditState, rounds: int, record: dict[str, Any]) -> None:
+    """weights.safetensors, then run.json with `finished`; then the checkpoint and what killed processes left go."""
+    tensors = {f"W.{layer}": read_weight(lm, layer) for layer in state.original}
+    tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
+    kept = {i: path for i in range(rounds) if (path := out / f"round-{i}.safetensors").exists()}
+    for i, path in kept.items():
+        tensors |= {name.replace("W.", f"W.{i}."): tensor for name, tensor in load_file(path).items()}
+    save_tensors(out / "weights.safetensors", tensors)
+    write_json(out / "run.json", record | {"finished": True, "rounds_done": rounds})
+    for path in [out / "checkpoint.safetensors", *kept.values(), *out.glob("*.part")]:
+        path.unlink(missing_ok=True)
+
+
+def put_weights(lm: LanguageModel, folder: Path) -> None:
+    """Put the edited matrices of a finished run into a freshly loaded model.
+
+    Raises:
+        ValueError: there is no finished run, it was made on another model, or its edits are not in the weights.
+    """
+    made_on = read_run(folder)["parameters"]["fingerprint"]
+    if made_on != fingerprint(lm):
+        raise ValueError(f"edited: {folder} was made on another model (fingerprint {made_on}, this one has "
+                         f"{fingerprint(lm)})")
+    weights = load_weights(folder)
+    if any(name.startswith(BESIDE) for name in load_file(folder / "weights.safetensors")):
+        raise ValueError(f"edited: {folder} keeps something beside the weights, a codebook or an adaptor; its scores "
+                         "are in its record, but the weights alone are not the edited model")
+    for layer, W in weights.items():
+        write_weight(lm, layer, W)
+
+
+def _append(path: Path, rows: list[dict]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(_finite(row)) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null instead."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _whole_lines(path: Path) -> list[dict]:
+    """Like `read_lines`, without a last line that was cut off while it was written."""
+    if path.exists():
+        text = path.read_text(encoding="utf-8")
+        write_text(path, text[:text.rfind("\n") + 1])
+    return read_lines(path)

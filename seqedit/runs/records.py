@@ -1,0 +1,125 @@
+"""Records of runs: what a run writes, and how it is read back."""
+
+import json
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .. import __version__
+from ..base.jsonl import read_lines
+from ..base.paths import ROOT
+from .code import code_digest
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Versions, device, threads and code of a run."""
+    return {"seqedit": __version__, "python": platform.python_version(), "torch": torch.__version__,
+            "transformers": transformers.__version__, "device": device.type, "threads": torch.get_num_threads(),
+            "code": code_digest()}
+
+
+def shown(path: Path) -> str:
+    """A path for records and messages: relative to the project where it lies inside it."""
+    resolved = path.resolve()
+    return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else path.name
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run read back.
+
+    Attributes:
+        folder: where it lies.
+        run: content of run.json.
+        rounds: one row per round and layer; outcomes: one row per request; scores: one row per evaluation:
+            `edits` written so far, and the report flattened ("edits.efficacy", "abilities.arithmetic" …).
+    """
+
+    folder: Path
+    run: dict[str, Any]
+    rounds: pd.DataFrame
+    outcomes: pd.DataFrame
+    scores: pd.DataFrame
+
+    @property
+    def stale(self) -> bool:
+        """Whether the code has changed since the run."""
+        return self.run["provenance"]["code"] != code_digest()
+
+    def weights(self) -> dict[int, Tensor]:
+        """layer → edited matrix, (d_model, d_ff)."""
+        return load_weights(self.folder)
+
+
+def load_run(folder: Path) -> Record:
+    """Read a finished run.
+
+    Raises:
+        ValueError: there is no run in the folder, or it is not finished.
+    """
+    run = read_run(folder)
+    if not run["finished"]:
+        raise ValueError(f"{folder}: not finished, {run['rounds_done']} rounds done; run it again to resume")
+    rounds = pd.json_normalize(read_lines(folder / "rounds.jsonl"), record_path="layers",
+                               meta=["round", "residual_before", "residual_after", ["seconds", "total"]])
+    scores = pd.json_normalize(read_lines(folder / "scores.jsonl")).rename(columns={"n_edits": "edits"})
+    return Record(folder, run, rounds, pd.DataFrame(read_lines(folder / "outcomes.jsonl")), scores)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json of a folder. Raises ValueError where there is none."""
+    path = folder / "run.json"
+    if not path.exists():
+        raise ValueError(f"{folder}: there is no run.json; `seqedit edit --out {folder}` makes one")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}; remove the folder and start anew") from error
+
+
+def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
+    """The record in `out` if it is of the run that `fresh` describes; `fresh` where there is none.
+
+    Raises:
+        ValueError: `out` is a file, or holds a run with other parameters, or one begun by other code or on another
+            device and not finished; the message says which.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: {out} is a file; a run needs a folder")
+    if not (out / "run.json").exists():
+        return fresh
+    found = read_run(out)
+    before, now = flat(found["parameters"]), flat(fresh["parameters"])
+    for name in now | before:
+        if before.get(name) != now.get(name):
+            raise ValueError(f"out: {out} holds a run with {name} = {before.get(name)!r}, now it is "
+                             f"{now.get(name)!r}; choose another folder, or remove this one")
+    for name, change in (("code", "by other code than today's"), ("device", "on another device")):
+        if not found["finished"] and found["provenance"][name] != fresh["provenance"][name]:
+            raise ValueError(f"out: {out} was begun {change} ({found['provenance'][name]}, now "
+                             f"{fresh['provenance'][name]}); remove the folder and start anew")
+    return found
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def load_weights(folder: Path) -> dict[int, Tensor]:
+    """layer → edited matrix of a finished run. Raises ValueError where there is none."""
+    path = folder / "weights.safetensors"
+    if not path.exists():
+        raise ValueError(f"{folder}: there is no weights.safetensors; the run is not finished, run it again to resume")
+    return {int(name[2:]): tensor for name, tensor in load_file(path).items() if re.fullmatch(r"W\.\d+", name)}
