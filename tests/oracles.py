@@ -37,7 +37,9 @@ def memit(keys: list[Tensor], residuals: list[Tensor], lam: float, C: Tensor) ->
     return outer_sum(residuals, keys) @ torch.linalg.inv(lam * C + outer_sum(keys, keys))
 
 
-def memit_seq(keys: list[Tensor], residuals: list[Tensor], lam: float, C: Tensor, past: list[Tensor]) -> Tensor:
+def memit_seq(
+    keys: list[Tensor], residuals: list[Tensor], lam: float, C: Tensor, past: list[Tensor]
+) -> Tensor:
     """AlphaEdit (2410.02355) eq. 15, MEMIT with the keys of earlier edits: Δ = R Kᵀ (C₀ + K_pK_pᵀ + K Kᵀ)⁻¹."""
     system = lam * C + outer_sum(keys, keys)
     for k in past:
@@ -49,12 +51,22 @@ def emmet(keys: list[Tensor], residuals: list[Tensor], C: Tensor, ridge: float =
     """EMMET (2403.14236) eq. 9: Δ = R (KᵀC⁻¹K + εI)⁻¹ Kᵀ C⁻¹, with its ridge ε on the n × n system."""
     inverse = torch.linalg.inv(C)
     gram = torch.stack([torch.stack([a @ inverse @ b for b in keys]) for a in keys])
-    gain = torch.linalg.inv(gram + ridge * torch.eye(len(keys), dtype=gram.dtype)) @ torch.stack(keys) @ inverse
+    gain = (
+        torch.linalg.inv(gram + ridge * torch.eye(len(keys), dtype=gram.dtype))
+        @ torch.stack(keys)
+        @ inverse
+    )
     return torch.stack(residuals, dim=1) @ gain
 
 
-def rlsedit(keys: list[Tensor], residuals: list[Tensor], lam: float, gamma: float, C: Tensor,
-            past: list[Tensor]) -> Tensor:
+def rlsedit(
+    keys: list[Tensor],
+    residuals: list[Tensor],
+    lam: float,
+    gamma: float,
+    C: Tensor,
+    past: list[Tensor],
+) -> Tensor:
     """RLSEdit (2601.15686): S⁻¹ of S = λC + γI + Σ k_pk_pᵀ kept by the rank-one identity, key by key; Δ = R KᵀS⁻¹."""
     inverse = torch.linalg.inv(lam * C + gamma * torch.eye(len(C), dtype=C.dtype))
     for k in past + keys:
@@ -70,25 +82,40 @@ def projection(C: Tensor, threshold: float) -> Tensor:
     return outer_sum(kept, kept)
 
 
-def alphaedit(keys: list[Tensor], residuals: list[Tensor], P: Tensor, l2: float, past: list[Tensor]) -> Tensor:
+def alphaedit(
+    keys: list[Tensor], residuals: list[Tensor], P: Tensor, l2: float, past: list[Tensor]
+) -> Tensor:
     """AlphaEdit as released: [P(K Kᵀ + K_pK_pᵀ) + L2·I] X = P K Rᵀ, Δ = Xᵀ; dense and not symmetric."""
     seen = outer_sum(keys + past, keys + past)
     system = P @ seen + l2 * torch.eye(len(P), dtype=P.dtype)
     return torch.linalg.solve(system, P @ outer_sum(keys, residuals)).T
 
 
-def betaedit(keys: list[Tensor], residuals: list[Tensor], P: Tensor, lam: float, l2: float, C: Tensor,
-             past: list[Tensor]) -> Tensor:
+def betaedit(
+    keys: list[Tensor],
+    residuals: list[Tensor],
+    P: Tensor,
+    lam: float,
+    l2: float,
+    C: Tensor,
+    past: list[Tensor],
+) -> Tensor:
     """BetaEdit as released (2605.09285): [P(K Kᵀ + K_pK_pᵀ + λC) + L2·I] X = P K Rᵀ, Δ = Xᵀ."""
-    system = P @ (outer_sum(keys + past, keys + past) + lam * C) + l2 * torch.eye(len(P), dtype=P.dtype)
+    system = P @ (outer_sum(keys + past, keys + past) + lam * C) + l2 * torch.eye(
+        len(P), dtype=P.dtype
+    )
     return torch.linalg.solve(system, P @ outer_sum(keys, residuals)).T
 
 
-def norm_anchor(z: list[Tensor], h: list[Tensor], v: list[Tensor], norm: float | None) -> tuple[list[Tensor], float]:
+def norm_anchor(
+    z: list[Tensor], h: list[Tensor], v: list[Tensor], norm: float | None
+) -> tuple[list[Tensor], float]:
     """NAS (2602.02543): v* = v + δ, δ = z − h, scaled to `norm`, once a mean of ‖v*‖; z' = h − v + v*."""
     solved = [vi + (zi - hi) for zi, hi, vi in zip(z, h, v, strict=True)]
     norm = sum(float(s.norm()) for s in solved) / len(solved) if norm is None else norm
-    return [hi - vi + s * norm / float(s.norm()) for hi, vi, s in zip(h, v, solved, strict=True)], norm
+    return [
+        hi - vi + s * norm / float(s.norm()) for hi, vi, s in zip(h, v, solved, strict=True)
+    ], norm
 
 
 def joint_ridge(keys: list[Tensor], residuals: list[Tensor], metric: Tensor, P: Tensor) -> Tensor:
@@ -99,7 +126,9 @@ def joint_ridge(keys: list[Tensor], residuals: list[Tensor], metric: Tensor, P: 
     return outer_sum(residuals, keys) @ N @ torch.linalg.inv(system) @ N.T
 
 
-def evoedit(keys: list[Tensor], residuals: list[Tensor], P: Tensor, l2: float, past: list[Tensor]) -> Tensor:
+def evoedit(
+    keys: list[Tensor], residuals: list[Tensor], P: Tensor, l2: float, past: list[Tensor]
+) -> Tensor:
     """EvoEdit (2510.13851): P loses the left singular vectors of each P·k_p; Δ = R (KᵀPK + L2·I)⁻¹ KᵀP."""
     for k in past:
         U, values, _ = torch.linalg.svd((P @ k)[:, None], full_matrices=False)
@@ -109,8 +138,15 @@ def evoedit(keys: list[Tensor], residuals: list[Tensor], P: Tensor, l2: float, p
     return R @ torch.linalg.inv(K.T @ P @ K + l2 * torch.eye(len(keys), dtype=P.dtype)) @ K.T @ P
 
 
-def nse(keys: list[Tensor], residuals: list[Tensor], lam: float, C: Tensor, past: list[Tensor], mass: float,
-        released: bool = False) -> Tensor:
+def nse(
+    keys: list[Tensor],
+    residuals: list[Tensor],
+    lam: float,
+    C: Tensor,
+    past: list[Tensor],
+    mass: float,
+    released: bool = False,
+) -> Tensor:
     """NSE (2410.04045) §3.2: neurons by descending Σ|k| until they hold `mass`, MEMIT with history on them alone."""
     scores = sum(k.abs() for k in keys).tolist()
     order, held, chosen = sorted(range(len(scores)), key=lambda j: -scores[j]), 0.0, []
@@ -122,16 +158,22 @@ def nse(keys: list[Tensor], residuals: list[Tensor], lam: float, C: Tensor, past
         if held >= mass * sum(scores):
             break
     update = torch.zeros(len(residuals[0]), len(keys[0]), dtype=C.dtype)
-    update[:, chosen] = memit_seq([k[chosen] for k in keys], residuals, lam, C[chosen][:, chosen],
-                                  [k[chosen] for k in past])
+    update[:, chosen] = memit_seq(
+        [k[chosen] for k in keys], residuals, lam, C[chosen][:, chosen], [k[chosen] for k in past]
+    )
     return update
 
 
 def rect(W: Tensor, update: Tensor, share: float) -> Tensor:
     """RECT (2401.04700): entries whose |Δ_ij/W_ij| is at least the (1 − share)-quantile's order statistic."""
-    flat = [(abs(d / (w + 1e-8)), d) for w, d in zip(W.flatten().tolist(), update.flatten().tolist(), strict=True)]
+    flat = [
+        (abs(d / (w + 1e-8)), d)
+        for w, d in zip(W.flatten().tolist(), update.flatten().tolist(), strict=True)
+    ]
     threshold = sorted(ratio for ratio, _ in flat)[int((1 - share) * len(flat)) - 1]
-    return torch.tensor([d if ratio >= threshold else 0.0 for ratio, d in flat], dtype=update.dtype).reshape(W.shape)
+    return torch.tensor(
+        [d if ratio >= threshold else 0.0 for ratio, d in flat], dtype=update.dtype
+    ).reshape(W.shape)
 
 
 def prune(W0: Tensor, total: Tensor, alpha: float) -> Tensor:
@@ -174,21 +216,44 @@ def sphere(W: Tensor, update: Tensor, share: float, strength: float) -> Tensor:
     return update @ projector
 
 
-def compensated(keys: list[Tensor], residuals: list[Tensor], lam: float, C: Tensor, past: list[Tensor],
-                owed: Tensor) -> Tensor:
+def compensated(
+    keys: list[Tensor],
+    residuals: list[Tensor],
+    lam: float,
+    C: Tensor,
+    past: list[Tensor],
+    owed: Tensor,
+) -> Tensor:
     """OTE-SE (2605.26670): Δ = (R Kᵀ − E)(λC + K_pK_pᵀ + K Kᵀ)⁻¹, E what restraints took from the equations so far."""
-    return (outer_sum(residuals, keys) - owed) @ torch.linalg.inv(lam * C + outer_sum(keys + past, keys + past))
+    return (outer_sum(residuals, keys) - owed) @ torch.linalg.inv(
+        lam * C + outer_sum(keys + past, keys + past)
+    )
 
 
-def adaptor_loss(edited: Tensor, whitened: Tensor, variants: Tensor, owner: list[int], others: Tensor,
-                 p: dict[str, Tensor]) -> Tensor:
+def adaptor_loss(
+    edited: Tensor,
+    whitened: Tensor,
+    variants: Tensor,
+    owner: list[int],
+    others: Tensor,
+    p: dict[str, Tensor],
+) -> Tensor:
     """REP's losses (2410.09338) as `seqedit.methods.key_adaptor` states them, key by key."""
+
     def moved(k):
         return k + torch.sigmoid(k @ p["gate"] + p["bias"]) * ((k @ p["A"]) @ p["B"])
 
-    def fires(k, i):                                                      # β(k) = kᵀC⁻¹k* / k*ᵀC⁻¹k*
+    def fires(k, i):  # β(k) = kᵀC⁻¹k* / k*ᵀC⁻¹k*
         return (k @ whitened[i]) / (edited[i] @ whitened[i])
-    near = sum((fires(moved(k), i) - 1) ** 2 for k, i in zip(variants, owner, strict=True)) / len(variants)
-    far = sum(fires(moved(k), i) ** 2 for k in others for i in range(len(edited))) / (len(others) * len(edited))
-    kept = [sum(((moved(k) - k) ** 2).sum() / (k**2).sum() for k in keys) / len(keys) for keys in (others, edited)]
+
+    near = sum((fires(moved(k), i) - 1) ** 2 for k, i in zip(variants, owner, strict=True)) / len(
+        variants
+    )
+    far = sum(fires(moved(k), i) ** 2 for k in others for i in range(len(edited))) / (
+        len(others) * len(edited)
+    )
+    kept = [
+        sum(((moved(k) - k) ** 2).sum() / (k**2).sum() for k in keys) / len(keys)
+        for keys in (others, edited)
+    ]
     return near + far + kept[0] + kept[1]

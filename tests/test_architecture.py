@@ -48,15 +48,39 @@ from seqedit.lm.weights import (
 from seqedit.methods.catalogue import memit
 
 # Written out again rather than taken from the package: a wrong path must not agree with itself.
-DOWN = {"gpt2": "transformer.h.{}.mlp.c_proj", "gptj": "transformer.h.{}.mlp.fc_out",
-        "gpt_neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h", "phi": "model.layers.{}.mlp.fc2",
-        "gemma3": "model.language_model.layers.{}.mlp.down_proj"}
+DOWN = {
+    "gpt2": "transformer.h.{}.mlp.c_proj",
+    "gptj": "transformer.h.{}.mlp.fc_out",
+    "gpt_neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h",
+    "phi": "model.layers.{}.mlp.fc2",
+    "gemma3": "model.language_model.layers.{}.mlp.down_proj",
+}
 DOWN |= {name: "model.layers.{}.mlp.down_proj" for name in MODEL_TYPES if name not in DOWN}
 TABLE = ROOT / "data" / "architectures.md"
-TABLES = (("edited matrix", "stored", "block returns", "final norm"),
-          ("MLP beside attention", "norm after it", "soft-cap", "head tied", "attention", "window", "BOS"),
-          ("keys", "values", "fast path", "targets", "one matrix", "restored", "round", "batched", "padding"))
-SAME = 1e-6                                                               # in float64; see above
+TABLES = (
+    ("edited matrix", "stored", "block returns", "final norm"),
+    (
+        "MLP beside attention",
+        "norm after it",
+        "soft-cap",
+        "head tied",
+        "attention",
+        "window",
+        "BOS",
+    ),
+    (
+        "keys",
+        "values",
+        "fast path",
+        "targets",
+        "one matrix",
+        "restored",
+        "round",
+        "batched",
+        "padding",
+    ),
+)
+SAME = 1e-6  # in float64; see above
 
 every_model = pytest.mark.parametrize("model_type", MODEL_TYPES)
 
@@ -64,8 +88,12 @@ every_model = pytest.mark.parametrize("model_type", MODEL_TYPES)
 def plain_forward(lm, text, modules):
     """Inputs and outputs of named modules, and the logits, in one unmodified forward pass over one text."""
     seen = {}
-    handles = [lm.model.get_submodule(name).register_forward_hook(
-        lambda _, args, output, name=name: seen.update({name: (args[0], output)})) for name in modules]
+    handles = [
+        lm.model.get_submodule(name).register_forward_hook(
+            lambda _, args, output, name=name: seen.update({name: (args[0], output)})
+        )
+        for name in modules
+    ]
     ids = torch.tensor([lm.tokenizer(text)["input_ids"]])
     logits = lm.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     for handle in handles:
@@ -74,16 +102,18 @@ def plain_forward(lm, text, modules):
 
 
 def subject_position(lm, request) -> int:
-    until = request.text[:request.prompt.index("{}") + len(request.subject)]
-    return len(lm.tokenizer(until)["input_ids"]) - 1                      # no subject here merges with what follows
+    until = request.text[: request.prompt.index("{}") + len(request.subject)]
+    return len(lm.tokenizer(until)["input_ids"]) - 1  # no subject here merges with what follows
 
 
 def adding(shift, position):
     """A hook that adds to a module's output at one token of its only row."""
+
     def hook(module, args, output):
         hidden = (output[0] if isinstance(output, tuple) else output).clone()
         hidden[0, position] += shift
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
     return hook
 
 
@@ -100,15 +130,17 @@ def test_structure(tiny_lm, architectures, model_type):
         logits = lm.model(input_ids=ids).logits
     bump = torch.zeros(32, 16).index_fill(0, torch.tensor(0), 1) * torch.linspace(-1, 2, 16)
     far, beside = [], None
-    for layer in range(3):                                                # move the first token's input of a block
+    for layer in range(3):  # move the first token's input of a block
+
         def move(module, args):
             return (args[0] + bump, *args[1:])
+
         handle = lm.block(layer).register_forward_pre_hook(move)
         with recording(modules) as after:
             lm.model(input_ids=ids)
         handle.remove()
         moved = (after[layer].hidden != before[layer].hidden)[0].any(dim=1)
-        assert moved[:8].all()                                            # attention reaches at least so far here
+        assert moved[:8].all()  # attention reaches at least so far here
         far.append(moved[31].item())
         if layer == 1:
             beside = torch.equal(after["mlp"].args[0][0, 3], before["mlp"].args[0][0, 3])
@@ -118,7 +150,8 @@ def test_structure(tiny_lm, architectures, model_type):
     down = lm.model.get_submodule(DOWN[model_type].format(1))
     assert down is lm.down_proj(1)
     architectures(
-        model_type, **{
+        model_type,
+        **{
             "edited matrix": f"`{DOWN[model_type]}`",
             "stored": {"Conv1D": "in × out", "Linear": "out × in"}[type(down).__name__],
             "block returns": "tuple" if isinstance(before["block"].output, tuple) else "tensor",
@@ -128,7 +161,9 @@ def test_structure(tiny_lm, architectures, model_type):
             "soft-cap": "yes" if cap else "–",
             "head tied": "yes" if AutoConfig.for_model(model_type).tie_word_embeddings else "–",
             "attention": lm.config._attn_implementation,
-            "window": {0: "–", 3: "all layers"}.get(far.count(False), "some layers")})
+            "window": {0: "–", 3: "all layers"}.get(far.count(False), "some layers"),
+        },
+    )
 
 
 @every_model
@@ -149,7 +184,11 @@ def test_keys_are_the_true_inputs(tiny_lm, requests, architectures, model_type):
 def test_values_and_logits(tiny_lm, requests, architectures, model_type):
     """h is the block's output (or the MLP's); `logits` of the last block's output are the model's own."""
     lm = tiny_lm(model_type)
-    request, path, last = requests[0], lm.architecture.block.format(1), lm.architecture.block.format(2)
+    request, path, last = (
+        requests[0],
+        lm.architecture.block.format(1),
+        lm.architecture.block.format(2),
+    )
     seen, logits = plain_forward(lm, request.text, [path, last, lm.architecture.mlp.format(1)])
     hidden = {name: out[0] if isinstance(out, tuple) else out for name, (_, out) in seen.items()}
     for site, name in (("block", path), ("mlp", lm.architecture.mlp.format(1))):
@@ -165,7 +204,7 @@ def test_fast_path(exact_lm, architectures, model_type):
     """Blocks above the edited layer, run from the subject on: logits, loss and gradient of whole forward passes."""
     lm, generator = exact_lm(model_type), torch.Generator().manual_seed(0)
     first = torch.randint(1, 300, (20,), generator=generator).tolist()
-    rows, at = [first, first[:7] + [5, 6] + first[9:17]], [9, 11]         # they part before the subject
+    rows, at = [first, first[:7] + [5, 6] + first[9:17]], [9, 11]  # they part before the subject
     for layer in (0, 1):
         sweep = LayerSweep(lm, rows, [0, 0], at)
         for _ in range(layer):
@@ -181,9 +220,14 @@ def test_fast_path(exact_lm, architectures, model_type):
                 delta = shift.clone().requires_grad_()
                 if fast:
                     places = torch.arange(start, len(row))[None]
-                    tails = Tails(sweep.blocks[layer + 1:], [(k[[i]], v[[i]]) for k, v in kept], places)
+                    tails = Tails(
+                        sweep.blocks[layer + 1 :], [(k[[i]], v[[i]]) for k, v in kept], places
+                    )
                     gain = Site(lm.post_norm(layer), m[[i]]).gain(delta[None])
-                    below = torch.cat([stem[[i], start:start + 1] + gain, stem[[i], start + 1:len(row)]], dim=1)
+                    below = torch.cat(
+                        [stem[[i], start : start + 1] + gain, stem[[i], start + 1 : len(row)]],
+                        dim=1,
+                    )
                     logits = lm.logits(tails.run(below, 4))[0]
                 else:
                     module = lm.mlp(layer) if lm.post_norm(layer) else lm.block(layer)
@@ -210,15 +254,21 @@ def test_what_a_target_promises_is_written(exact_lm, requests, architectures, mo
     R = targets.z.T - read_values(lm, [request], 1, site)
     if site == "block" and (norm := lm.post_norm(1)):
         R = before_norm(norm, read_values(lm, [request], 1, "mlp"), R)
-    K = plain_forward(lm, request.text, [DOWN[model_type].format(1)])[0][DOWN[model_type].format(1)][0][0].T
+    K = plain_forward(lm, request.text, [DOWN[model_type].format(1)])[0][
+        DOWN[model_type].format(1)
+    ][0][0].T
     rows = told(lm, [request.text], [request.target_new])
-    assert len(rows[0].target) == 1                                       # told at the subject: nothing else is asked
+    assert len(rows[0].target) == 1  # told at the subject: nothing else is asked
     before = -log_likelihood(lm, rows)[0]
     with restored(lm, [1]):
-        apply_update(lm, 1, torch.cat([torch.zeros(16, K.shape[1] - 1), R], dim=1) @ torch.linalg.pinv(K))
+        apply_update(
+            lm, 1, torch.cat([torch.zeros(16, K.shape[1] - 1), R], dim=1) @ torch.linalg.pinv(K)
+        )
         z = read_values(lm, [request], 1, site).T
         after = -log_likelihood(lm, rows)[0]
-    near = SAME if site == "mlp" or lm.post_norm(1) is None else 1e-4     # ε in the norm: 1e-6 of the mean square
+    near = (
+        SAME if site == "mlp" or lm.post_norm(1) is None else 1e-4
+    )  # ε in the norm: 1e-6 of the mean square
     assert relative(z - targets.h, targets.z - targets.h) < near
     assert abs(after - targets.loss) < near and before - after > 1e-2
     architectures(model_type, targets="✓")
@@ -241,7 +291,9 @@ def test_an_edit_changes_one_matrix(tiny_lm, architectures, model_type):
     apply_update(lm, 1, update)
     assert changed(lm, before) == {DOWN[model_type].format(1) + ".weight"}
     assert torch.equal(read_weight(lm, 1), W + update)
-    assert torch.allclose(module(x) - y, x @ update.T, atol=1e-4)         # float32 sums of 40 to 64 products
+    assert torch.allclose(
+        module(x) - y, x @ update.T, atol=1e-4
+    )  # float32 sums of 40 to 64 products
     with pytest.raises(ValueError, match=r"layer 1: the update is \(.*\) but the matrix is"):
         apply_update(lm, 1, update.T)
     architectures(model_type, **{"one matrix": "✓"})
@@ -273,7 +325,7 @@ def test_weights_are_put_back_bit_for_bit(tiny_lm):
     apply_update(lm, 1, torch.rand_like(W))
     write_weight(lm, 1, W)
     assert not changed(lm, before)
-    W.zero_()                                                             # a copy: the model does not follow
+    W.zero_()  # a copy: the model does not follow
     assert not changed(lm, before)
 
 
@@ -283,8 +335,10 @@ def test_rounds(tiny_lm, requests, architectures, model_type):
     lm = tiny_lm(model_type)
     before = bits(lm)
     with restored(lm, [0, 1]):
-        done, = run_sequential(lm, [requests], memit(0.01), build_plan(lm))
-        assert changed(lm, before) == {DOWN[model_type].format(layer) + ".weight" for layer in (0, 1)}
+        (done,) = run_sequential(lm, [requests], memit(0.01), build_plan(lm))
+        assert changed(lm, before) == {
+            DOWN[model_type].format(layer) + ".weight" for layer in (0, 1)
+        }
         assert done.residual_after < 0.7 * done.residual_before
         assert {outcome.status for outcome in done.outcomes} == {"edited"}
     assert not changed(lm, before)
@@ -299,8 +353,8 @@ def test_targets_lower_the_loss(tiny_lm, requests, model_type):
     first = optimise_targets(lm, requests, CONTEXTS, 0, TargetConfig(steps=1, **free))
     best = optimise_targets(lm, requests, CONTEXTS, 0, TargetConfig(steps=20, lr=0.1, **free))
     assert (best.loss < first.loss).all()
-    drop = 0.5 if lm.post_norm(0) is None else 0.02                       # a norm bounds what one MLP can add
-    assert best.loss[4] < first.loss[4] - drop                            # the subject ends the prompt: δ acts directly
+    drop = 0.5 if lm.post_norm(0) is None else 0.02  # a norm bounds what one MLP can add
+    assert best.loss[4] < first.loss[4] - drop  # the subject ends the prompt: δ acts directly
 
 
 @every_model
@@ -315,7 +369,9 @@ def test_batched_is_one_by_one(exact_lm, requests, architectures, model_type):
         for site, values in h.items():
             assert relative(values[:, i], read_values(lm, [request], 1, site)[:, 0]) < SAME
         alone = optimise_targets(lm, [request], CONTEXTS, 1, config)
-        assert relative(targets.z[i] - targets.h[i], (alone.z - alone.h)[0]) < 10 * SAME  # Adam divides
+        assert (
+            relative(targets.z[i] - targets.h[i], (alone.z - alone.h)[0]) < 10 * SAME
+        )  # Adam divides
     architectures(model_type, batched="✓")
 
 
@@ -332,8 +388,13 @@ def test_padding_and_positions(tiny_lm, requests, architectures, model_type, sid
     with recording({"down": lm.down_proj(2)}) as calls:
         lm.model(**batch, position_ids=positions)
     for i, request in enumerate(requests):
-        padding = len(batch["input_ids"][i]) - batch["attention_mask"][i].sum() if side == "left" else 0
-        assert relative(K[:, i], calls["down"].input[i, padding + subject_position(lm, request)]) < 1e-5
+        padding = (
+            len(batch["input_ids"][i]) - batch["attention_mask"][i].sum() if side == "left" else 0
+        )
+        assert (
+            relative(K[:, i], calls["down"].input[i, padding + subject_position(lm, request)])
+            < 1e-5
+        )
     architectures(model_type, padding="✓")
 
 
@@ -349,7 +410,7 @@ def test_exactly_one_bos(tiny_lm, tmp_path, architectures, model_type):
         tokens = tokenise(lm, ["The café", "{}"])
         counts[bos] = [ids.count(lm.tokenizer.bos_token_id) for ids in tokens.ids]
         plain = lm.tokenizer("The café", add_special_tokens=False, return_offsets_mapping=True)
-        assert tokens.ids[0][-len(plain["input_ids"]):] == plain["input_ids"]
+        assert tokens.ids[0][-len(plain["input_ids"]) :] == plain["input_ids"]
         assert tokens.offsets[0] == [(0, 0)] * counts[bos][0] + plain["offset_mapping"]
         assert tokens.ids[0][0] == lm.tokenizer.convert_tokens_to_ids(END) or not counts[bos][0]
     needed = model_type.startswith("gemma")
@@ -366,26 +427,37 @@ def test_gains_beyond_the_norm():
     with torch.no_grad():
         before, after = norm(m.T).T, norm(other.T).T
         found = m + before_norm(norm, m, after - before)
-        assert relative(norm(found.T).T, after) < 1e-12 and torch.allclose(found.norm(dim=0), m.norm(dim=0))
+        assert relative(norm(found.T).T, after) < 1e-12 and torch.allclose(
+            found.norm(dim=0), m.norm(dim=0)
+        )
         gain = torch.randn(16, 5, generator=generator, dtype=torch.float64)
-        cosine = torch.cosine_similarity(norm((m + before_norm(norm, m, gain)).T).T, before + gain, dim=0)
+        cosine = torch.cosine_similarity(
+            norm((m + before_norm(norm, m, gain)).T).T, before + gain, dim=0
+        )
         assert (cosine - 1).abs().max() < 1e-12
         assert before_norm(norm, m, 0 * gain).abs().max() < 1e-12
         norm.weight[3] = 1e-6
-        faint = before_norm(norm, m, gain) + m                            # without the limit: 1e6 in this channel
-        assert torch.allclose(faint[3] / faint[0], m[3] / (m[0] + m.norm(dim=0) / 4 * gain[0] / norm.weight[0]))
+        faint = before_norm(norm, m, gain) + m  # without the limit: 1e6 in this channel
+        assert torch.allclose(
+            faint[3] / faint[0], m[3] / (m[0] + m.norm(dim=0) / 4 * gain[0] / norm.weight[0])
+        )
 
 
 def test_the_tables_are_what_the_tests_found(request, architectures):
     """The book's tables are made here, `make architectures`; this comes last and needs all tests of this file."""
-    if request.config.getoption("keyword") or any("::" in argument for argument in request.config.args):
+    if request.config.getoption("keyword") or any(
+        "::" in argument for argument in request.config.args
+    ):
         pytest.skip("some tests of this file were chosen; the tables need all of them")
     every = {column for columns in TABLES for column in columns}
     assert architectures.found and all(row.keys() == every for row in architectures.found.values())
     tables = []
     for columns in TABLES:
         rows = [["model type", *columns], ["---"] * (len(columns) + 1)]
-        rows += [[f"`{name}`", *(found[column] for column in columns)] for name, found in architectures.found.items()]
+        rows += [
+            [f"`{name}`", *(found[column] for column in columns)]
+            for name, found in architectures.found.items()
+        ]
         tables.append("".join(f"| {' | '.join(row)} |\n" for row in rows))
     text = "\n".join(tables)
     if file := request.config.getoption("--record-architectures"):

@@ -20,7 +20,9 @@ from seqedit.cli.main import app
 def test_a_round_writes_the_same_weights():
     """The loop and the plain way: the same edited matrices to 1e-4, the float32 round-off that Adam amplifies."""
     result = bench_round(3)
-    assert result["weights_differ"] < 1e-4 and result["updates_differ"] > result["weights_differ"] / 10
+    assert (
+        result["weights_differ"] < 1e-4 and result["updates_differ"] > result["weights_differ"] / 10
+    )
     assert result["ratio"] == pytest.approx(result["plain_seconds"] / result["seconds"])
     assert "a round of 3 edits" in report({"round": result})
 
@@ -30,7 +32,9 @@ def test_counts_and_sizes():
     assert result["share"] == pytest.approx(result["rate"] / result["matrix_product_rate"])
     assert result["flops"] > 2 * 13 * 192 * 1536 * 5 and result["shape"][1:] == [192, 1536]
     result = bench_rounds(rounds=5, batch_size=2)
-    sizes = [4 * 1536 * n + 8 * n * n for n in (2, 4, 6, 8, 10)]          # float32 keys, float64 Gram matrix
+    sizes = [
+        4 * 1536 * n + 8 * n * n for n in (2, 4, 6, 8, 10)
+    ]  # float32 keys, float64 Gram matrix
     assert result["history_bytes"] == sizes and result["dense_cache_bytes"] == 4 * 1536**2
     assert bench_evaluation(3)["edits"] == 3
 
@@ -38,13 +42,17 @@ def test_counts_and_sizes():
 def test_solve_at_a_small_size():
     sizes = {"d_ff": 300, "d_model": 20, "past": 30, "new": 4, "removed": 40}
     result = bench_solve(sizes)
-    assert result["flops_ratio"] > 1 and result["fast_seconds"] > 0 and result["dense_peak_bytes"] > 0
+    assert (
+        result["flops_ratio"] > 1 and result["fast_seconds"] > 0 and result["dense_peak_bytes"] > 0
+    )
 
 
 def test_the_forms_agree_and_are_timed():
     """All four give one update to round-off, at every width."""
     result = bench_forms(widths=(40, 60), past=20, new=5, repeats=1)
-    assert [point["d_ff"] for point in result["points"]] == 4 * [40] + 4 * [60] and result["differs"] < 1e-10
+    assert [point["d_ff"] for point in result["points"]] == 4 * [40] + 4 * [60] and result[
+        "differs"
+    ] < 1e-10
     assert all(point["seconds"] > 0 for point in result["points"]) and result["flops_ratio"] > 1
     assert "one solve at d_ff 60 after 20 edits" in report({"forms": result})
 
@@ -53,7 +61,10 @@ def test_command(tmp_path, monkeypatch):
     """Lines on standard output, a record where one is asked for, an error for what is not there."""
     monkeypatch.setattr("seqedit.bench.speed.BENCHES", {"evaluation": lambda: bench_evaluation(3)})
     result = CliRunner().invoke(app, ["bench", "speed"])
-    assert result.exit_code == 1 and "no measurement named 'speed'; there are evaluation" in result.stderr
+    assert (
+        result.exit_code == 1
+        and "no measurement named 'speed'; there are evaluation" in result.stderr
+    )
     result = CliRunner().invoke(app, ["bench", "--out", str(tmp_path / "bench.json")])
     assert result.exit_code == 0 and result.stdout.startswith("evaluation of 3 edits: ")
     assert set(json.loads((tmp_path / "bench.json").read_text())["results"]) == {"evaluation"}

@@ -9,9 +9,25 @@ from seqedit.bench.full_size import bench_full_size, bench_model, report_full_si
 from seqedit.cli.common import out_of_memory
 from seqedit.cli.main import app
 
-SIZES = {"gptj": {"n_embd": 16, "n_layer": 4, "n_head": 2, "rotary_dim": 4, "n_positions": 128, "vocab_size": 6000},
-         "llama": {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 1,
-                   "intermediate_size": 40, "max_position_embeddings": 128, "vocab_size": 6000}}
+SIZES = {
+    "gptj": {
+        "n_embd": 16,
+        "n_layer": 4,
+        "n_head": 2,
+        "rotary_dim": 4,
+        "n_positions": 128,
+        "vocab_size": 6000,
+    },
+    "llama": {
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 40,
+        "max_position_embeddings": 128,
+        "vocab_size": 6000,
+    },
+}
 
 
 @pytest.mark.parametrize("model_type", SIZES)
@@ -19,9 +35,14 @@ def test_tiny_shape(model_type):
     """All stages run in bfloat16, rounds take seconds, and the estimate stands beside them."""
     config = AutoConfig.for_model(model_type, **SIZES[model_type], bos_token_id=0, eos_token_id=0)
     found = bench_model(config, (0, 1), device="cpu", rounds=2, batch_size=3, moments_tokens=500)
-    assert len(found["rounds"]) == 2 and all(s["targets"] > 0 and s["solve"] > 0 for s in found["rounds"])
+    assert len(found["rounds"]) == 2 and all(
+        s["targets"] > 0 and s["solve"] > 0 for s in found["rounds"]
+    )
     assert found["moments_tokens"] == 500 and found["peak_bytes"] is None
-    assert found["estimated"]["round_flops"] > 0 and 1 < found["texts"]["subject_end"] <= found["texts"]["prompt"]
+    assert (
+        found["estimated"]["round_flops"] > 0
+        and 1 < found["texts"]["subject_end"] <= found["texts"]["prompt"]
+    )
     line = report_full_size({model_type: found})
     assert "rounds of 3 edits" in line and "tokens/s" in line and "not measured on a CPU" in line
     found |= {"peak_bytes": 3e9, "moments_peak_bytes": 2e9}
@@ -36,17 +57,32 @@ def test_without_a_gpu():
     assert done.exit_code == 1 and "seqedit plan --model llama-3-8b" in done.stderr
 
 
-@pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"), MemoryError(),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: you tried …")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"),
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: you tried …"
+        ),
+    ],
+)
 def test_too_little_memory_is_told_with_what_to_do(monkeypatch, error):
     """One line and no traceback; any other RuntimeError is a bug, and shows itself."""
+
     def fail(*args, **rest):
         raise error
+
     monkeypatch.setattr("seqedit.bench.speed.bench", fail)
     done = CliRunner().invoke(app, ["bench"])
     assert done.exit_code == 1 and done.stderr.startswith("error: not enough memory")
-    for advice in ("seqedit plan", "--dtype bfloat16", "--batch-size", "--device cpu", "goes on from its last round"):
+    for advice in (
+        "seqedit plan",
+        "--dtype bfloat16",
+        "--batch-size",
+        "--device cpu",
+        "goes on from its last round",
+    ):
         assert advice in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     other = RuntimeError("shapes cannot be multiplied")

@@ -19,20 +19,38 @@ from seqedit.requests.request import RequestError
 from seqedit.requests import published as benchmarks
 from seqedit.runs.records import load_run
 
-ZSRE = {"subject": "Ada", "src": "Where is Ada?", "alt": "Rome", "rephrase": "Ada is where?", "answers": ["Bonn"],
-        "loc": "nq question: a town", "loc_ans": "Elvinn"}
-CONTRADICTION = COUNTERFACT | {"case_id": 9, "requested_rewrite": COUNTERFACT["requested_rewrite"] | {
-    "prompt": "{} speaks", "target_new": {"str": "Dutch", "id": "Q7411"}}}
-CONTENT = {"counterfact": [[CONTRADICTION], [COUNTERFACT, COUNTERFACT | {"case_id": 2}]],
-           "mcf": [[COUNTERFACT, CONTRADICTION]], "zsre": [[ZSRE, ZSRE | {"alt": ""}]],
-           "wikidata_counterfact": [[KNOWEDIT]]}
-LEFT = {"counterfact": {"contradicts an earlier record": 1}, "mcf": {"contradicts an earlier record": 1},
-        "zsre": {"wrong record": 1}, "wikidata_counterfact": {}}
+ZSRE = {
+    "subject": "Ada",
+    "src": "Where is Ada?",
+    "alt": "Rome",
+    "rephrase": "Ada is where?",
+    "answers": ["Bonn"],
+    "loc": "nq question: a town",
+    "loc_ans": "Elvinn",
+}
+CONTRADICTION = COUNTERFACT | {
+    "case_id": 9,
+    "requested_rewrite": COUNTERFACT["requested_rewrite"]
+    | {"prompt": "{} speaks", "target_new": {"str": "Dutch", "id": "Q7411"}},
+}
+CONTENT = {
+    "counterfact": [[CONTRADICTION], [COUNTERFACT, COUNTERFACT | {"case_id": 2}]],
+    "mcf": [[COUNTERFACT, CONTRADICTION]],
+    "zsre": [[ZSRE, ZSRE | {"alt": ""}]],
+    "wikidata_counterfact": [[KNOWEDIT]],
+}
+LEFT = {
+    "counterfact": {"contradicts an earlier record": 1},
+    "mcf": {"contradicts an earlier record": 1},
+    "zsre": {"wrong record": 1},
+    "wikidata_counterfact": {},
+}
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A `download` that serves `CONTENT` under names without suffix, as the cache of `datasets` has them."""
+
     def serve(name: str, file: str):
         path = tmp_path / f"{name}-{list(BENCHMARKS[name].files).index(file)}"
         rows = CONTENT[name][list(BENCHMARKS[name].files).index(file)]
@@ -54,9 +72,14 @@ def test_by_name(hub, name):
     """Cleaned, in the authors' order, with checksums and revision."""
     loaded = load(name)
     assert {reason: len(messages) for reason, messages in loaded.left_out.items()} == LEFT[name]
-    assert loaded.origin == {"benchmark": name, "revision": BENCHMARKS[name].revision or None,
-                             "sha256": dict(BENCHMARKS[name].files)}
-    assert [r.case_id for r in loaded.rounds[0]] == {"counterfact": [2, 5], "mcf": [5]}.get(name, [0])
+    assert loaded.origin == {
+        "benchmark": name,
+        "revision": BENCHMARKS[name].revision or None,
+        "sha256": dict(BENCHMARKS[name].files),
+    }
+    assert [r.case_id for r in loaded.rounds[0]] == {"counterfact": [2, 5], "mcf": [5]}.get(
+        name, [0]
+    )
     assert bool(loaded.summary()) == bool(LEFT[name])
 
 
@@ -65,19 +88,24 @@ def test_every_benchmark_is_pinned():
     for name, benchmark in BENCHMARKS.items():
         assert not benchmark.hub or len(benchmark.revision) == 40, name
         assert all(pin is None or len(pin) == 64 for pin in benchmark.files.values()), name
-        assert benchmark.by_hand.startswith("https://") and benchmark.by_hand.endswith(".json"), name
+        assert benchmark.by_hand.startswith("https://") and benchmark.by_hand.endswith(".json"), (
+            name
+        )
 
 
 def test_another_content_is_refused(hub, monkeypatch):
     pins = dict.fromkeys(BENCHMARKS["zsre"].files, "0" * 64)
     monkeypatch.setitem(BENCHMARKS, "zsre", replace(BENCHMARKS["zsre"], files=pins))
-    with pytest.raises(ValueError, match="zsre_mend_eval.json has SHA-256 .* not the pinned 0000.*by its path"):
+    with pytest.raises(
+        ValueError, match="zsre_mend_eval.json has SHA-256 .* not the pinned 0000.*by its path"
+    ):
         load("zsre")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_offline(name, monkeypatch):
     """Without a network the message says which file to get, where, and how to give it."""
+
     def nowhere(*args, **kwargs):
         raise ConnectionError("no route to host\nat all")
 
@@ -92,13 +120,20 @@ def test_files(tmp_path):
     """A file is refused for one wrong record, unless cleaned; a word that is no benchmark is said to be none."""
     path = tmp_path / "zsre.json"
     path.write_text(json.dumps([ZSRE, ZSRE | {"alt": ""}]))
-    with pytest.raises(RequestError, match=r"zsre.json, record 1 \(case_id 1\): target_new: is empty"):
+    with pytest.raises(
+        RequestError, match=r"zsre.json, record 1 \(case_id 1\): target_new: is empty"
+    ):
         load(path)
     loaded = load(path, clean=True)
     assert len(loaded.rounds[0]) == 1 and loaded.origin == sha256(path)[:16]
-    assert loaded.summary() == ("1 of 2 records; left out: 1 wrong record. The first: zsre.json, record 1 (case_id 1): "
-                                "target_new: is empty")
-    with pytest.raises(RequestError, match="'zrse' is neither a file nor a benchmark; benchmarks are counterfact, mcf"):
+    assert loaded.summary() == (
+        "1 of 2 records; left out: 1 wrong record. The first: zsre.json, record 1 (case_id 1): "
+        "target_new: is empty"
+    )
+    with pytest.raises(
+        RequestError,
+        match="'zrse' is neither a file nor a benchmark; benchmarks are counterfact, mcf",
+    ):
         load("zrse")
 
 
@@ -107,13 +142,18 @@ def test_run_by_name(hub, tmp_path, tiny_folder, monkeypatch):
     monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
     space = Workspace(tmp_path, tiny_folder)
     result = space.call(requests="zsre")
-    assert result.exit_code == 0 and "zsre: 1 of 2 records; left out: 1 wrong record" in result.stderr
+    assert (
+        result.exit_code == 0 and "zsre: 1 of 2 records; left out: 1 wrong record" in result.stderr
+    )
     assert "locality_gold" in result.stdout and "locality_unedited" in result.stdout
     record = load_run(space.out)
     assert record.run["parameters"]["files"]["requests"]["sha256"] == BENCHMARKS["zsre"].files
-    assert record.run["left_out"] == {"wrong record": {"count": 1, "first": "zsre, record 1 (case_id 1): target_new: "
-                                                                            "is empty"}}
-    assert {"edits.efficacy_tokens", "edits.locality_gold", "edits.locality_unedited"} <= set(record.scores)
+    assert record.run["left_out"] == {
+        "wrong record": {"count": 1, "first": "zsre, record 1 (case_id 1): target_new: is empty"}
+    }
+    assert {"edits.efficacy_tokens", "edits.locality_gold", "edits.locality_unedited"} <= set(
+        record.scores
+    )
     scored = space.call("score", requests="zsre", edited=space.out)
     assert scored.exit_code == 0 and json.loads(scored.stdout)["edits"]["locality_unedited"] <= 1
 
@@ -124,25 +164,75 @@ def test_real_records_end_to_end(benchmarks, tmp_path, monkeypatch, model_type, 
     """The first real records, the real GPT-2 tokenizer, a tiny random model: edited, measured, recorded."""
     monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
     tokenizer = AutoTokenizer.from_pretrained(benchmarks / "gpt2_tokenizer")
-    sizes = ({"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 128} if model_type == "gpt2" else
-             {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 40,
-              "max_position_embeddings": 128})
-    config = AutoConfig.for_model(model_type, vocab_size=len(tokenizer), initializer_range=0.2, **sizes)
+    sizes = (
+        {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 128}
+        if model_type == "gpt2"
+        else {
+            "hidden_size": 16,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "intermediate_size": 40,
+            "max_position_embeddings": 128,
+        }
+    )
+    config = AutoConfig.for_model(
+        model_type, vocab_size=len(tokenizer), initializer_range=0.2, **sizes
+    )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     (tmp_path / "corpus.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     loaded = load(benchmarks / file, clean=True)
     total = sum(map(len, loaded.rounds)) + sum(map(len, loaded.left_out.values()))
-    assert total == (500 if "counterfact" in file else 1000) and sum(map(len, loaded.rounds)) >= total - 2
-    result = CliRunner().invoke(app, [
-        "edit", "--model", str(tmp_path / "model"), "--requests", str(benchmarks / file), "--clean",
-        "--method", "memit_seq", "--layers", "0,1", "--set", "lam=10", "--set", "steps=3", "--n-edits", "4",
-        "--batch-size", "2", "--corpus", str(tmp_path / "corpus.txt"), "--out", str(tmp_path / "out"),
-        "--device", "cpu"])
+    assert (
+        total == (500 if "counterfact" in file else 1000)
+        and sum(map(len, loaded.rounds)) >= total - 2
+    )
+    result = CliRunner().invoke(
+        app,
+        [
+            "edit",
+            "--model",
+            str(tmp_path / "model"),
+            "--requests",
+            str(benchmarks / file),
+            "--clean",
+            "--method",
+            "memit_seq",
+            "--layers",
+            "0,1",
+            "--set",
+            "lam=10",
+            "--set",
+            "steps=3",
+            "--n-edits",
+            "4",
+            "--batch-size",
+            "2",
+            "--corpus",
+            str(tmp_path / "corpus.txt"),
+            "--out",
+            str(tmp_path / "out"),
+            "--device",
+            "cpu",
+        ],
+    )
     assert result.exit_code == 0, result.stderr
     record = load_run(tmp_path / "out")
-    assert len(record.outcomes) == 4 and set(record.outcomes["status"]) <= {"edited", "already satisfied", "refused"}
+    assert len(record.outcomes) == 4 and set(record.outcomes["status"]) <= {
+        "edited",
+        "already satisfied",
+        "refused",
+    }
     last = record.scores.iloc[-1]
-    measured = (["efficacy", "neighborhood", "neighborhood_tokens"] if "counterfact" in file else
-                ["efficacy_tokens", "efficacy_accuracy", "paraphrase_tokens", "locality_gold", "locality_unedited"])
+    measured = (
+        ["efficacy", "neighborhood", "neighborhood_tokens"]
+        if "counterfact" in file
+        else [
+            "efficacy_tokens",
+            "efficacy_accuracy",
+            "paraphrase_tokens",
+            "locality_gold",
+            "locality_unedited",
+        ]
+    )
     assert all(0 <= last[f"edits.{name}"] <= 1 for name in measured)

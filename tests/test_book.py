@@ -9,21 +9,34 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-LABELS = sorted({label for chapter in (ROOT / "chapters").glob("*.md") for label in re.findall(
-    r"^:{3,}\{prf:theorem\}[^\n]*\n(?::[^\n]*\n)*?:label: (\S+)$", chapter.read_text(encoding="utf-8"), re.MULTILINE)})
+LABELS = sorted(
+    {
+        label
+        for chapter in (ROOT / "chapters").glob("*.md")
+        for label in re.findall(
+            r"^:{3,}\{prf:theorem\}[^\n]*\n(?::[^\n]*\n)*?:label: (\S+)$",
+            chapter.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+    }
+)
 TESTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
 
 
 def test_theorems_are_labelled():
     """As many labels as theorems."""
-    text = "\n".join(chapter.read_text(encoding="utf-8") for chapter in (ROOT / "chapters").glob("*.md"))
+    text = "\n".join(
+        chapter.read_text(encoding="utf-8") for chapter in (ROOT / "chapters").glob("*.md")
+    )
     assert len(LABELS) == len(re.findall(r"^:{3,}\{prf:theorem\}", text, re.MULTILINE)) > 3
 
 
 @pytest.mark.parametrize("label", LABELS)
 def test_theorem_is_tested(label):
     """thm-first-order is checked by test_thm_first_order."""
-    assert re.search(rf"^def test_{label.replace('-', '_')}\(", TESTS, re.MULTILINE), f"no test for {label}"
+    assert re.search(rf"^def test_{label.replace('-', '_')}\(", TESTS, re.MULTILINE), (
+        f"no test for {label}"
+    )
 
 
 def test_references_to_theorems_lead_somewhere():
@@ -35,7 +48,10 @@ def test_references_to_theorems_lead_somewhere():
 def test_contents():
     """Every listed file is there: a page, or a notebook with the text it is made from; and no text is left out."""
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    listed = [contents["root"], *(chapter["file"] for part in contents["parts"] for chapter in part["chapters"])]
+    listed = [
+        contents["root"],
+        *(chapter["file"] for part in contents["parts"] for chapter in part["chapters"]),
+    ]
     texts = [ROOT / Path(file).with_suffix(".md") for file in listed]
     assert [path for path in texts if not path.exists()] == [] and len(set(listed)) == len(listed)
     assert {path.name for path in texts} == {path.name for path in (ROOT / "chapters").glob("*.md")}
@@ -44,18 +60,32 @@ def test_contents():
 @pytest.fixture
 def notebook(tmp_path) -> Path:
     """A chapter of three cells that takes `n` and `name`."""
-    cells = [nbformat.v4.new_code_cell("n = 3\nname = ''", metadata={"tags": ["parameters"]}),
-             nbformat.v4.new_code_cell("from seqedit.study.notebook import begin\nbegin('n', 'name')"),
-             nbformat.v4.new_code_cell("n ** 2")]
+    cells = [
+        nbformat.v4.new_code_cell("n = 3\nname = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("from seqedit.study.notebook import begin\nbegin('n', 'name')"),
+        nbformat.v4.new_code_cell("n ** 2"),
+    ]
     path = tmp_path / "tiny.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {
-        "name": "python3", "display_name": "Python 3", "language": "python"}}), path)
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=cells,
+            metadata={
+                "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+            },
+        ),
+        path,
+    )
     return path
 
 
 def execute(notebook: Path, **parameters):
-    return papermill.execute_notebook(notebook, notebook.with_name("out.ipynb"), parameters=parameters,
-                                      progress_bar=False, cwd=notebook.parent)
+    return papermill.execute_notebook(
+        notebook,
+        notebook.with_name("out.ipynb"),
+        parameters=parameters,
+        progress_bar=False,
+        cwd=notebook.parent,
+    )
 
 
 def test_known_parameters_are_taken(notebook):
@@ -65,5 +95,8 @@ def test_known_parameters_are_taken(notebook):
 
 def test_unknown_parameters_are_refused(notebook):
     """papermill itself would only log the name and run with the defaults."""
-    with pytest.raises(papermill.PapermillExecutionError, match="this chapter has no parameter 'm'; it takes n, name"):
+    with pytest.raises(
+        papermill.PapermillExecutionError,
+        match="this chapter has no parameter 'm'; it takes n, name",
+    ):
         execute(notebook, m=5)

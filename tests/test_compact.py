@@ -35,7 +35,9 @@ def test_exact_where_it_is_kept(C):
     small = compacted(C, 1e-2)
     assert torch.allclose(C @ small.vectors, small.vectors * small.values, atol=1e-12)
     assert (small.values >= 1e-2).all() and 0 < len(small.values) < 60 and small.shape == (60, 60)
-    assert small.values.sum() + small.rest * (60 - len(small.values)) == pytest.approx(C.trace().item())
+    assert small.values.sum() + small.rest * (60 - len(small.values)) == pytest.approx(
+        C.trace().item()
+    )
 
 
 @pytest.mark.parametrize("threshold", [1e-2, 0.05, 1.0, 20.0])
@@ -48,7 +50,9 @@ def test_the_null_space_is_that_of_C(C, threshold):
 
 
 def test_what_the_floor_removed_is_refused(C):
-    with pytest.raises(ValueError, match="threshold is 0.009, but these compact .* keep nothing below 0.01"):
+    with pytest.raises(
+        ValueError, match="threshold is 0.009, but these compact .* keep nothing below 0.01"
+    ):
         null_space(compacted(C, 1e-2), 9e-3)
     with pytest.raises(ValueError, match="no direction of key space"):
         null_space(compacted(C, 1e-5), 2e-5)
@@ -63,7 +67,10 @@ def test_drift(C):
     """Exact for what the kept directions see; an estimate for the rest, off by no more than the floor."""
     small = compacted(C, 1e-2)
     generator = torch.Generator().manual_seed(1)
-    seen = torch.randn(4, len(small.values), generator=generator, dtype=torch.float64) @ small.vectors.T
+    seen = (
+        torch.randn(4, len(small.values), generator=generator, dtype=torch.float64)
+        @ small.vectors.T
+    )
     assert drift(seen, small) == pytest.approx(drift(seen, C))
     update = torch.randn(4, 60, generator=generator, dtype=torch.float64)
     assert 0 < abs(drift(update, small) - drift(update, C)) < 1e-2 * update.square().sum()
@@ -86,12 +93,16 @@ def test_alphaedit_writes_the_same(tiny_lm, requests, tmp_path, dtype, tolerance
         method = make_method("alphaedit", threshold=0.9, l2=0.5)
         done = list(run_sequential(lm, [requests[:3], requests[3:]], method, plan))
         assert all(outcome.status == "edited" for r in done for outcome in r.outcomes)
-        found[compact] = {layer: read_weight(lm, layer) - done[-1].state.original[layer] for layer in plan.layers}
+        found[compact] = {
+            layer: read_weight(lm, layer) - done[-1].state.original[layer] for layer in plan.layers
+        }
     for layer, update in found[False].items():
         assert relative(found[True][layer], update) < tolerance
 
 
-@pytest.mark.parametrize("name", ["memit", "memit_seq", "rome", "encore", "lyaplock", "nse", "emmet"])
+@pytest.mark.parametrize(
+    "name", ["memit", "memit_seq", "rome", "encore", "lyaplock", "nse", "emmet"]
+)
 def test_methods_that_need_all_of_C_say_so(tiny_lm, requests, name):
     lm = tiny_lm("gpt2")
     plan = build_plan(lm, layers=(0,))

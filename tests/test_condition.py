@@ -39,7 +39,7 @@ def test_thm_linear_system(seed, share, noise):
     """‖x̂ − x‖/‖x‖ ≤ κ/(1 − κε) (ε + ‖f‖/‖b‖) as long as κε < 1, ε = ‖E‖/‖A‖."""
     A, x, E, f = random(seed, (5, 5), (5,), (5, 5), (5,))
     kappa, b = condition_number(A), A @ x
-    E = E * share * spectrum(A)[0] / (kappa * spectrum(E)[0])             # κε = share
+    E = E * share * spectrum(A)[0] / (kappa * spectrum(E)[0])  # κε = share
     f = f * noise * b.norm() / f.norm()
     epsilon = (spectrum(E)[0] / spectrum(A)[0]).item()
     moved = torch.linalg.solve(A + E, b + f) - x
@@ -48,7 +48,10 @@ def test_thm_linear_system(seed, share, noise):
 
 def test_the_bound_for_systems_needs_its_assumption():
     """With κε = 1 the perturbed matrix may be singular."""
-    A, E = torch.diag(torch.tensor([1.0, 0.1])).double(), torch.diag(torch.tensor([0.0, -0.1])).double()
+    A, E = (
+        torch.diag(torch.tensor([1.0, 0.1])).double(),
+        torch.diag(torch.tensor([0.0, -0.1])).double(),
+    )
     assert condition_number(A) * (spectrum(E)[0] / spectrum(A)[0]).item() == pytest.approx(1.0)
     assert condition_number(A + E) == float("inf")
 
@@ -63,8 +66,11 @@ def test_thm_condition_and_output(seed):
     last = torch.linalg.svd(W, full_matrices=False).Vh[-1]
     worst = torch.outer(y, last)
     assert ((worst @ last).norm() / (W @ last).norm()).item() == pytest.approx(
-        (condition_number(W) * spectrum(worst)[0] / spectrum(W)[0]).item(), rel=1e-9)
-    outside = torch.linalg.svd(W, full_matrices=True).Vh[-1]              # Wk = 0: no bound beyond the row space
+        (condition_number(W) * spectrum(worst)[0] / spectrum(W)[0]).item(), rel=1e-9
+    )
+    outside = torch.linalg.svd(W, full_matrices=True).Vh[
+        -1
+    ]  # Wk = 0: no bound beyond the row space
     for far in (1e3, 1e6):
         beyond = k / k.norm() + far * bound * outside
         assert (D @ outside).norm() < 1e-6 or (D @ beyond).norm() / (W @ beyond).norm() > bound
@@ -79,14 +85,16 @@ def test_thm_prune_bound(seed, size, alpha):
     top = size * spectrum(D)[0].item()
     bound = limit + top if top <= limit else 2 * limit + math.log(top / limit, alpha)
     assert largest <= bound * (1 + 1e-9)
-    assert restrain_spectrum(size * spectrum(D)[:1], limit, alpha)[0].item() == pytest.approx(bound - limit)
+    assert restrain_spectrum(size * spectrum(D)[:1], limit, alpha)[0].item() == pytest.approx(
+        bound - limit
+    )
     assert spectrum(W0 + compress(W0, size * D, alpha, "clip"))[0] <= 2 * limit * (1 + 1e-9)
 
 
 @given(seeds, st.integers(2, 5), st.integers(0, 4))
 def test_thm_prune_does_not_bound_the_condition_number(seed, rows, more):
     """An update up to s is left alone, and may take the smallest singular value to zero."""
-    W0, = random(seed, (rows, rows + more))
+    (W0,) = random(seed, (rows, rows + more))
     U, values, Vh = torch.linalg.svd(W0, full_matrices=False)
     D = -values[-1] * torch.outer(U[:, -1], Vh[-1])
     assert spectrum(D)[0] <= values[0] * (1 + 1e-12)
@@ -102,7 +110,10 @@ def test_thm_mean_is_not_read(tiny_lm):
         ids = torch.tensor([lm.tokenizer("The mother tongue of André is")["input_ids"]])
         W, before = read_weight(lm, 1), lm.model(ids).logits
         y = torch.randn(W.shape[1], generator=torch.Generator().manual_seed(0))
-        along, other = torch.ones(len(W)), torch.randn(len(W), generator=torch.Generator().manual_seed(1))
+        along, other = (
+            torch.ones(len(W)),
+            torch.randn(len(W), generator=torch.Generator().manual_seed(1)),
+        )
         with restored(lm, [1]):
             apply_update(lm, 1, torch.outer(along, y))
             moved = (lm.model(ids).logits - before).abs().max()
@@ -110,8 +121,9 @@ def test_thm_mean_is_not_read(tiny_lm):
             apply_update(lm, 1, torch.outer(other - other.mean(), y))
             felt = (lm.model(ids).logits - before).abs().max()
         assert lm.removes_mean != reads and felt > 1e-2
-        assert (moved > 0.05 * felt) if reads else moved < 1e-4 * felt    # float32 round-off
+        assert (moved > 0.05 * felt) if reads else moved < 1e-4 * felt  # float32 round-off
         added = W + torch.outer(along, y)
         assert condition_number(added, without_mean=True) == pytest.approx(
-            condition_number(W, without_mean=True), rel=1e-3)             # float32 sums
+            condition_number(W, without_mean=True), rel=1e-3
+        )  # float32 sums
         assert condition_number(added) > 1.1 * condition_number(W)

@@ -15,14 +15,30 @@ from seqedit.requests.request import load_requests, parse_requests
 from seqedit.world.vocabulary import SENTENCES
 
 SNIPPETS = [
-    {"relation_id": "P103", "target_id": "Q1", "samples": [{"text": "alpha beta"}, {"text": "beta", "name": "x"}]},
+    {
+        "relation_id": "P103",
+        "target_id": "Q1",
+        "samples": [{"text": "alpha beta"}, {"text": "beta", "name": "x"}],
+    },
     {"relation_id": "P103", "target_id": "Dutch", "samples": [{"text": "gamma"}]},
-    {"relation_id": "P9", "target_id": "Q1", "samples": []}]
+    {"relation_id": "P9", "target_id": "Q1", "samples": []},
+]
 
 
 def request(case_id, target, relation="P103"):
-    return parse_requests([{"case_id": case_id, "requested_rewrite": {
-        "prompt": "{} speaks", "subject": f"Ada {case_id}", "target_new": target, "relation_id": relation}}])[0]
+    return parse_requests(
+        [
+            {
+                "case_id": case_id,
+                "requested_rewrite": {
+                    "prompt": "{} speaks",
+                    "subject": f"Ada {case_id}",
+                    "target_new": target,
+                    "relation_id": relation,
+                },
+            }
+        ]
+    )[0]
 
 
 @pytest.fixture
@@ -37,7 +53,11 @@ def test_references_are_found(snippets):
     references = load_references(snippets)
     assert references.of(request(0, {"str": "English", "id": "Q1"})) == ["alpha beta", "beta"]
     assert references.of(request(1, "Dutch")) == ["gamma"]
-    assert references.of(request(2, {"str": "English", "id": "Q1"}, "P9")) == () == references.of(request(3, "English"))
+    assert (
+        references.of(request(2, {"str": "English", "id": "Q1"}, "P9"))
+        == ()
+        == references.of(request(3, "English"))
+    )
 
 
 def test_released_vocabulary(snippets):
@@ -47,10 +67,16 @@ def test_released_vocabulary(snippets):
     np.save(folder / "idf.npy", np.array([1.0, 2.0, 3.0]))
     references = load_references(snippets)
     assert references.vocabulary == "released"
-    requests = [request(0, {"str": "English", "id": "Q1"}), request(1, "Dutch"), request(2, "Latin")]
-    found, n = consistency(["alpha", "beta unknown", "alpha", "gamma"], [0, 0, 1, 2], requests, references)
+    requests = [
+        request(0, {"str": "English", "id": "Q1"}),
+        request(1, "Dutch"),
+        request(2, "Latin"),
+    ]
+    found, n = consistency(
+        ["alpha", "beta unknown", "alpha", "gamma"], [0, 0, 1, 2], requests, references
+    )
     expected = (1 * 1 + 2 * 4) / (np.hypot(1, 2) * np.hypot(1, 4))
-    assert n == 2 and found == pytest.approx(expected / 2)                # Dutch: "alpha" against "gamma" is 0
+    assert n == 2 and found == pytest.approx(expected / 2)  # Dutch: "alpha" against "gamma" is 0
     np.save(folder / "idf.npy", np.ones(7))
     with pytest.raises(ValueError, match="tfidf_vocab.json and idf.npy do not fit together"):
         load_references(snippets)
@@ -65,9 +91,15 @@ def test_the_same_text_is_consistent(snippets):
     assert consistency(["gamma"], [0], [request(0, "Latin")], references) == (None, 0)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ("[{", "cannot be read"), ('[{"relation_id": "P1"}]', "expected attribute_snippets.json's list"),
-    ("[]", "holds no texts"), ("3", "expected attribute_snippets.json's list")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[{", "cannot be read"),
+        ('[{"relation_id": "P1"}]', "expected attribute_snippets.json's list"),
+        ("[]", "holds no texts"),
+        ("3", "expected attribute_snippets.json's list"),
+    ],
+)
 def test_wrong_references(tmp_path, content, message):
     path = tmp_path / "a.json"
     path.write_text(content)
@@ -92,10 +124,13 @@ def test_world_facts():
 
 def test_report(tiny_lm, requests, snippets):
     """With references all generation prompts are continued, without them the first of each request."""
-    asked = [replace(r, relation_id="P103", generation_prompts=("The old town", "I heard")) for r in requests]
+    asked = [
+        replace(r, relation_id="P103", generation_prompts=("The old town", "I heard"))
+        for r in requests
+    ]
     lm, references = tiny_lm("gpt2"), load_references(snippets)
     report = evaluate(lm, asked, generator=torch.Generator().manual_seed(0), references=references)
-    assert 0 <= report["consistency"] <= 1 and report["consistency_n"] == 1          # "Dutch"
+    assert 0 <= report["consistency"] <= 1 and report["consistency_n"] == 1  # "Dutch"
     assert "consistency" not in evaluate(lm, asked, generator=torch.Generator().manual_seed(0))
 
 
@@ -108,4 +143,6 @@ def test_command(tmp_path, tiny_folder, snippets, monkeypatch):
     record = json.loads((space.out / "run.json").read_text())
     assert len(record["parameters"]["files"]["references"]) == 16
     scores = json.loads((space.out / "scores.jsonl").read_text().splitlines()[-1])
-    assert scores["consistency"] is None and scores["consistency_n"] == 0            # no relation in these records
+    assert (
+        scores["consistency"] is None and scores["consistency_n"] == 0
+    )  # no relation in these records

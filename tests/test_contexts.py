@@ -12,7 +12,9 @@ from seqedit.lm.keys import KeyReader, context_weights, read_keys
 
 def test_context_weights():
     """MEMIT: ½ bare, ½ the others' mean; ROME: all alike."""
-    assert torch.allclose(context_weights(CONTEXTS, "groups"), torch.tensor([1 / 2, 1 / 6, 1 / 6, 1 / 6]))
+    assert torch.allclose(
+        context_weights(CONTEXTS, "groups"), torch.tensor([1 / 2, 1 / 6, 1 / 6, 1 / 6])
+    )
     assert torch.allclose(context_weights(CONTEXTS, "uniform"), torch.full((4,), 1 / 4))
 
 
@@ -24,7 +26,12 @@ def test_keys_are_averaged_over_contexts(tiny_lm, requests, average):
     weights = [1 / 2, 1 / 6, 1 / 6, 1 / 6] if average == "groups" else [1 / 4] * 4
     expected = sum(w * K for w, K in zip(weights, alone, strict=True))
     for budget in (1, 60, 10_000):
-        assert relative(KeyReader(lm, requests, CONTEXTS, average, batch_tokens=budget).keys(1), expected) < 1e-5
+        assert (
+            relative(
+                KeyReader(lm, requests, CONTEXTS, average, batch_tokens=budget).keys(1), expected
+            )
+            < 1e-5
+        )
 
 
 def test_sampled_contexts(tiny_lm):
@@ -33,6 +40,7 @@ def test_sampled_contexts(tiny_lm):
 
     def sample(seed):
         return sample_contexts(lm, torch.Generator().manual_seed(seed), ((10, 5), (6, 2)))
+
     found = sample(0)
     assert found[0] == ("{}",) and [len(group) for group in found] == [1, 5, 2]
     templates = [t for group in found[1:] for t in group]
@@ -41,11 +49,17 @@ def test_sampled_contexts(tiny_lm):
     assert found == sample(0) != sample(1)
 
 
-@pytest.mark.parametrize(("content", "problem"), [
-    ("[", "cannot be read"), ("{}", "list of non-empty lists"), ("[[]]", "list of non-empty lists"),
-    ('[["{}"], ["no place"]]', "'no place' must be a string with exactly one"),
-    ('[["{}"], [3]]', "3 must be a string"), ('[["Hello. {}"]]', "the first group must be"),
-])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[", "cannot be read"),
+        ("{}", "list of non-empty lists"),
+        ("[[]]", "list of non-empty lists"),
+        ('[["{}"], ["no place"]]', "'no place' must be a string with exactly one"),
+        ('[["{}"], [3]]', "3 must be a string"),
+        ('[["Hello. {}"]]', "the first group must be"),
+    ],
+)
 def test_context_files(tmp_path, content, problem):
     path = tmp_path / "contexts.json"
     path.write_text(content)

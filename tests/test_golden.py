@@ -26,10 +26,17 @@ from seqedit.methods.catalogue import make_method
 from seqedit.moments.files import load_moments
 from seqedit.requests.request import load_rounds
 
-ALLOWED = {"memit": 2e-5, "memit_seq": 2e-5, "alphaedit": 1.7e-4, "nse": 2e-5, "rect": 2e-5, "rome": 3e-3}
+ALLOWED = {
+    "memit": 2e-5,
+    "memit_seq": 2e-5,
+    "alphaedit": 1.7e-4,
+    "nse": 2e-5,
+    "rect": 2e-5,
+    "rome": 3e-3,
+}
 OURS = {"rect": "memit_rect"}
-Z_ALLOWED = 1e-4                                                          # of ‖z‖, worst row; reached 2.3e-5
-PAST_ALLOWED = 5e-5                                                       # of ‖K_pK_pᵀ‖; reached 9.9e-6
+Z_ALLOWED = 1e-4  # of ‖z‖, worst row; reached 2.3e-5
+PAST_ALLOWED = 5e-5  # of ‖K_pK_pᵀ‖; reached 9.9e-6
 
 
 @dataclass
@@ -53,33 +60,52 @@ def run_of(golden):
         if name in runs:
             return runs[name]
         h = json.loads((golden / "hyper" / f"{name}.json").read_text())
-        parameters = {"memit": {"lam": float(h.get("mom2_update_weight", 0))},
-                      "alphaedit": {"threshold": h.get("nullspace_threshold"), "l2": h.get("L2")}, "rome": {}}
+        parameters = {
+            "memit": {"lam": float(h.get("mom2_update_weight", 0))},
+            "alphaedit": {"threshold": h.get("nullspace_threshold"), "l2": h.get("L2")},
+            "rome": {},
+        }
         parameters["memit_seq"] = parameters["rect"] = parameters["memit"]
-        parameters["nse"] = parameters["memit"] | {"mass": h.get("neuron_threshold"), "done_below": h.get("alpha"),
-                                                   "hopeless_from": h.get("upper_bound")}
+        parameters["nse"] = parameters["memit"] | {
+            "mass": h.get("neuron_threshold"),
+            "done_below": h.get("alpha"),
+            "hopeless_from": h.get("upper_bound"),
+        }
         lm = load_model(golden / "model", device="cpu", dtype=torch.float64)
         method = make_method(OURS.get(name, name), **parameters[name])
-        plan = EditPlan(layers=tuple(h["layers"]), moments=load_moments(golden / "moments.safetensors").C,
-                        contexts=load_contexts(golden / "contexts.json"),
-                        target=TargetConfig(steps=h["v_num_grad_steps"], lr=h["v_lr"], kl=h["kl_factor"],
-                                            clamp=float(h["clamp_norm_factor"]), weight_decay=h["v_weight_decay"]))
+        plan = EditPlan(
+            layers=tuple(h["layers"]),
+            moments=load_moments(golden / "moments.safetensors").C,
+            contexts=load_contexts(golden / "contexts.json"),
+            target=TargetConfig(
+                steps=h["v_num_grad_steps"],
+                lr=h["v_lr"],
+                kl=h["kl_factor"],
+                clamp=float(h["clamp_norm_factor"]),
+                weight_decay=h["v_weight_decay"],
+            ),
+        )
         run = runs[name] = Run(released, plan)
         W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
         for i, requests in enumerate(load_rounds(golden / "requests.json")):
-            if name in ("alphaedit", "nse"):                              # on this round's weights, or W₀
+            if name in ("alphaedit", "nse"):  # on this round's weights, or W₀
                 with restored(lm, plan.layers):
                     for layer in plan.layers:
                         if method.rewind:
                             write_weight(lm, layer, W0[layer])
-                    run.z.append(optimise_targets(lm, requests, plan.contexts, plan.layers[-1], plan.target).z)
-            done, = run_sequential(lm, [requests], method, plan, run.state)
+                    run.z.append(
+                        optimise_targets(
+                            lm, requests, plan.contexts, plan.layers[-1], plan.target
+                        ).z
+                    )
+            (done,) = run_sequential(lm, [requests], method, plan, run.state)
             run.state = done.state
             assert {o.status for o in done.outcomes} == {"edited"}
             for layer in plan.layers:
                 W = read_weight(lm, layer)
                 run.updates[i, layer] = W - W0[layer], released[f"{name}.W.{i}.{layer}"] - W0[layer]
         return run
+
     return make
 
 
@@ -111,14 +137,16 @@ def test_prune(run_of, golden, errors):
         expected = run.released[f"prune.W.{layer}"] - W0
         error = relative(restrain(W0, run.updates[2, layer][0]), expected)
         assert errors("memit_prune", "released", error) < ALLOWED["memit"]
-        assert relative(run.updates[2, layer][0], expected) > 1e-3       # it does something
+        assert relative(run.updates[2, layer][0], expected) > 1e-3  # it does something
 
 
 def test_history(run_of):
     """K_pK_pᵀ after the last round; the released code reads the keys again after its update, which changes nothing."""
     run = run_of("alphaedit")
     for layer in run.plan.layers:
-        assert relative(run.state.past(layer), run.released[f"alphaedit.past.{layer}"]) < PAST_ALLOWED
+        assert (
+            relative(run.state.past(layer), run.released[f"alphaedit.past.{layer}"]) < PAST_ALLOWED
+        )
 
 
 def test_methods_differ_by_more_than_is_allowed(run_of):

@@ -22,12 +22,17 @@ def test_every_task_of_the_world_has_its_file():
     assert set(files) == tasks and {f"world_{task}" for task in tasks} == set(WORLD_TASKS)
     for task, text in files.items():
         assert f"task: world_{task}\n" in text and f"!function world.{task}\n" in text
-    assert yaml.safe_load((HARNESS / "_world").read_text(encoding="utf-8"))["output_type"] == "loglikelihood"
+    assert (
+        yaml.safe_load((HARNESS / "_world").read_text(encoding="utf-8"))["output_type"]
+        == "loglikelihood"
+    )
 
 
 def test_harness_equals_our_measurement():
     """On a damaged model, with answers right and wrong: the same shares. Greedy, all tokens of the answer."""
-    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (extra `harness`)")
+    pytest.importorskip(
+        "lm_eval", reason="lm-evaluation-harness is not installed (extra `harness`)"
+    )
     from seqedit.exchange.harness import measure
 
     lm = load_model(MODEL, device="cpu")
@@ -36,13 +41,18 @@ def test_harness_equals_our_measurement():
     ours, report = score_abilities(lm), measure(lm, WORLD_TASKS)
     assert sum(0.05 < share < 0.95 for share in ours.values()) >= 3, ours
     assert {task: values["acc"] for task, values in report["results"].items()} == {
-        f"world_{task}": pytest.approx(share, abs=1e-9) for task, share in ours.items()}
+        f"world_{task}": pytest.approx(share, abs=1e-9) for task, share in ours.items()
+    }
     assert set(report["items"].values()) == {200}
 
 
 def test_wrong_tasks():
-    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (extra `harness`)")
-    result = CliRunner().invoke(app, ["abilities", "--model", str(MODEL), "--tasks", "world_sentiment,world_sentimet"])
+    pytest.importorskip(
+        "lm_eval", reason="lm-evaluation-harness is not installed (extra `harness`)"
+    )
+    result = CliRunner().invoke(
+        app, ["abilities", "--model", str(MODEL), "--tasks", "world_sentiment,world_sentimet"]
+    )
     assert result.exit_code == 1 and "the harness knows no 'world_sentimet'" in result.stderr
 
 
@@ -50,4 +60,7 @@ def test_without_the_harness(monkeypatch):
     """One line that says what to install."""
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     result = CliRunner().invoke(app, ["abilities", "--model", str(MODEL), "--device", "cpu"])
-    assert result.exit_code == 1 and "error: abilities: needs lm-evaluation-harness; pip install" in result.stderr
+    assert (
+        result.exit_code == 1
+        and "error: abilities: needs lm-evaluation-harness; pip install" in result.stderr
+    )

@@ -22,17 +22,36 @@ from seqedit.runs.settings import (
     read_hyper,
 )
 
-COMMON = {"layers": [1, 2], "clamp_norm_factor": 0.75, "fact_token": "subject_last", "v_num_grad_steps": 20,
-          "v_lr": 0.1, "v_loss_layer": 2, "v_weight_decay": 0.25, "kl_factor": 0.5, "mom2_adjustment": True,
-          "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj", "layer_module_tmp": "transformer.h.{}",
-          "mlp_module_tmp": "transformer.h.{}.mlp", "attn_module_tmp": "transformer.h.{}.attn",
-          "ln_f_module": "transformer.ln_f", "lm_head_module": "lm_head", "mom2_dataset": "wikipedia",
-          "mom2_n_samples": 100000, "mom2_dtype": "float32"}
+COMMON = {
+    "layers": [1, 2],
+    "clamp_norm_factor": 0.75,
+    "fact_token": "subject_last",
+    "v_num_grad_steps": 20,
+    "v_lr": 0.1,
+    "v_loss_layer": 2,
+    "v_weight_decay": 0.25,
+    "kl_factor": 0.5,
+    "mom2_adjustment": True,
+    "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj",
+    "layer_module_tmp": "transformer.h.{}",
+    "mlp_module_tmp": "transformer.h.{}.mlp",
+    "attn_module_tmp": "transformer.h.{}.attn",
+    "ln_f_module": "transformer.ln_f",
+    "lm_head_module": "lm_head",
+    "mom2_dataset": "wikipedia",
+    "mom2_n_samples": 100000,
+    "mom2_dtype": "float32",
+}
 RELEASED = {
     "memit": COMMON | {"layer_selection": "all", "mom2_update_weight": 15000},
     "memit_seq": COMMON | {"layer_selection": "all", "mom2_update_weight": 15000},
-    "alphaedit": COMMON | {"layer_selection": "all", "mom2_update_weight": 15000, "nullspace_threshold": 0.02,
-                            "L2": 10},
+    "alphaedit": COMMON
+    | {
+        "layer_selection": "all",
+        "mom2_update_weight": 15000,
+        "nullspace_threshold": 0.02,
+        "L2": 10,
+    },
     "rome": COMMON | {"layers": [1], "context_template_length_params": [[5, 10], [10, 10]]},
     "r_rome": COMMON | {"layers": [1], "context_template_length_params": [[5, 10], [10, 10]]},
 }
@@ -48,6 +67,7 @@ def read(tiny_lm, tmp_path):
         path = tmp_path / "h.json"
         path.write_text(json.dumps(content))
         return read_hyper(path, method, lm, given)
+
     return read
 
 
@@ -55,7 +75,11 @@ def read(tiny_lm, tmp_path):
 def test_released_names(read, method):
     """Each released field lands where it belongs; those that change nothing are remarked on, once each."""
     values, remarks = read(RELEASED[method], method)
-    extra = {"memit": {"lam": 15000}, "memit_seq": {"lam": 15000}, "alphaedit": {"threshold": 0.02, "l2": 10}}
+    extra = {
+        "memit": {"lam": 15000},
+        "memit_seq": {"lam": 15000},
+        "alphaedit": {"threshold": 0.02, "l2": 10},
+    }
     lengths = {"context_lengths": [[5, 10], [10, 10]]} if "rome" in method else {}
     assert values == OURS | {"layers": RELEASED[method]["layers"]} | extra.get(method, {}) | lengths
     ignored = {"attn_module_tmp", "mlp_module_tmp", "mom2_dataset", "mom2_n_samples", "mom2_dtype"}
@@ -63,17 +87,32 @@ def test_released_names(read, method):
     ignored |= {"mom2_update_weight", "layer_selection"} if method == "alphaedit" else set()
     assert sorted(remark.split()[0] for remark in remarks) == sorted(ignored)
     settings = build_settings(method, values)
-    assert settings.target == TargetConfig(**OURS) and settings.layers == tuple(RELEASED[method]["layers"])
+    assert settings.target == TargetConfig(**OURS) and settings.layers == tuple(
+        RELEASED[method]["layers"]
+    )
     assert settings.context_lengths == (((5, 10), (10, 10)) if lengths else ((10, 5),))
     assert settings.make().name
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("fact_token", "last"), ("v_loss_layer", 5), ("rewrite_module_tmp", "transformer.h.{}.mlp.c_fc"),
-    ("layer_module_tmp", "x"), ("ln_f_module", "x"), ("lm_head_module", "x"), ("fp16", True), ("model_parallel", True),
-    ("layer_selection", "random"), ("alg_name", "PMET")])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("fact_token", "last"),
+        ("v_loss_layer", 5),
+        ("rewrite_module_tmp", "transformer.h.{}.mlp.c_fc"),
+        ("layer_module_tmp", "x"),
+        ("ln_f_module", "x"),
+        ("lm_head_module", "x"),
+        ("fp16", True),
+        ("model_parallel", True),
+        ("layer_selection", "random"),
+        ("alg_name", "PMET"),
+    ],
+)
 def test_what_cannot_be_honoured(read, field, value):
-    with pytest.raises(ValueError, match=f"h.json: {field} = {value!r} cannot be honoured; here it is"):
+    with pytest.raises(
+        ValueError, match=f"h.json: {field} = {value!r} cannot be honoured; here it is"
+    ):
         read(RELEASED["memit"] | {field: value})
 
 
@@ -85,14 +124,22 @@ def test_rome_needs_its_adjustment(read):
 
 
 def test_statistics_that_are_not_there(read):
-    with pytest.raises(ValueError, match="mom2_dataset = 'wikipedia' cannot be honoured: .*--moments.*--corpus"):
+    with pytest.raises(
+        ValueError, match="mom2_dataset = 'wikipedia' cannot be honoured: .*--moments.*--corpus"
+    ):
         read(RELEASED["memit"], given=False)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ({"lamda": 3}, "unknown field 'lamda'; memit takes .*lam.*by their released names"),
-    ({"nullspace_threshold": 0.1}, "unknown field 'nullspace_threshold'"),
-    ({"lam": 3, "mom2_update_weight": 4}, "lam is given twice"), ([], "must hold an object"), (3, "must hold an")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"lamda": 3}, "unknown field 'lamda'; memit takes .*lam.*by their released names"),
+        ({"nullspace_threshold": 0.1}, "unknown field 'nullspace_threshold'"),
+        ({"lam": 3, "mom2_update_weight": 4}, "lam is given twice"),
+        ([], "must hold an object"),
+        (3, "must hold an"),
+    ],
+)
 def test_unknown_fields(read, content, message):
     with pytest.raises(ValueError, match=message):
         read(content)
@@ -100,14 +147,19 @@ def test_unknown_fields(read, content, message):
 
 def test_our_own_file(read):
     """Our names in a file are our names."""
-    assert read({"lam": 3, "layers": [1], "batch_size": 7}) == ({"lam": 3, "layers": [1], "batch_size": 7}, [])
+    assert read({"lam": 3, "layers": [1], "batch_size": 7}) == (
+        {"lam": 3, "layers": [1], "batch_size": 7},
+        [],
+    )
 
 
 def test_parameters_do_not_hide_settings_of_targets():
     """What a method with targets, or a combinator, can be told has no name that the target optimisation has too."""
     target = {field.name for field in fields(TargetConfig)}
-    for name in [*(n for n in METHODS if isinstance(make_method(n), LocateThenEdit)),
-                 *(f"memit+{combine}" for combine in COMBINATORS)]:
+    for name in [
+        *(n for n in METHODS if isinstance(make_method(n), LocateThenEdit)),
+        *(f"memit+{combine}" for combine in COMBINATORS),
+    ]:
         assert not target & method_parameters(name).keys(), name
 
 
@@ -115,26 +167,45 @@ def test_defaults():
     """Nothing said: the method's and the published targets' defaults; nothing to edit is an error."""
     for method in METHODS:
         settings = build_settings(method, {"layers": [1]})
-        assert settings.parameters == method_parameters(method) and settings.target == TargetConfig()
+        assert (
+            settings.parameters == method_parameters(method) and settings.target == TargetConfig()
+        )
         assert settings.batch_size is None and settings.max_update_ratio == 10.0
     with pytest.raises(ValueError, match="layers: none given"):
         build_settings("memit", {})
 
 
-@pytest.mark.parametrize(("name", "value", "message"), [
-    ("lam", "much", "number"), ("lam", 0, "must be positive"), ("lam", -2.0, "must be positive"),
-    ("lam", None, "number"), ("lr", 0, "must be positive"), ("clamp", -1, "must be positive"),
-    ("kl", -0.1, "must not be negative"),
-    ("weight_decay", -1, "must not be negative"), ("steps", 2.5, "integer"), ("steps", 1, "at least 2"),
-    ("layers", 3, "tuple"), ("layers", ["a"], "integer"), ("context_lengths", [[10]], "required"),
-    ("context_lengths", [[10, 0]], "positive"), ("batch_size", 0, "must be positive"),
-    ("kl_prompt", "is a", 'must hold "{}"'), ("kl_prompt", 7, "string"),
-    ("max_update_ratio", -1, "must be positive"), ("threshold", 0.1, "no setting")])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lam", "much", "number"),
+        ("lam", 0, "must be positive"),
+        ("lam", -2.0, "must be positive"),
+        ("lam", None, "number"),
+        ("lr", 0, "must be positive"),
+        ("clamp", -1, "must be positive"),
+        ("kl", -0.1, "must not be negative"),
+        ("weight_decay", -1, "must not be negative"),
+        ("steps", 2.5, "integer"),
+        ("steps", 1, "at least 2"),
+        ("layers", 3, "tuple"),
+        ("layers", ["a"], "integer"),
+        ("context_lengths", [[10]], "required"),
+        ("context_lengths", [[10, 0]], "positive"),
+        ("batch_size", 0, "must be positive"),
+        ("kl_prompt", "is a", 'must hold "{}"'),
+        ("kl_prompt", 7, "string"),
+        ("max_update_ratio", -1, "must be positive"),
+        ("threshold", 0.1, "no setting"),
+    ],
+)
 def test_types_and_ranges(name, value, message):
     """The message names the setting and repeats the value."""
     with pytest.raises(ValueError, match=name) as error:
         build_settings("memit", {"layers": [1]} | {name: value})
-    assert message in str(error.value) and (repr(value) in str(error.value) or name == "threshold" or "context" in name)
+    assert message in str(error.value) and (
+        repr(value) in str(error.value) or name == "threshold" or "context" in name
+    )
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
@@ -146,22 +217,27 @@ def test_settings_are_finite(name, value):
 
 
 def test_values_are_converted():
-    settings = build_settings("memit", {"layers": [1, 2], "lam": 3, "steps": 7, "context_lengths": [[4, 2]]})
+    settings = build_settings(
+        "memit", {"layers": [1, 2], "lam": 3, "steps": 7, "context_lengths": [[4, 2]]}
+    )
     assert isinstance(settings.parameters["lam"], float) and settings.layers == (1, 2)
     assert settings.context_lengths == ((4, 2),) and settings.target.steps == 7
 
 
 def test_assignments():
     """Values are JSON where they can be, else text; the last of a name wins; "=" may occur in a value."""
-    assert parse_assignments(["lam=3", "layers=[1,2]", "kl_prompt={} is = a", "lr=1e-1", "lam=4"]) == {
-        "lam": 4, "layers": [1, 2], "kl_prompt": "{} is = a", "lr": 0.1}
+    assert parse_assignments(
+        ["lam=3", "layers=[1,2]", "kl_prompt={} is = a", "lr=1e-1", "lam=4"]
+    ) == {"lam": 4, "layers": [1, 2], "kl_prompt": "{} is = a", "lr": 0.1}
     assert parse_assignments(["a="]) == {"a": ""} and parse_assignments([]) == {}
     with pytest.raises(ValueError, match="--set 'lam': expected key=value"):
         parse_assignments(["lam"])
 
 
 def test_known_names():
-    assert {"threshold", "l2", "steps", "lr", "layers", "context_lengths"} <= set(known_names("alphaedit"))
+    assert {"threshold", "l2", "steps", "lr", "layers", "context_lengths"} <= set(
+        known_names("alphaedit")
+    )
     assert "lam" not in known_names("alphaedit") and "l2" not in known_names("memit")
 
 
@@ -169,13 +245,29 @@ def test_precedence(tmp_path, tiny_folder, monkeypatch):
     """--set over --hyper over the defaults, one by one; --batch-size over the file's."""
     monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
     space = Workspace(tmp_path, tiny_folder)
-    hyper = space.write("h.json", {"lam": 7, "v_num_grad_steps": 9, "layers": [0, 1], "batch_size": 4})
-    config = RunConfig(model=str(tiny_folder), requests=tmp_path / "requests.json", method="memit", hyper=hyper,
-                       settings={"steps": 5, "layers": [1]}, corpus=tmp_path / "corpus.txt", device="cpu",
-                       contexts=tmp_path / "contexts.json")
+    hyper = space.write(
+        "h.json", {"lam": 7, "v_num_grad_steps": 9, "layers": [0, 1], "batch_size": 4}
+    )
+    config = RunConfig(
+        model=str(tiny_folder),
+        requests=tmp_path / "requests.json",
+        method="memit",
+        hyper=hyper,
+        settings={"steps": 5, "layers": [1]},
+        corpus=tmp_path / "corpus.txt",
+        device="cpu",
+        contexts=tmp_path / "contexts.json",
+    )
     job = prepare(config)
-    assert job.settings.parameters == {"lam": 7.0} and job.settings.target.steps == 5 and job.settings.layers == (1,)
-    assert job.settings.target.lr == TargetConfig().lr and [len(batch) for batch in job.rounds] == [4, 1]
+    assert (
+        job.settings.parameters == {"lam": 7.0}
+        and job.settings.target.steps == 5
+        and job.settings.layers == (1,)
+    )
+    assert job.settings.target.lr == TargetConfig().lr and [len(batch) for batch in job.rounds] == [
+        4,
+        1,
+    ]
     assert space.call(hyper=hyper, layers="1", batch_size=3, set="lam=8").exit_code == 0
     record = json.loads((space.out / "run.json").read_text())["parameters"]
     assert (record["batch_size"], record["layers"], record["parameters"]) == (3, [1], {"lam": 8.0})

@@ -19,8 +19,12 @@ PORTABILITY = (("The old town is", "quiet"),)
 @pytest.fixture
 def asked(requests):
     """Two localities, one, none; one portability each."""
-    return [replace(r, locality=LOCALITY[:2 - i % 3], portability=PORTABILITY, paraphrase_prompts=(LONG,))
-            for i, r in enumerate(requests)]
+    return [
+        replace(
+            r, locality=LOCALITY[: 2 - i % 3], portability=PORTABILITY, paraphrase_prompts=(LONG,)
+        )
+        for i, r in enumerate(requests)
+    ]
 
 
 def by_hand(lm, prompt: str, answer: str) -> tuple[list[int], list[int]]:
@@ -28,14 +32,20 @@ def by_hand(lm, prompt: str, answer: str) -> tuple[list[int], list[int]]:
     start = lm.tokenizer(prompt)["input_ids"]
     told = lm.tokenizer(" " + answer, add_special_tokens=False)["input_ids"]
     assert 0 not in told and start.count(0) == (lm.tokenizer("a")["input_ids"][0] == 0)
-    logits = lm.model(input_ids=torch.tensor([start + told]), use_cache=False).logits[0, len(start) - 1:-1]
+    logits = lm.model(input_ids=torch.tensor([start + told]), use_cache=False).logits[
+        0, len(start) - 1 : -1
+    ]
     return told, logits.argmax(-1).tolist()
 
 
 def shares(lm, pairs) -> tuple[float, float]:
     """Mean token accuracy and exact match."""
     found = [np.equal(*by_hand(lm, prompt, answer)) for prompt, answer in pairs]
-    return (np.mean([row.mean() for row in found]), np.mean([row.all() for row in found])) if found else (math.nan,) * 2
+    return (
+        (np.mean([row.mean() for row in found]), np.mean([row.all() for row in found]))
+        if found
+        else (math.nan,) * 2
+    )
 
 
 def make_it_say(lm, word: str):
@@ -54,21 +64,30 @@ def test_against_one_sequence_at_a_time(tiny_lm, asked, model_type, bos):
     scores = score_edits(lm, asked)
     for request, row in zip(asked, scores.to_dict("records"), strict=True):
         for pairs, tokens, exact in (
-                ([(request.text, request.target_new)], "efficacy_tokens", "efficacy_accuracy"),
-                ([(LONG, request.target_new)], "paraphrase_tokens", "paraphrase_accuracy"),
-                (request.locality, "locality_gold", "locality_gold_accuracy"),
-                (request.portability, "portability", "portability_accuracy")):
-            assert (row[tokens], row[exact]) == pytest.approx(shares(lm, pairs), nan_ok=True), (request.case_id, tokens)
+            ([(request.text, request.target_new)], "efficacy_tokens", "efficacy_accuracy"),
+            ([(LONG, request.target_new)], "paraphrase_tokens", "paraphrase_accuracy"),
+            (request.locality, "locality_gold", "locality_gold_accuracy"),
+            (request.portability, "portability", "portability_accuracy"),
+        ):
+            assert (row[tokens], row[exact]) == pytest.approx(shares(lm, pairs), nan_ok=True), (
+                request.case_id,
+                tokens,
+            )
 
 
 @pytest.mark.parametrize("bos", [False, True])
 def test_a_right_answer_scores_one_whatever_the_tokenizer(tiny_lm, requests, bos):
     """The released scoring counts BOS as a token of the answer: 3 of 4 right for "the the the" if BOS is added."""
     lm = make_it_say(tiny_lm("gpt2", bos=bos), "the")
-    said = replace(requests[0], target_new="the the the", target_true="the the town", locality=(("It was", "the"),))
+    said = replace(
+        requests[0],
+        target_new="the the the",
+        target_true="the the town",
+        locality=(("It was", "the"),),
+    )
     row = score_edits(lm, [said]).iloc[0]
     assert row["efficacy_tokens"] == row["efficacy_accuracy"] == row["locality_gold"] == 1.0
-    released = lm.tokenizer(" the the the")["input_ids"]                   # what D1 of the released code scores
+    released = lm.tokenizer(" the the the")["input_ids"]  # what D1 of the released code scores
     the = lm.tokenizer(" the", add_special_tokens=False)["input_ids"][0]
     assert np.mean([token == the for token in released]) == (0.75 if bos else 1.0)
     half = score_edits(lm, [replace(said, target_new=said.target_true)]).iloc[0]
@@ -83,14 +102,28 @@ def test_gold_and_unedited_are_two_things(tiny_lm, asked):
     assert "locality_unedited" not in before
     same = score_edits(lm, asked[::-1], unedited=before).set_index("case_id")
     known = before.set_index("case_id").loc[same.index]
-    assert (same["locality_unedited"].dropna() == 1.0).all() and same["locality_unedited"].isna().sum() == 2
-    assert same["locality_gold"].equals(known["locality_gold"]) and same["locality_gold"].mean() < 0.5
-    apply_update(lm, 0, 3 * torch.randn(lm.down_proj(0).weight.T.shape, generator=torch.Generator().manual_seed(0)))
+    assert (same["locality_unedited"].dropna() == 1.0).all() and same[
+        "locality_unedited"
+    ].isna().sum() == 2
+    assert (
+        same["locality_gold"].equals(known["locality_gold"]) and same["locality_gold"].mean() < 0.5
+    )
+    apply_update(
+        lm,
+        0,
+        3 * torch.randn(lm.down_proj(0).weight.T.shape, generator=torch.Generator().manual_seed(0)),
+    )
     after = score_edits(lm, asked, unedited=before)
-    for request, row, best in zip(asked, after.to_dict("records"), before["locality_best"], strict=True):
-        expected = [np.mean(np.equal(by_hand(lm, *pair)[1], then))
-                    for pair, then in zip(request.locality, best, strict=True)]
-        assert row["locality_unedited"] == pytest.approx(np.mean(expected) if expected else math.nan, nan_ok=True)
+    for request, row, best in zip(
+        asked, after.to_dict("records"), before["locality_best"], strict=True
+    ):
+        expected = [
+            np.mean(np.equal(by_hand(lm, *pair)[1], then))
+            for pair, then in zip(request.locality, best, strict=True)
+        ]
+        assert row["locality_unedited"] == pytest.approx(
+            np.mean(expected) if expected else math.nan, nan_ok=True
+        )
     assert after["locality_unedited"].mean() < 0.9
     assert {"locality_gold", "locality_unedited", "portability"} <= summarise(after).keys()
     assert "locality_best" not in summarise(after)
@@ -100,4 +133,6 @@ def test_nothing_to_measure(tiny_lm, requests):
     """Without such prompts there are no such columns."""
     lm = tiny_lm("gpt2")
     assert score_probes(lm, requests).shape == (6, 0)
-    assert not [name for name in score_edits(lm, requests) if name.startswith(("locality", "portability"))]
+    assert not [
+        name for name in score_edits(lm, requests) if name.startswith(("locality", "portability"))
+    ]

@@ -38,16 +38,22 @@ def test_nse_with_all_neurons_is_memit_seq_on_original_targets(tiny_lm, requests
     rounds = [requests[:3], requests[3:]]
     everything = replace(nse_paper(0.5, 1.0), passes=ALL)
     list(run_sequential(lm, rounds, everything, plan))
-    z = [optimise_targets(other, batch, CONTEXTS, 1, plan.target).z for batch in rounds]      # before any edit
+    z = [
+        optimise_targets(other, batch, CONTEXTS, 1, plan.target).z for batch in rounds
+    ]  # before any edit
     solver, past = memit_seq(0.5).solver(plan.moments[1]), torch.zeros(64, 0)
     for batch, target in zip(rounds, z, strict=True):
         K, h = read_keys(other, batch, CONTEXTS, 1), read_values(other, batch, 1)
         apply_update(other, 1, solver.update(K, target.T - h, past))
         past = torch.cat([past, K], dim=1)
     W0 = read_weight(tiny_lm("gpt2"), 1)
-    assert relative(read_weight(lm, 1) - W0, read_weight(other, 1) - W0) < 1e-5               # float32 weights between
+    assert (
+        relative(read_weight(lm, 1) - W0, read_weight(other, 1) - W0) < 1e-5
+    )  # float32 weights between
     current = tiny_lm("gpt2")
-    list(run_sequential(current, rounds, memit_seq(0.5), plan))           # the converse: targets on current weights
+    list(
+        run_sequential(current, rounds, memit_seq(0.5), plan)
+    )  # the converse: targets on current weights
     assert relative(read_weight(current, 1) - W0, read_weight(other, 1) - W0) > 1e-4
 
 
@@ -69,15 +75,29 @@ def test_nse_says_what_no_sweep_took(tiny_lm, requests):
     far = (found.z - found.h).norm(dim=1)
     low, high = far.sort().values[1].item() * 1.0001, far.sort().values[-2].item() * 0.9999
     before = weights(lm)
-    done, = run_sequential(lm, [requests], replace(nse_paper(0.5, 1.0), passes=Passes(
-        times=1, done_below=low, hopeless_from=high)), plan)
-    expected = ["already satisfied" if d <= low else "refused" if d >= high else "edited" for d in far.tolist()]
+    (done,) = run_sequential(
+        lm,
+        [requests],
+        replace(nse_paper(0.5, 1.0), passes=Passes(times=1, done_below=low, hopeless_from=high)),
+        plan,
+    )
+    expected = [
+        "already satisfied" if d <= low else "refused" if d >= high else "edited"
+        for d in far.tolist()
+    ]
     assert [o.status for o in done.outcomes] == expected and sorted(expected).count("edited") == 2
     assert all("beyond" in o.reason for o in done.outcomes if o.status == "refused")
-    assert done.state.keys[1].shape == (64, 6)                            # all of them enter the history, as released
-    none, = run_sequential(lm, [requests], replace(nse_paper(0.5), passes=Passes(
-        times=2, done_below=1e9, hopeless_from=1e10)), plan, done.state)
-    assert {o.status for o in none.outcomes} == {"already satisfied"} and not same(weights(lm), before)
+    assert done.state.keys[1].shape == (64, 6)  # all of them enter the history, as released
+    (none,) = run_sequential(
+        lm,
+        [requests],
+        replace(nse_paper(0.5), passes=Passes(times=2, done_below=1e9, hopeless_from=1e10)),
+        plan,
+        done.state,
+    )
+    assert {o.status for o in none.outcomes} == {"already satisfied"} and not same(
+        weights(lm), before
+    )
 
 
 def test_nse_sweeps_again_where_it_is_needed(tiny_lm, requests):
@@ -87,7 +107,9 @@ def test_nse_sweeps_again_where_it_is_needed(tiny_lm, requests):
     left = []
     for times in (1, 2):
         model = tiny_lm("gpt2")
-        done, = run_sequential(model, [requests], replace(nse_paper(20.0, 1.0), passes=replace(ALL, times=times)), plan)
+        (done,) = run_sequential(
+            model, [requests], replace(nse_paper(20.0, 1.0), passes=replace(ALL, times=times)), plan
+        )
         left.append(done.residual_after)
     solver = memit(20.0).solver(plan.moments[1])
     z = optimise_targets(other, requests, CONTEXTS, 1, plan.target).z
@@ -101,17 +123,24 @@ def test_nse_sweeps_again_where_it_is_needed(tiny_lm, requests):
 def test_patience(tiny_lm, requests):
     """A target ends after so many passes in which all contexts tell all of it; without patience it goes on."""
     lm = tiny_lm("gpt2")
-    ends_with_subject = [replace(requests[4], case_id=i, target_new=text) for i, text in enumerate("abi")]
+    ends_with_subject = [
+        replace(requests[4], case_id=i, target_new=text) for i, text in enumerate("abi")
+    ]
     config = TargetConfig(steps=40, lr=0.5, clamp=50.0, stop_loss=0.0, weight_decay=0.0, kl=0.0)
-    found = {patience: optimise_targets(lm, ends_with_subject, CONTEXTS, 2, config, patience=patience)
-             for patience in (0, 1, 3)}
+    found = {
+        patience: optimise_targets(lm, ends_with_subject, CONTEXTS, 2, config, patience=patience)
+        for patience in (0, 1, 3)
+    }
     assert set(found[0].stopped) == {"steps"} and (found[0].updates == 39).all()
     assert set(found[1].stopped) == set(found[3].stopped) == {"most probable"}
     assert (found[3].updates >= found[1].updates + 2).all() and (found[1].updates > 0).all()
-    for i, updates in enumerate(found[1].updates.tolist()):               # it stopped just there
+    for i, updates in enumerate(found[1].updates.tolist()):  # it stopped just there
         short = replace(config, steps=updates + 1)
-        assert torch.allclose(optimise_targets(lm, [ends_with_subject[i]], CONTEXTS, 2, short).z[0], found[1].z[i],
-                              atol=1e-5)
+        assert torch.allclose(
+            optimise_targets(lm, [ends_with_subject[i]], CONTEXTS, 2, short).z[0],
+            found[1].z[i],
+            atol=1e-5,
+        )
 
 
 def test_rect_acts_after_all_layers_were_swept(tiny_lm, requests):
@@ -123,7 +152,12 @@ def test_rect_acts_after_all_layers_were_swept(tiny_lm, requests):
     next(run_sequential(other, [requests], memit(0.5), plan))
     for layer in plan.layers:
         full = read_weight(other, layer) - W0[layer]
-        assert relative(read_weight(lm, layer) - W0[layer], keep_largest_relative(W0[layer], full, 0.3)) < 1e-5
+        assert (
+            relative(
+                read_weight(lm, layer) - W0[layer], keep_largest_relative(W0[layer], full, 0.3)
+            )
+            < 1e-5
+        )
 
 
 def test_prune_acts_when_the_model_is_handed_over(tiny_lm, requests):
@@ -131,7 +165,7 @@ def test_prune_acts_when_the_model_is_handed_over(tiny_lm, requests):
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan, method = build_plan(lm), memit_prune(1e-3, 1.2)
     W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
-    for layer in plan.layers:                                             # small originals, so that F has work to do
+    for layer in plan.layers:  # small originals, so that F has work to do
         for model in (lm, other):
             write_weight(model, layer, 0.02 * W0[layer])
     rounds = [requests[:3], requests[3:]]
@@ -149,15 +183,20 @@ def test_prune_acts_when_the_model_is_handed_over(tiny_lm, requests):
 
 def test_compensation_is_carried_in_the_state(tiny_lm, requests):
     """What RECT took enters the next round's solve; continuing from the state equals never having stopped."""
-    method, rounds = compensated(rect(memit_seq(0.5), 0.3)), [requests[:2], requests[2:4], requests[4:]]
+    method, rounds = (
+        compensated(rect(memit_seq(0.5), 0.3)),
+        [requests[:2], requests[2:4], requests[4:]],
+    )
     lm, second = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan = build_plan(lm)
     *_, whole = run_sequential(lm, rounds, method, plan)
     state = None
     for batch in rounds:
-        done, = run_sequential(second, [batch], method, plan, state)
+        (done,) = run_sequential(second, [batch], method, plan, state)
         state = done.state
-        assert {layer: E.shape for layer, E in state.carry.items()} == dict.fromkeys(plan.layers, (16, 64))
+        assert {layer: E.shape for layer, E in state.carry.items()} == dict.fromkeys(
+            plan.layers, (16, 64)
+        )
         assert all(E.any() for E in state.carry.values())
     assert same(weights(lm), weights(second))
     assert all(torch.equal(whole.state.carry[layer], state.carry[layer]) for layer in plan.layers)
@@ -180,15 +219,19 @@ def test_norm_anchor(tiny_lm, requests, errors):
         K = read_keys(other, batch, CONTEXTS, 1)
         apply_update(other, 1, solver.update(K, torch.stack(z, dim=1) - h, past))
         past = torch.cat([past, K], dim=1)
-        done, = run_sequential(lm, [batch], method, plan, state)
+        (done,) = run_sequential(lm, [batch], method, plan, state)
         state = done.state
         values = done.target_norm
-        assert values != pytest.approx(found.z.norm(dim=1).mean().item(), rel=1e-4)           # it does something
+        assert values != pytest.approx(
+            found.z.norm(dim=1).mean().item(), rel=1e-4
+        )  # it does something
     assert state.memory["value_norm"].item() == pytest.approx(norm, rel=1e-5)
     error = relative(read_weight(lm, 1) - W0, read_weight(other, 1) - W0)
-    assert errors("nas", "oracle", error) < 1e-4                          # float32 weights and targets
+    assert errors("nas", "oracle", error) < 1e-4  # float32 weights and targets
     for base in ("rome", "grace"):
-        with pytest.raises(ValueError, match="give it a locate-then-edit method that writes whole rounds"):
+        with pytest.raises(
+            ValueError, match="give it a locate-then-edit method that writes whole rounds"
+        ):
             make_method(f"{base}+norm_anchor")
 
 
@@ -196,7 +239,9 @@ def test_no_neuron_selected_is_refused(tiny_lm, requests):
     """NSE as released selects no neuron when its mass is less than the strongest one's."""
     lm = tiny_lm("gpt2")
     before = weights(lm)
-    done, = run_sequential(lm, [requests], replace(nse(0.5, 1e-3), passes=ALL), build_plan(lm, layers=(1,)))
+    (done,) = run_sequential(
+        lm, [requests], replace(nse(0.5, 1e-3), passes=ALL), build_plan(lm, layers=(1,))
+    )
     assert {o.reason for o in done.outcomes} == {"no neuron of layer 1 is selected; raise mass"}
     assert {o.status for o in done.outcomes} == {"refused"} and same(weights(lm), before)
 
@@ -205,5 +250,7 @@ def test_no_neuron_selected_is_refused(tiny_lm, requests):
 def test_on_other_architectures(tiny_lm, requests, name):
     lm = tiny_lm(name, bos=name == "llama")
     method = compensated(rect(replace(nse_paper(0.5, 0.9), passes=ALL, neurons=None), 0.5))
-    done, = run_sequential(lm, [requests[:3]], method, build_plan(lm))
-    assert {o.status for o in done.outcomes} == {"edited"} and done.residual_after < done.residual_before
+    (done,) = run_sequential(lm, [requests[:3]], method, build_plan(lm))
+    assert {o.status for o in done.outcomes} == {
+        "edited"
+    } and done.residual_after < done.residual_before

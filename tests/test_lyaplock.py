@@ -21,7 +21,10 @@ def test_within_budget_it_is_memit_seq(tiny_lm, requests):
     *_, done = run_sequential(lm, in_rounds(requests), lyaplock(0.5, budget=1e6), plan)
     list(run_sequential(other, in_rounds(requests), memit_seq(0.5), plan))
     for layer in (0, 1):
-        assert relative(read_weight(lm, layer) - W0[layer], read_weight(other, layer) - W0[layer]) < 1e-4
+        assert (
+            relative(read_weight(lm, layer) - W0[layer], read_weight(other, layer) - W0[layer])
+            < 1e-4
+        )
         assert done.state.memory[f"lyaplock.queue.{layer}"][0] == 1
     tight = tiny_lm("gpt2")
     list(run_sequential(tight, in_rounds(requests), lyaplock(0.5, budget=1.01), plan))
@@ -37,9 +40,11 @@ def test_each_round_is_the_weighted_least_squares_solution(tiny_lm, requests, er
         K, V = done.state.keys[1].double(), done.state.memory["lyaplock.residuals.1"].double()
         expected = V @ K.T @ torch.linalg.inv(K @ K.T + z * 0.5 * C)
         total = read_weight(lm, 1).double() - W0
-        assert errors("lyaplock", "oracle", relative(total, expected)) < 1e-5             # float32 weights
+        assert errors("lyaplock", "oracle", relative(total, expected)) < 1e-5  # float32 weights
         now = drift(total.float(), C)
         budget = budget or 1.1 * now
         z = max(z + now / budget - 1, 1.0)
-        assert done.state.memory["lyaplock.queue.1"].tolist() == pytest.approx([z, budget], rel=1e-4)
-    assert z > 1.01                                                       # the budget was exceeded
+        assert done.state.memory["lyaplock.queue.1"].tolist() == pytest.approx(
+            [z, budget], rel=1e-4
+        )
+    assert z > 1.01  # the budget was exceeded

@@ -17,7 +17,12 @@ def draw(seed: int, d: int, apart: float) -> tuple[Tensor, Tensor, Tensor, Tenso
     generator = torch.Generator().manual_seed(seed)
     A = torch.randn(d, 3 * d, generator=generator, dtype=torch.float64)
     k, other = torch.randn(2, d, 1, generator=generator, dtype=torch.float64)
-    return A @ A.T / (3 * d), k, k + apart * other, torch.randn(5, 1, generator=generator, dtype=torch.float64)
+    return (
+        A @ A.T / (3 * d),
+        k,
+        k + apart * other,
+        torch.randn(5, 1, generator=generator, dtype=torch.float64),
+    )
 
 
 def inner(a: Tensor, b: Tensor, C: Tensor) -> float:
@@ -35,7 +40,7 @@ def test_thm_mixed_key(seed, d, apart):
     u = torch.linalg.solve(C, mean)
     mixed = r @ u.T / (u.T @ k)
     cos2 = inner(k, mean, C) ** 2 / (inner(k, k, C) * inner(mean, mean, C))
-    if cos2 < 1e-6:                                                       # uᵀk = 0 is excluded
+    if cos2 < 1e-6:  # uᵀk = 0 is excluded
         return
     scale = max(1.0, mixed.norm().item() * k.norm().item())
     assert (mixed @ k - r).norm() < 1e-9 * scale
@@ -43,8 +48,12 @@ def test_thm_mixed_key(seed, d, apart):
     assert (cheapest @ k - r).norm() < 1e-9 * max(1.0, r.norm().item())
     assert drift(mixed, C) / drift(cheapest, C) == pytest.approx(1 / cos2, rel=1e-6)
     assert 1 / cos2 >= 1 - 1e-12
-    for direction in torch.randn(3, d, 1, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64):
-        other = cheapest + r @ (direction - k * (k.T @ direction) / (k.T @ k)).T                  # writes r at k too
+    for direction in torch.randn(
+        3, d, 1, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64
+    ):
+        other = (
+            cheapest + r @ (direction - k * (k.T @ direction) / (k.T @ k)).T
+        )  # writes r at k too
         assert drift(other, C) >= drift(cheapest, C) * (1 - 1e-9)
 
 
@@ -62,7 +71,7 @@ def test_released_rome(seed, d, apart):
     released = r @ u.T / (u.T @ k)
     assert (update - released).norm() < 1e-8 * released.norm()
     update = solver.update(mean, residuals(r_rome, r, mean, k, W, solver))
-    target = W @ k + r                                                    # v*, what the layer shall say
+    target = W @ k + r  # v*, what the layer shall say
     assert ((W + update) @ mean - target).norm() < 1e-8 * max(1.0, target.norm().item())
 
 

@@ -40,7 +40,7 @@ def test_merging_equals_having_seen_both(keys):
     together = accumulated(keys[:20], keys[20:30], keys[30:])
     assert left.count == together.count == 50
     assert relative(left.sum, together.sum) < 1e-15
-    assert right.count == 30                                              # the other is left as it was
+    assert right.count == 30  # the other is left as it was
 
 
 def test_many_tokens_lose_no_digits():
@@ -62,10 +62,12 @@ def test_round_trip(tmp_path, keys, dtype):
     moments = {3: accumulated(keys), 10: accumulated(keys[:5])}
     save_moments(tmp_path / "m.safetensors", moments, fingerprint="abc", dtype=dtype)
     loaded = load_moments(tmp_path / "m.safetensors")
-    assert loaded.fingerprint == "abc" and loaded.counts == {3: 50, 10: 5} and set(loaded.C) == {3, 10}
+    assert (
+        loaded.fingerprint == "abc" and loaded.counts == {3: 50, 10: 5} and set(loaded.C) == {3, 10}
+    )
     for layer, moment in moments.items():
         assert torch.equal(loaded.C[layer], moment.mean.to(dtype))
-    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]      # no temporary file is left
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]  # no temporary file is left
 
 
 def test_bare_files_load(tmp_path):
@@ -96,8 +98,12 @@ def test_collected_from_a_model(tiny_lm, bos):
     lm = tiny_lm("gpt2", bos=bos)
     texts = [*SENTENCES, "I", "", SENTENCES[0] * 3]
     expected = {layer: SecondMoment(64) for layer in (0, 2)}
-    handles = [lm.down_proj(layer).register_forward_hook(
-        lambda _, args, __, layer=layer: expected[layer].update(args[0][0])) for layer in expected]
+    handles = [
+        lm.down_proj(layer).register_forward_hook(
+            lambda _, args, __, layer=layer: expected[layer].update(args[0][0])
+        )
+        for layer in expected
+    ]
     tokens = 0
     for text in texts:
         if ids := lm.tokenizer(text)["input_ids"][:64]:

@@ -46,35 +46,60 @@ from seqedit.planner.shapes import (
 from seqedit.requests.request import EditRequest
 
 TOLERANCE = 0.15
-PUBLISHED = {"gpt2-xl": 1_557_611_200, "gpt-j-6b": 6_050_882_784, "llama-2-7b": 6_738_415_616,
-             "llama-3-8b": 8_030_261_248, "qwen2.5-7b": 7_615_616_512}
+PUBLISHED = {
+    "gpt2-xl": 1_557_611_200,
+    "gpt-j-6b": 6_050_882_784,
+    "llama-2-7b": 6_738_415_616,
+    "llama-3-8b": 8_030_261_248,
+    "qwen2.5-7b": 7_615_616_512,
+}
 NAMES = ("Danielle", "Thomas", "Gamith", "Huciol", "Madrid", "Elvinn", "Zoë", "André")
 
 
 @pytest.fixture
 def alike() -> list[EditRequest]:
     """Requests of similar length, without a common beginning."""
-    return [EditRequest(case_id=i, prompt=f"{first}, the tongue of {{}} is", subject=name, target_new="Dutch",
-                        target_true="French")
-            for i, (first, name) in enumerate(zip("abcdefghijklmnop", 2 * NAMES, strict=True))]
+    return [
+        EditRequest(
+            case_id=i,
+            prompt=f"{first}, the tongue of {{}} is",
+            subject=name,
+            target_new="Dutch",
+            target_true="French",
+        )
+        for i, (first, name) in enumerate(zip("abcdefghijklmnop", 2 * NAMES, strict=True))
+    ]
 
 
 def texts_of(lm, requests) -> Texts:
     """What the formulas take for these requests under `CONTEXTS`."""
     templates = [t for group in CONTEXTS for t in group]
     rows = target_rows(lm, requests, templates, TargetConfig())
+
     def mean(values):
         values = list(values)
         return sum(values) / len(values)
+
     target = mean(len(own[0].target) for own in rows)
     bare = mean(len(own[0].ids) for own in rows)
-    return Texts(prompt=bare + 1 - target, subject_end=mean(own[0].at + 1 for own in rows), target=target,
-                 kl=mean(len(own[-1].ids) for own in rows), contexts=len(templates),
-                 context=max(len(row.ids) for own in rows for row in own) - bare)
+    return Texts(
+        prompt=bare + 1 - target,
+        subject_end=mean(own[0].at + 1 for own in rows),
+        target=target,
+        kl=mean(len(own[-1].ids) for own in rows),
+        contexts=len(templates),
+        context=max(len(row.ids) for own in rows for row in own) - bare,
+    )
 
 
 def work_for(name="alphaedit", **changes) -> Work:
-    given = {"method": make_method(name), "layers": (0, 1), "edits": 16, "batch_size": 16, "steps": 6}
+    given = {
+        "method": make_method(name),
+        "layers": (0, 1),
+        "edits": 16,
+        "batch_size": 16,
+        "steps": 6,
+    }
     return Work(**given | changes)
 
 
@@ -104,7 +129,9 @@ def test_declared_shapes_are_the_published_ones():
     """Parameter counts of the released models, of a few million times the size of what is allocated here."""
     assert {name: shape_of(config_of(name)).parameters for name in DECLARED} == PUBLISHED
     assert EDITED.keys() == DECLARED.keys()
-    with pytest.raises(ValueError, match="no configuration could be read from 'nowhere'; .* gpt2-xl, gpt-j-6b"):
+    with pytest.raises(
+        ValueError, match="no configuration could be read from 'nowhere'; .* gpt2-xl, gpt-j-6b"
+    ):
         config_of("nowhere")
 
 
@@ -126,8 +153,10 @@ def test_operations_of_keys(tiny_lm, alike, model_type):
         for layer in (0, 1):
             reader.keys(layer)
             reader.values(1)
-    assert key_flops(shape_of(lm.model.config), work_for(), texts_of(lm, alike), 16) == pytest.approx(
-        counted(sweep), rel=TOLERANCE)
+
+    assert key_flops(
+        shape_of(lm.model.config), work_for(), texts_of(lm, alike), 16
+    ) == pytest.approx(counted(sweep), rel=TOLERANCE)
 
 
 def test_operations_of_a_solve(tiny_lm):
@@ -151,34 +180,50 @@ def test_operations_of_second_moments(tiny_lm):
     tokens = 20 * len(lm.tokenizer(texts[0])["input_ids"])
     found = counted(lambda: collect_second_moments(lm, texts, (0, 1), progress=False))
     work = work_for(moments_tokens=tokens)
-    assert moments_flops(shape_of(lm.model.config), work, 2 * tokens / 20) == pytest.approx(found, rel=TOLERANCE)
+    assert moments_flops(shape_of(lm.model.config), work, 2 * tokens / 20) == pytest.approx(
+        found, rel=TOLERANCE
+    )
 
 
-@pytest.mark.parametrize(("name", "tensors"), [
-    ("alphaedit", lambda s: [s.subspace.vectors]), ("memit", lambda s: [s.M, s._factor])])
+@pytest.mark.parametrize(
+    ("name", "tensors"),
+    [("alphaedit", lambda s: [s.subspace.vectors]), ("memit", lambda s: [s.M, s._factor])],
+)
 def test_memory_of_solvers_is_exact(tiny_lm, name, tensors):
     lm = tiny_lm()
     plan, shape = build_plan(lm), shape_of(lm.model.config)
-    solver = make_method(name, **({"threshold": 1.05} if name == "alphaedit" else {})).solver(plan.moments[0])
+    solver = make_method(name, **({"threshold": 1.05} if name == "alphaedit" else {})).solver(
+        plan.moments[0]
+    )
     removed = solver.subspace.vectors.shape[1] / shape.d_ff if solver.subspace else 0.3
-    assert solver_bytes(shape, work_for(name, removed=removed)) == sum(t.nbytes for t in tensors(solver))
+    assert solver_bytes(shape, work_for(name, removed=removed)) == sum(
+        t.nbytes for t in tensors(solver)
+    )
 
 
 def test_memory_of_history_and_moments_is_exact(tiny_lm, alike, tmp_path):
     lm = tiny_lm()
     plan, shape, work = build_plan(lm), shape_of(lm.model.config), work_for()
-    *_, done = run_sequential(lm, [alike[:8], alike[8:]], make_method("alphaedit", threshold=1.05, l2=0.5), plan)
+    *_, done = run_sequential(
+        lm, [alike[:8], alike[8:]], make_method("alphaedit", threshold=1.05, l2=0.5), plan
+    )
     held = sum(t.nbytes for t in (done.state.keys[0], done.state.grams[0]))
     assert history_bytes(shape, work) == held
     found = estimate(shape, work, Texts())
     assert found["cpu_memory"]["history"] == 2 * held
-    assert found["cpu_memory"]["original matrices"] == sum(W.nbytes for W in done.state.original.values())
+    assert found["cpu_memory"]["original matrices"] == sum(
+        W.nbytes for W in done.state.original.values()
+    )
     moments = {layer: SecondMoment(shape.d_ff) for layer in (0, 1)}
     for moment in moments.values():
         moment.update(torch.randn(3, shape.d_ff))
     save_moments(tmp_path / "m", moments)
-    assert found["disk"]["second moments"] == sum(C.nbytes for C in load_moments(tmp_path / "m").C.values())
-    assert found["disk"]["checkpoint of second moments"] == sum(m.sum.nbytes for m in moments.values())
+    assert found["disk"]["second moments"] == sum(
+        C.nbytes for C in load_moments(tmp_path / "m").C.values()
+    )
+    assert found["disk"]["checkpoint of second moments"] == sum(
+        m.sum.nbytes for m in moments.values()
+    )
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "gptj", "llama"])
@@ -195,18 +240,24 @@ def test_memory_of_activations(tiny_lm, alike, model_type):
         if storage.data_ptr() not in weights:
             storages[storage.data_ptr()] = (storage.nbytes(), storage)
         return tensor
+
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         optimise_targets(lm, alike, CONTEXTS, 1, TargetConfig(steps=1, stop_loss=0.0))
     found = sum(size for size, _ in storages.values())
     formula = activation_bytes(shape_of(lm.model.config), work_for(), texts_of(lm, alike))
-    assert formula["keys and values"] / 2 + formula["blocks"] + formula["logits"] / 4 == pytest.approx(found, rel=0.3)
+    assert formula["keys and values"] / 2 + formula["blocks"] + formula[
+        "logits"
+    ] / 4 == pytest.approx(found, rel=0.3)
 
 
 def test_what_grows_with_what():
     """Half precision halves the weights and adds masters; MEMIT's solver is as wide as d; rounds add up to the run."""
     shape, texts = shape_of(config_of("llama-3-8b")), Texts()
     work = work_for(layers=EDITED["llama-3-8b"], edits=2000, batch_size=100, steps=25)
-    full, half = (estimate(shape, replace(work, dtype=dtype), texts, 1e12) for dtype in (torch.float32, torch.bfloat16))
+    full, half = (
+        estimate(shape, replace(work, dtype=dtype), texts, 1e12)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
     weights = [found["memory"]["standing"]["weights"] for found in (half, full)]
     assert weights == [2 * PUBLISHED["llama-3-8b"], 4 * PUBLISHED["llama-3-8b"]]
     assert full["memory"]["standing"]["float32 masters"] == 0
@@ -234,14 +285,23 @@ def test_command(tiny_folder, tmp_path):
 
     def call(*words):
         return CliRunner().invoke(app, ["plan", *map(str, words)])
+
     done = call("--model", tmp_path, "--edits", 4, "--layers", "0,1", "--json", "--tflops", 1)
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["shape"]["n_layers"] == 3 and found["rounds"] == 1 and found["disk"]["second moments"] == 2 * 4 * 64**2
+    assert (
+        found["shape"]["n_layers"] == 3
+        and found["rounds"] == 1
+        and found["disk"]["second moments"] == 2 * 4 * 64**2
+    )
     done = call("--model", "gpt-j-6b", "--edits", 1000, "--method", "memit", "--dtype", "bfloat16")
-    assert done.exit_code == 0 and "10 rounds" in done.stdout and "rate on this machine" in done.stdout
-    for words, word in ((("--model", tmp_path, "--edits", 4), "--layers: give the edited layers"),
-                        (("--model", "gpt2-xl", "--edits", 0), "at least one"),
-                        (("--model", "gpt2-xl", "--edits", "none.json"), "none.json")):
+    assert (
+        done.exit_code == 0 and "10 rounds" in done.stdout and "rate on this machine" in done.stdout
+    )
+    for words, word in (
+        (("--model", tmp_path, "--edits", 4), "--layers: give the edited layers"),
+        (("--model", "gpt2-xl", "--edits", 0), "at least one"),
+        (("--model", "gpt2-xl", "--edits", "none.json"), "none.json"),
+    ):
         done = call(*words)
         assert done.exit_code == 1 and word in done.stderr

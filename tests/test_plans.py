@@ -24,7 +24,7 @@ def test_every_planned_run_can_be_made():
     for study in STUDIES:
         runs = planned(study)
         names = [(one.label, one.seed) for one in STUDIES[study]()]
-        assert len({*names}) == len(names)                                # no label twice
+        assert len({*names}) == len(names)  # no label twice
         for one in runs.values():
             make_method(one.method)
             build_settings(one.method, {"layers": [1]} | one.settings)
@@ -35,18 +35,33 @@ def test_every_planned_run_can_be_made():
 def test_every_method_has_an_error_on_record():
     """`make errors` writes them; the book's table shows them."""
     found = json.loads((DATA / "errors.json").read_text())
-    assert set(found) == {*METHODS, *COMPOSED} and all(0 <= own["oracle"] < 1e-4 for own in found.values())
+    assert set(found) == {*METHODS, *COMPOSED} and all(
+        0 <= own["oracle"] < 1e-4 for own in found.values()
+    )
 
 
 def test_a_study(tmp_path, monkeypatch):
     """Made once, read back by label, its standing told; a run that is missing, or is of other dtype, is named."""
-    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", corpus_lines=20, dtype="bfloat16"),
-                                                 Planned("b", "ft_m", {"steps": 3})])
-    with pytest.raises(ValueError, match="two-quick-a-s1 is not there; make it with `seqedit study two --quick`"):
+    monkeypatch.setitem(
+        STUDIES,
+        "two",
+        lambda: [
+            Planned("a", "ultraedit", corpus_lines=20, dtype="bfloat16"),
+            Planned("b", "ft_m", {"steps": 3}),
+        ],
+    )
+    with pytest.raises(
+        ValueError, match="two-quick-a-s1 is not there; make it with `seqedit study two --quick`"
+    ):
         load_study("two-quick", tmp_path)
     monkeypatch.setattr(plans, "ProcessPoolExecutor", Here)
-    assert run_study("two", quick=True, out=tmp_path) == 2 and run_study("two", quick=True, out=tmp_path) == 0
-    plans._make(planned("two", True)["two-quick-a-s1"], tmp_path / "two-quick-a-s1")      # a twin that came too late
+    assert (
+        run_study("two", quick=True, out=tmp_path) == 2
+        and run_study("two", quick=True, out=tmp_path) == 0
+    )
+    plans._make(
+        planned("two", True)["two-quick-a-s1"], tmp_path / "two-quick-a-s1"
+    )  # a twin that came too late
     found = load_study("two-quick", tmp_path)
     assert list(found) == ["a", "b"] and found["b"][0].run["method"] == "ft_m"
     assert {*found["a"][0].run["parameters"]["files"]} == {"requests", "corpus"}
@@ -57,12 +72,20 @@ def test_a_study(tmp_path, monkeypatch):
     assert {str(one) for one in repeat(["two"], quick=True, out=tmp_path).values()} == {"identical"}
     _tamper(tmp_path / "two-quick-b-s1")
     told = {name: str(one) for name, one in repeat(["two"], quick=True, out=tmp_path).items()}
-    assert told == {"two-quick-a-s1": "identical", "two-quick-b-s1":
-                    "2 fields differ, the last shares at most 4.0 points (edits.efficacy_tokens)"}
-    with pytest.raises(ValueError, match="two-a-s1 is not there to be compared with; make it with `seqedit study two-"):
+    assert told == {
+        "two-quick-a-s1": "identical",
+        "two-quick-b-s1": "2 fields differ, the last shares at most 4.0 points (edits.efficacy_tokens)",
+    }
+    with pytest.raises(
+        ValueError,
+        match="two-a-s1 is not there to be compared with; make it with `seqedit study two-",
+    ):
         repeat(["two"], out=tmp_path)
     monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", corpus_lines=20)])
-    with pytest.raises(ValueError, match="two-quick-a-s1: is there with dtype = bfloat16, now its study has float32"):
+    with pytest.raises(
+        ValueError,
+        match="two-quick-a-s1: is there with dtype = bfloat16, now its study has float32",
+    ):
         run_study("two", quick=True, out=tmp_path)
     with pytest.raises(ValueError, match="study: 'nosuch'; there are methods, .*, two"):
         planned("nosuch")
@@ -100,6 +123,13 @@ class Here:
 def test_what_two_studies_share_has_one_name(monkeypatch):
     """The first study's; labels stay each study's own."""
     monkeypatch.setitem(STUDIES, "first", lambda: [Planned("a", "rome", n_edits=3)])
-    monkeypatch.setitem(STUDIES, "second", lambda: [Planned("b", "rome", n_edits=3), Planned("c", "rome", n_edits=2)])
-    assert {run_id: one.label for run_id, one in planned("second").items()} == {"first-a-s1": "b", "second-c-s1": "c"}
-    assert {*planned("second", True)} == {*planned("first", True)}        # of one size, all are the same
+    monkeypatch.setitem(
+        STUDIES,
+        "second",
+        lambda: [Planned("b", "rome", n_edits=3), Planned("c", "rome", n_edits=2)],
+    )
+    assert {run_id: one.label for run_id, one in planned("second").items()} == {
+        "first-a-s1": "b",
+        "second-c-s1": "c",
+    }
+    assert {*planned("second", True)} == {*planned("first", True)}  # of one size, all are the same

@@ -29,7 +29,9 @@ from seqedit.runs.engine import run
 from seqedit.runs.records import load_run
 
 HALF = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="two devices: a GPU beside the CPU is needed")
+needs_a_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="two devices: a GPU beside the CPU is needed"
+)
 
 
 @pytest.fixture
@@ -38,6 +40,7 @@ def half_lm(tiny_lm):
         lm = tiny_lm(model_type)
         lm.model.to(dtype)
         return lm
+
     return build
 
 
@@ -55,7 +58,9 @@ def test_small_updates_add_up(half_lm, model_type, dtype):
     assert torch.equal(own + update.to(dtype).T[:1, :1], own)
     for _ in range(1000):
         apply_update(lm, 1, update)
-    assert torch.equal(read_weight(lm, 1), start + 1000 * 2.0**-14)       # multiples of 2⁻¹⁴: no rounding in float32
+    assert torch.equal(
+        read_weight(lm, 1), start + 1000 * 2.0**-14
+    )  # multiples of 2⁻¹⁴: no rounding in float32
     assert torch.equal(own, torch.full_like(own, 1 + 1000 * 2.0**-14)) and own.dtype == dtype
 
 
@@ -66,7 +71,9 @@ def test_restored_and_rewound_bit_for_bit(half_lm, dtype):
     before, update = weights(lm), 1e-4 * torch.rand_like(read_weight(lm, 0))
     with restored(lm, [0, 1]):
         apply_update(lm, 0, update)
-        assert not torch.equal(read_weight(lm, 0), before["transformer.h.0.mlp.c_proj.weight"].T.float())
+        assert not torch.equal(
+            read_weight(lm, 0), before["transformer.h.0.mlp.c_proj.weight"].T.float()
+        )
     assert same(weights(lm), before) and not lm.masters
     original = {0: read_weight(lm, 0)}
     for _ in range(3):
@@ -96,9 +103,11 @@ def test_methods_in_half_precision(tiny_lm, half_lm, requests, name, dtype):
     found = {}
     for lm in (tiny_lm("llama"), half_lm("llama", dtype)):
         method, plan = method_and_plan(lm, name)
-        done, = run_sequential(lm, [requests[:2]], method, plan)
+        (done,) = run_sequential(lm, [requests[:2]], method, plan)
         assert all(outcome.status == "edited" for outcome in done.outcomes), done.outcomes
-        found[lm.model.dtype] = read_weight(lm, plan.layers[0]) - done.state.original[plan.layers[0]]
+        found[lm.model.dtype] = (
+            read_weight(lm, plan.layers[0]) - done.state.original[plan.layers[0]]
+        )
         if lm.masters:
             for layer in plan.layers:
                 assert torch.equal(lm.down_proj(layer).weight, read_weight(lm, layer).to(dtype))
@@ -111,7 +120,7 @@ def test_methods_in_half_precision(tiny_lm, half_lm, requests, name, dtype):
 def test_a_refused_round_leaves_every_bit(half_lm, requests, dtype):
     lm = half_lm(dtype=dtype)
     plan, before = build_plan(lm, max_update_ratio=1e-9), weights(lm)
-    done, = run_sequential(lm, [requests], make_method("alphaedit", threshold=0.9, l2=0.5), plan)
+    (done,) = run_sequential(lm, [requests], make_method("alphaedit", threshold=0.9, l2=0.5), plan)
     assert all(outcome.status == "refused" for outcome in done.outcomes)
     assert same(weights(lm), before)
 
@@ -121,7 +130,10 @@ def test_run_and_score_in_bfloat16(tmp_path, tiny_folder, monkeypatch):
     space = Workspace(tmp_path, tiny_folder)
     assert run(space.config(dtype="bfloat16"), tmp_path / "a")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("seqedit.runs.engine.save_round", lambda *args, **rest: save_round(*args, **rest) or stop())
+        patch.setattr(
+            "seqedit.runs.engine.save_round",
+            lambda *args, **rest: save_round(*args, **rest) or stop(),
+        )
         run(space.config(dtype="bfloat16"), tmp_path / "b")
     done = space.call(dtype="bfloat16", out=tmp_path / "b")
     assert done.exit_code == 0 and "resuming after round 1" in done.stderr
@@ -130,7 +142,9 @@ def test_run_and_score_in_bfloat16(tmp_path, tiny_folder, monkeypatch):
     for layer, W in left.weights().items():
         assert W.dtype == torch.float32 and torch.equal(W, right.weights()[layer])
         assert not torch.equal(W, W.bfloat16().float())
-    done = space.call("score", edited=tmp_path / "a", requests=tmp_path / "requests.json", dtype="bfloat16")
+    done = space.call(
+        "score", edited=tmp_path / "a", requests=tmp_path / "requests.json", dtype="bfloat16"
+    )
     assert done.exit_code == 0, done.stderr
     done = space.call(dtype="float32", out=tmp_path / "a")
     assert done.exit_code == 1 and "holds a run with fingerprint" in done.stderr
@@ -144,7 +158,12 @@ def everything(lm, requests):
     """Keys, values, moments, weights after two rounds, of a model as it lies."""
     plan = build_plan(lm)
     moments = collect_second_moments(lm, [r.text for r in requests], (0, 2), progress=False)
-    found = [read_keys(lm, requests, plan.contexts, 1), read_values(lm, requests, 2), moments[0].sum, moments[2].sum]
+    found = [
+        read_keys(lm, requests, plan.contexts, 1),
+        read_values(lm, requests, 2),
+        moments[0].sum,
+        moments[2].sum,
+    ]
     list(run_sequential(lm, [requests[:3], requests[3:]], make_method("memit_seq", lam=0.5), plan))
     return [x.cpu() for x in found] + [read_weight(lm, layer).cpu() for layer in plan.layers]
 
@@ -175,7 +194,7 @@ def test_blocks_on_two_devices(tiny_lm, requests, model_type):
     for path in (lm.architecture.final_norm, lm.architecture.head):
         add_hook_to_module(lm.model.get_submodule(path), AlignDevicesHook(execution_device="cpu"))
     for found, want in zip(everything(lm, requests), expected, strict=True):
-        assert relative(found, want) < 1e-3                               # two kinds of arithmetic, through Adam
+        assert relative(found, want) < 1e-3  # two kinds of arithmetic, through Adam
     assert lm.down_proj(1).weight.is_cuda and not lm.down_proj(0).weight.is_cuda
 
 
@@ -184,7 +203,9 @@ def test_offloaded_models_are_refused(tiny_lm, tiny_folder):
     lm = tiny_lm()
     check_not_offloaded(lm.model)
     lm.down_proj(1).to("meta")
-    with pytest.raises(ValueError, match="transformer.h.1.mlp.c_proj.weight, were left in .* Use --dtype bfloat16"):
+    with pytest.raises(
+        ValueError, match="transformer.h.1.mlp.c_proj.weight, were left in .* Use --dtype bfloat16"
+    ):
         check_not_offloaded(lm.model)
-    spread = load_model(tiny_folder, device="spread")                     # one device here: accelerate puts all on it
+    spread = load_model(tiny_folder, device="spread")  # one device here: accelerate puts all on it
     assert same(weights(spread), weights(load_model(tiny_folder)))

@@ -38,8 +38,20 @@ def test_every_preset_is_valid(method, model):
 def test_sources():
     """A value read in a file, one fixed in code, one of a paper, one of ours: each says so."""
     rows = {name: (value, source) for name, value, source in preset_rows("alphaedit", "llama-3-8b")}
-    assert set(rows) >= {"threshold", "l2", "layers", "lr", "clamp", "stop_loss", "batch_size", "max_update_ratio"}
-    assert rows["l2"] == (10.0, "github.com/jianghoucheng/AlphaEdit hparams/AlphaEdit/Llama3-8B.json")
+    assert set(rows) >= {
+        "threshold",
+        "l2",
+        "layers",
+        "lr",
+        "clamp",
+        "stop_loss",
+        "batch_size",
+        "max_update_ratio",
+    }
+    assert rows["l2"] == (
+        10.0,
+        "github.com/jianghoucheng/AlphaEdit hparams/AlphaEdit/Llama3-8B.json",
+    )
     assert rows["lr"][0] == 0.1 and rows["layers"][0] == (4, 5, 6, 7, 8)
     assert "released code" in rows["stop_loss"][1] and "2410.02355" in rows["batch_size"][1]
     assert rows["max_update_ratio"][1].startswith("our default")
@@ -47,20 +59,37 @@ def test_sources():
 
 def test_fine_tuning_has_no_targets():
     assert {name for name, _, _ in preset_rows("ft", "llama-3-8b")} == {
-        "lr", "steps", "stop_loss", "layers", "context_lengths", "max_update_ratio", "batch_size"}
+        "lr",
+        "steps",
+        "stop_loss",
+        "layers",
+        "context_lengths",
+        "max_update_ratio",
+        "batch_size",
+    }
 
 
 def test_models_are_found_by_declared_ids_only():
     assert model_of("meta-llama/Meta-Llama-3-8B-Instruct") == "llama-3-8b"
-    for other in ("meta-llama/Llama-3.2-3B", "somebody/Meta-Llama-3-8B", "llama-3-8b", "/models/gpt2-xl", "gpt2"):
+    for other in (
+        "meta-llama/Llama-3.2-3B",
+        "somebody/Meta-Llama-3-8B",
+        "llama-3-8b",
+        "/models/gpt2-xl",
+        "gpt2",
+    ):
         assert model_of(other) is None, other
     ids = [i for ids in HUB_IDS.values() for i in ids]
-    assert len(set(ids)) == len(ids) and {model for models in PRESETS.values() for model in models} == set(HUB_IDS)
+    assert len(set(ids)) == len(ids) and {
+        model for models in PRESETS.values() for model in models
+    } == set(HUB_IDS)
 
 
 def test_what_is_not_published():
     """ROME on Qwen is published without C only; a model or method nobody published is named with what there is."""
-    with pytest.raises(ValueError, match="no published settings of rome on qwen2.5-7b .*memit.*alphaedit"):
+    with pytest.raises(
+        ValueError, match="no published settings of rome on qwen2.5-7b .*memit.*alphaedit"
+    ):
         find_preset("rome", "qwen2.5-7b")
     with pytest.raises(ValueError, match="no model named 'llama'; there are gpt2-xl"):
         find_preset("memit", "llama")
@@ -83,10 +112,15 @@ def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
 
 def test_who_gets_a_preset(space):
     """The model of a hub id, unless a file of settings is given; whoever asks for one, of any model."""
-    for changes, model in (({"model": "gpt2-xl"}, "gpt2-xl"), ({"model": "gpt2"}, None), ({}, None),
-                           ({"preset": "llama-3-8b"}, "llama-3-8b"), ({"model": "gpt2-xl", "method": "grace"}, None),
-                           ({"model": "gpt2-xl", "hyper": space.folder / "hyper.json"}, None),
-                           ({"model": "gpt2-xl", "method": "prune"}, "gpt2-xl")):
+    for changes, model in (
+        ({"model": "gpt2-xl"}, "gpt2-xl"),
+        ({"model": "gpt2"}, None),
+        ({}, None),
+        ({"preset": "llama-3-8b"}, "llama-3-8b"),
+        ({"model": "gpt2-xl", "method": "grace"}, None),
+        ({"model": "gpt2-xl", "hyper": space.folder / "hyper.json"}, None),
+        ({"model": "gpt2-xl", "method": "prune"}, "gpt2-xl"),
+    ):
         assert space.config(**changes).published == model, changes
     with pytest.raises(ValueError, match="give --preset or --hyper, not both"):
         space.config(preset="gpt2-xl", hyper=space.folder / "hyper.json")
@@ -94,19 +128,32 @@ def test_who_gets_a_preset(space):
 
 def test_run_with_a_preset(space):
     """Its values are the run's, those on the command line win, its source is said, its name recorded."""
-    result = space.call(hyper=None, preset="gpt2-xl", layers="0,1", batch_size=None, set=["steps=3", "lam=0.5"])
-    assert result.exit_code == 0 and "published settings for gpt2-xl: github.com/jianghoucheng" in result.stderr
+    result = space.call(
+        hyper=None, preset="gpt2-xl", layers="0,1", batch_size=None, set=["steps=3", "lam=0.5"]
+    )
+    assert (
+        result.exit_code == 0
+        and "published settings for gpt2-xl: github.com/jianghoucheng" in result.stderr
+    )
     run = json.loads((space.out / "run.json").read_text())
     assert run["preset"] == "gpt2-xl" and run["parameters"]["layers"] == [0, 1]
-    assert run["parameters"]["batch_size"] == 100 and run["parameters"]["parameters"] == {"lam": 0.5}
+    assert run["parameters"]["batch_size"] == 100 and run["parameters"]["parameters"] == {
+        "lam": 0.5
+    }
     assert run["parameters"]["target"]["steps"] == 3 and run["parameters"]["target"]["lr"] == 0.5
 
 
 def test_rounds_of_a_file_stay(space):
     """A preset's batch size is for benchmarks; a file that has rounds keeps them."""
     requests = space.write("rounds.json", {"rounds": [RECORDS[:1], RECORDS[1:]]})
-    result = space.call(hyper=None, preset="gpt2-xl", layers="0,1", batch_size=None, set=["steps=3", "lam=0.5"],
-                        requests=requests)
+    result = space.call(
+        hyper=None,
+        preset="gpt2-xl",
+        layers="0,1",
+        batch_size=None,
+        set=["steps=3", "lam=0.5"],
+        requests=requests,
+    )
     assert result.exit_code == 0
     assert json.loads((space.out / "run.json").read_text())["rounds_done"] == 2
 

@@ -36,15 +36,26 @@ def solver_of(form, *args):
     return solver
 
 
-@given(problems(), st.integers(0, 12), st.sampled_from([1.0, 0.3, 30.0]), st.booleans(), st.booleans())
+@given(
+    problems(), st.integers(0, 12), st.sampled_from([1.0, 0.3, 30.0]), st.booleans(), st.booleans()
+)
 def test_solver_is_solve_update(problem, n_past, mu, projected, given_gram):
     """Past keys by their Gram matrix, given or not, or summed: always the plain update."""
-    space = subspace(problem, (problem.d_ff + 1) // 2, complement=n_past % 2 == 1) if projected else None
+    space = (
+        subspace(problem, (problem.d_ff + 1) // 2, complement=n_past % 2 == 1)
+        if projected
+        else None
+    )
     past = problem.random(problem.d_ff, n_past)
     for form in ("gram", "plain"):
         solver = solver_of(form, problem.M, space, mu)
         gram = past.T @ solver.inverse(past) if given_gram else None
-        assert relative(solver.update(problem.K, problem.R, past, gram), plain(problem, past, space, mu)) < CLOSE
+        assert (
+            relative(
+                solver.update(problem.K, problem.R, past, gram), plain(problem, past, space, mu)
+            )
+            < CLOSE
+        )
 
 
 @given(problems(), st.integers(1, 8), st.sampled_from([1.0, 0.3]), st.sampled_from([1.0, 2.5]))
@@ -60,13 +71,22 @@ def test_thm_four_forms(problem, n_past, mu, weight):
     Q = B @ inverse(B.T @ M @ B) @ B.T @ K
     dual = R @ inverse(mu * small + K.T @ Q) @ Q.T
     A = B @ inverse(B.T @ problem.M @ B) @ B.T
-    Q = A @ (K - Kp @ inverse(torch.eye(n_past, dtype=torch.float64) / weight + Kp.T @ A @ Kp) @ Kp.T @ A @ K)
+    Q = A @ (
+        K
+        - Kp
+        @ inverse(torch.eye(n_past, dtype=torch.float64) / weight + Kp.T @ A @ Kp)
+        @ Kp.T
+        @ A
+        @ K
+    )
     history = R @ inverse(mu * small + K.T @ Q) @ Q.T
     solver = Solver(problem.M, Subspace(B, complement=False), mu, weight)
     for form in (dense, dual, history, solver.update(K, R, Kp)):
         assert relative(form, reduced) < CLOSE
     forgets = solver.update(K, R, 0 * Kp)
-    assert problem.d_ff < 3 or relative(forgets, reduced) > 1e-6          # in few directions M may outweigh the past
+    assert (
+        problem.d_ff < 3 or relative(forgets, reduced) > 1e-6
+    )  # in few directions M may outweigh the past
 
 
 @given(problems(), st.integers(0, 12), st.booleans(), st.booleans())
@@ -87,7 +107,9 @@ def test_exact_fit_with_history(problem, n_past):
     past = problem.random(problem.d_ff, n_past)
     update = solver_of("gram", problem.M, None, 0.0).update(problem.K, problem.R, past)
     assert relative(update @ problem.K, problem.R) < 1e-7
-    assert relative(update, plain(problem, past, mu=0.0)) < 1e-6       # two solves in a row with each other's error
+    assert (
+        relative(update, plain(problem, past, mu=0.0)) < 1e-6
+    )  # two solves in a row with each other's error
 
 
 @given(problems(), st.integers(1, 4), st.booleans())
@@ -96,7 +118,7 @@ def test_gram_grows_block_by_block(problem, size, projected):
     solver = solver_of("gram", problem.M, subspace(problem, 1) if projected else None)
     keys, gram = problem.random(problem.d_ff, 3 * size), torch.zeros(0, 0, dtype=torch.float64)
     for i in range(3):
-        gram = solver.extend(gram, keys[:, :i * size], keys[:, i * size:(i + 1) * size])
+        gram = solver.extend(gram, keys[:, : i * size], keys[:, i * size : (i + 1) * size])
     assert relative(gram, keys.T @ solver.inverse(keys)) < 1e-10
 
 
@@ -104,7 +126,12 @@ def test_past_keys_like_the_new_ones():
     """The same keys again: what is written already leaves half of each residual, in both forms."""
     problem = Problem(1, d_ff=12, d_model=3, n=3)
     update = solver_of("gram", 1e-6 * problem.M).update(problem.K, problem.R, problem.K)
-    assert relative(update, solve_update(problem.K, problem.R, 1e-6 * problem.M + problem.K @ problem.K.T)) < 1e-6
+    assert (
+        relative(
+            update, solve_update(problem.K, problem.R, 1e-6 * problem.M + problem.K @ problem.K.T)
+        )
+        < 1e-6
+    )
     assert relative(update @ problem.K, problem.R / 2) < 1e-5
 
 
@@ -119,13 +146,17 @@ def test_large_histories_use_the_plain_form():
 
 def test_types_and_singular_prices():
     problem = Problem(3, d_ff=8, d_model=3, n=2)
-    update = Solver(problem.M.float()).update(problem.K.float(), problem.R.float(), problem.K.float())
+    update = Solver(problem.M.float()).update(
+        problem.K.float(), problem.R.float(), problem.K.float()
+    )
     assert update.dtype == torch.float32
     with pytest.raises(torch.linalg.LinAlgError, match="singular on the allowed directions"):
         Solver(0 * problem.M)
-    shifted = problem.M - (torch.linalg.eigvalsh(problem.M)[0] + 1e-9) * torch.eye(8)       # slightly indefinite
+    shifted = problem.M - (torch.linalg.eigvalsh(problem.M)[0] + 1e-9) * torch.eye(
+        8
+    )  # slightly indefinite
     Y = problem.random(8, 2)
-    assert relative(shifted @ Solver(shifted).inverse(Y), Y) < 1e-4       # condition number 1e11
+    assert relative(shifted @ Solver(shifted).inverse(Y), Y) < 1e-4  # condition number 1e11
 
 
 @given(problems(), st.integers(1, 3), st.booleans())
@@ -139,16 +170,20 @@ def test_thm_evolving_null_space(problem, rounds, confined):
     for _ in range(rounds):
         K = problem.random(problem.d_ff, 2)
         if rounds == 2:
-            K[:, 1] = -2 * K[:, 0]                                        # keys that depend on each other
+            K[:, 1] = -2 * K[:, 0]  # keys that depend on each other
         U, values, _ = torch.linalg.svd(P @ K, full_matrices=False)
         Q = U[:, values > 1e-9 * K.norm()]
         P, past = P - Q @ Q.T, torch.cat([past, K], dim=1)
         assert torch.allclose(P @ P, P, atol=1e-9) and torch.allclose(P, P.T, atol=1e-12)
         assert (P @ past).norm() < 1e-8 * past.norm()
     update = Solver(2.0, start, 1.0, float("inf")).update(problem.K, problem.R, past)
-    gain = torch.linalg.solve(problem.K.T @ P @ problem.K + 2 * torch.eye(problem.K.shape[1]).double(), problem.K.T @ P)
+    gain = torch.linalg.solve(
+        problem.K.T @ P @ problem.K + 2 * torch.eye(problem.K.shape[1]).double(), problem.K.T @ P
+    )
     assert (update - problem.R @ gain).norm() < 1e-7 * (1 + problem.R.norm())
     assert (update @ past).norm() < 1e-7 * (1 + update.norm()) * past.norm()
-    distances = [(Solver(2.0, start, 1.0, weight).update(problem.K, problem.R, past) - update).norm().item()
-                 for weight in (1.0, 1e3, 1e6)]
+    distances = [
+        (Solver(2.0, start, 1.0, weight).update(problem.K, problem.R, past) - update).norm().item()
+        for weight in (1.0, 1e3, 1e6)
+    ]
     assert distances[2] <= max(1e-2 * distances[0], 1e-6 * (1 + update.norm().item()))

@@ -21,7 +21,7 @@ from seqedit.methods.catalogue import (
 )
 
 
-@pytest.mark.parametrize("name", sorted(set(SETTINGS) - {"grace"}))      # which writes nothing
+@pytest.mark.parametrize("name", sorted(set(SETTINGS) - {"grace"}))  # which writes nothing
 @pytest.mark.parametrize("at", [0, 1])
 def test_exploding_update_is_undone(tiny_lm, requests, name, at):
     """Refused in whichever round it happens: weights bit for bit as before it, no history, and the run goes on."""
@@ -32,15 +32,18 @@ def test_exploding_update_is_undone(tiny_lm, requests, name, at):
         state = list(run_sequential(lm, [requests[:2]], method, plan))[-1].state
     before = weights(lm)
     strict = replace(plan, max_update_ratio=1e-9)
-    done, = run_sequential(lm, [requests[2:]], method, strict, state)
+    (done,) = run_sequential(lm, [requests[2:]], method, strict, state)
     assert same(weights(lm), before)
     assert [o.case_id for o in done.outcomes] == [r.case_id for r in requests[2:]]
     assert {o.status for o in done.outcomes} == {"refused"}
-    assert all("times as large as the original matrix (max_update_ratio 1e-09)" in o.reason for o in done.outcomes)
+    assert all(
+        "times as large as the original matrix (max_update_ratio 1e-09)" in o.reason
+        for o in done.outcomes
+    )
     assert done.layers == () and done.state.round == at + 1
     for layer in plan.layers:
         assert torch.equal(done.state.keys[layer], state.keys[layer] if at else torch.zeros(64, 0))
-    after, = run_sequential(lm, [requests[2:]], method, plan, done.state)
+    (after,) = run_sequential(lm, [requests[2:]], method, plan, done.state)
     assert {o.status for o in after.outcomes} == {"edited"} and after.index == at + 1
 
 
@@ -53,8 +56,9 @@ def test_a_late_failure_undoes_the_whole_round(tiny_lm, requests, monkeypatch):
     def fails_late(solver, K, R, *past):
         solved.append(1)
         return update(solver, K, R, *past) * (1 if len(solved) < 3 else float("nan"))
+
     monkeypatch.setattr(Solver, "update", fails_late)
-    done, = run_sequential(lm, [requests[:3]], r_rome(), plan)
+    (done,) = run_sequential(lm, [requests[:3]], r_rome(), plan)
     assert len(solved) == 3
     assert [o.status for o in done.outcomes] == ["refused"] * 3 and same(weights(lm), before)
 
@@ -64,7 +68,7 @@ def test_second_layer_failing_undoes_the_first(tiny_lm, requests):
     before, plan = weights(lm), build_plan(lm)
     other = plan.moments | {1: 1e-30 * plan.moments[1]}
     broken = replace(memit(1.0), price=lambda C: C if C.trace() > 1e-20 else C * float("inf"))
-    done, = run_sequential(lm, [requests], broken, replace(plan, moments=other))
+    (done,) = run_sequential(lm, [requests], broken, replace(plan, moments=other))
     assert same(weights(lm), before)
     assert {o.reason for o in done.outcomes} == {"the update of layer 1 is not finite"}
 
@@ -84,16 +88,30 @@ def test_targets_that_are_not_finite(tiny_lm, requests):
     lm = tiny_lm("gpt2")
     lm.model.get_submodule("transformer.ln_f").weight[0] = float("nan")
     W = read_weight(lm, 1)
-    done, = run_sequential(lm, [requests], memit(0.5), build_plan(lm))
-    assert {(o.status, o.reason[:24]) for o in done.outcomes} == {("refused", "a target is not finite; ")}
+    (done,) = run_sequential(lm, [requests], memit(0.5), build_plan(lm))
+    assert {(o.status, o.reason[:24]) for o in done.outcomes} == {
+        ("refused", "a target is not finite; ")
+    }
     assert torch.equal(read_weight(lm, 1), W)
 
 
-@pytest.mark.parametrize("error", [MemoryError("no room"), KeyboardInterrupt()], ids=["memory", "interrupt"])
-@pytest.mark.parametrize(("place", "name", "call"), [
-    (KeyReader, "keys", 2), (KeyReader, "values", 2), (locate_then_edit, "apply_update", 2), (loop, "read_values", 1),
-    (loop, "condition_number", 2)], ids=lambda value: value if isinstance(value, str) else "")
-def test_any_other_exception_undoes_the_round(tiny_lm, requests, monkeypatch, place, name, call, error):
+@pytest.mark.parametrize(
+    "error", [MemoryError("no room"), KeyboardInterrupt()], ids=["memory", "interrupt"]
+)
+@pytest.mark.parametrize(
+    ("place", "name", "call"),
+    [
+        (KeyReader, "keys", 2),
+        (KeyReader, "values", 2),
+        (locate_then_edit, "apply_update", 2),
+        (loop, "read_values", 1),
+        (loop, "condition_number", 2),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_any_other_exception_undoes_the_round(
+    tiny_lm, requests, monkeypatch, place, name, call, error
+):
     """Not a refusal, it reaches the caller; but the layers already written are put back, bit for bit, and the same
     round can be run again as if nothing had happened."""
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
@@ -104,6 +122,7 @@ def test_any_other_exception_undoes_the_round(tiny_lm, requests, monkeypatch, pl
         if len(calls) == call:
             raise error
         return real(*arguments, **options)
+
     with monkeypatch.context() as patch:
         patch.setattr(place, name, fail)
         with pytest.raises(type(error)):
@@ -133,9 +152,18 @@ def plan_errors():
     yield {"layers": (1, 3)}, "layers: 3 is out of range; the model has layers 0 to 2"
     yield {"layers": (-1,)}, "layers: -1 is out of range"
     yield {"moments": {0: torch.eye(64)}}, r"moments: none for layer 1; there are \[0\]"
-    yield {"moments": dict.fromkeys((0, 1), torch.eye(16))}, r"C.0 is \(16, 16\), but .*keys of layer 0 have 64"
-    yield {"moments": {0: torch.eye(64), 1: torch.eye(64) * float("nan")}}, "C.1 has entries that are not finite"
-    yield {"moments": {0: torch.eye(64), 1: torch.eye(64) / 0}}, "moments: C.1 has entries that are not finite"
+    yield (
+        {"moments": dict.fromkeys((0, 1), torch.eye(16))},
+        r"C.0 is \(16, 16\), but .*keys of layer 0 have 64",
+    )
+    yield (
+        {"moments": {0: torch.eye(64), 1: torch.eye(64) * float("nan")}},
+        "C.1 has entries that are not finite",
+    )
+    yield (
+        {"moments": {0: torch.eye(64), 1: torch.eye(64) / 0}},
+        "moments: C.1 has entries that are not finite",
+    )
 
 
 @pytest.mark.parametrize("method", [memit(), alphaedit(0.9)], ids=["memit", "alphaedit"])

@@ -15,11 +15,20 @@ from seqedit.requests.request import (
 
 PLAIN = {"case_id": 7, "prompt": "{} lives in", "subject": "Ada", "target_new": "Rome"}
 COUNTERFACT = {
-    "case_id": 12, "pararel_idx": 3,
-    "requested_rewrite": {"prompt": "The mother tongue of {} is", "relation_id": "P103", "subject": "Zoë",
-                          "target_new": {"str": "English", "id": "Q1"}, "target_true": {"str": "French", "id": "Q2"}},
-    "paraphrase_prompts": ["Zoë, a native"], "neighborhood_prompts": ["Léon, a native"],
-    "attribute_prompts": ["Bob, a native"], "generation_prompts": ["Zoë speaks", "Zoë was"]}
+    "case_id": 12,
+    "pararel_idx": 3,
+    "requested_rewrite": {
+        "prompt": "The mother tongue of {} is",
+        "relation_id": "P103",
+        "subject": "Zoë",
+        "target_new": {"str": "English", "id": "Q1"},
+        "target_true": {"str": "French", "id": "Q2"},
+    },
+    "paraphrase_prompts": ["Zoë, a native"],
+    "neighborhood_prompts": ["Léon, a native"],
+    "attribute_prompts": ["Bob, a native"],
+    "generation_prompts": ["Zoë speaks", "Zoë was"],
+}
 
 
 def parse_one(**changes) -> EditRequest:
@@ -35,56 +44,88 @@ def test_plain_record():
 def test_counterfact_record():
     """Every field of the benchmark's schema that an edit or its scores need."""
     assert parse_requests([COUNTERFACT])[0] == EditRequest(
-        case_id=12, prompt="The mother tongue of {} is", subject="Zoë", target_new="English", target_true="French",
-        relation_id="P103", paraphrase_prompts=("Zoë, a native",), neighborhood_prompts=("Léon, a native",),
-        attribute_prompts=("Bob, a native",), generation_prompts=("Zoë speaks", "Zoë was"), target_new_id="Q1")
+        case_id=12,
+        prompt="The mother tongue of {} is",
+        subject="Zoë",
+        target_new="English",
+        target_true="French",
+        relation_id="P103",
+        paraphrase_prompts=("Zoë, a native",),
+        neighborhood_prompts=("Léon, a native",),
+        attribute_prompts=("Bob, a native",),
+        generation_prompts=("Zoë speaks", "Zoë was"),
+        target_new_id="Q1",
+    )
 
 
-@pytest.mark.parametrize(("given", "found"), [
-    ({"prompt": "Where does Ada live?"}, {"prompt": "Where does {} live?"}),
-    ({"prompt": "Ada's friend Ada lives in"}, {"prompt": "Ada's friend {} lives in"}),    # the last occurrence
-    ({"prompt": "{} lives in  "}, {"prompt": "{} lives in"}),
-    ({"subject": " Ada "}, {"subject": "Ada"}),
-    ({"target_new": " Rome "}, {"target_new": "Rome"}),
-    ({"target_new": {"str": "Rome"}}, {"target_new": "Rome"}),
-    ({"target_true": {"str": " Bonn"}}, {"target_true": "Bonn"}),
-    ({"target_true": None}, {"target_true": None}),
-    ({"case_id": "x-1"}, {"case_id": "x-1"}),
-    ({"relation_id": 3}, {"relation_id": None}),
-])
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"prompt": "Where does Ada live?"}, {"prompt": "Where does {} live?"}),
+        (
+            {"prompt": "Ada's friend Ada lives in"},
+            {"prompt": "Ada's friend {} lives in"},
+        ),  # the last occurrence
+        ({"prompt": "{} lives in  "}, {"prompt": "{} lives in"}),
+        ({"subject": " Ada "}, {"subject": "Ada"}),
+        ({"target_new": " Rome "}, {"target_new": "Rome"}),
+        ({"target_new": {"str": "Rome"}}, {"target_new": "Rome"}),
+        ({"target_true": {"str": " Bonn"}}, {"target_true": "Bonn"}),
+        ({"target_true": None}, {"target_true": None}),
+        ({"case_id": "x-1"}, {"case_id": "x-1"}),
+        ({"relation_id": 3}, {"relation_id": None}),
+    ],
+)
 def test_forms_that_are_accepted(given, found):
     request = parse_one(**given)
     assert {name: getattr(request, name) for name in found} == found
 
 
-@pytest.mark.parametrize(("given", "field", "problem"), [
-    ({"prompt": ...}, "prompt", "is missing"),
-    ({"prompt": 3}, "prompt", "expected a string, found int"),
-    ({"prompt": "  "}, "prompt", "is empty"),
-    ({"prompt": "Bob lives in"}, "prompt", "the subject 'Ada' is not in 'Bob lives in'"),
-    ({"prompt": "{} and {} live in"}, "prompt", 'has 2 places "{}"'),
-    ({"subject": ...}, "subject", "is missing"),
-    ({"subject": ["Ada"]}, "subject", "expected a string, found list"),
-    ({"subject": " "}, "subject", "is empty"),
-    ({"subject": "A{}a"}, "subject", 'contains "{}"'),
-    ({"target_new": ...}, "target_new", "is missing"),
-    ({"target_new": {"id": "Q1"}}, "target_new", "is missing"),
-    ({"target_new": 5}, "target_new", 'expected a string or {"str": …}, found int'),
-    ({"target_new": " "}, "target_new", "is empty"),
-    ({"target_true": ""}, "target_true", "is empty"),
-    ({"target_true": {"str": 4}}, "target_true", "found int"),
-    ({"case_id": 1.5}, "case_id", "found 1.5"),
-    ({"case_id": True}, "case_id", "found True"),
-    ({"case_id": None}, "case_id", "found None"),
-    ({"paraphrase_prompts": "one"}, "paraphrase_prompts", "expected a list of non-empty strings"),
-    ({"neighborhood_prompts": [1]}, "neighborhood_prompts", "expected a list of non-empty strings"),
-    ({"attribute_prompts": [""]}, "attribute_prompts", "expected a list of non-empty strings"),
-    ({"generation_prompts": {"a": 1}}, "generation_prompts", "expected a list of non-empty strings"),
-    ({"requested_rewrite": "text"}, "requested_rewrite", "expected an object, found str"),
-])
+@pytest.mark.parametrize(
+    ("given", "field", "problem"),
+    [
+        ({"prompt": ...}, "prompt", "is missing"),
+        ({"prompt": 3}, "prompt", "expected a string, found int"),
+        ({"prompt": "  "}, "prompt", "is empty"),
+        ({"prompt": "Bob lives in"}, "prompt", "the subject 'Ada' is not in 'Bob lives in'"),
+        ({"prompt": "{} and {} live in"}, "prompt", 'has 2 places "{}"'),
+        ({"subject": ...}, "subject", "is missing"),
+        ({"subject": ["Ada"]}, "subject", "expected a string, found list"),
+        ({"subject": " "}, "subject", "is empty"),
+        ({"subject": "A{}a"}, "subject", 'contains "{}"'),
+        ({"target_new": ...}, "target_new", "is missing"),
+        ({"target_new": {"id": "Q1"}}, "target_new", "is missing"),
+        ({"target_new": 5}, "target_new", 'expected a string or {"str": …}, found int'),
+        ({"target_new": " "}, "target_new", "is empty"),
+        ({"target_true": ""}, "target_true", "is empty"),
+        ({"target_true": {"str": 4}}, "target_true", "found int"),
+        ({"case_id": 1.5}, "case_id", "found 1.5"),
+        ({"case_id": True}, "case_id", "found True"),
+        ({"case_id": None}, "case_id", "found None"),
+        (
+            {"paraphrase_prompts": "one"},
+            "paraphrase_prompts",
+            "expected a list of non-empty strings",
+        ),
+        (
+            {"neighborhood_prompts": [1]},
+            "neighborhood_prompts",
+            "expected a list of non-empty strings",
+        ),
+        ({"attribute_prompts": [""]}, "attribute_prompts", "expected a list of non-empty strings"),
+        (
+            {"generation_prompts": {"a": 1}},
+            "generation_prompts",
+            "expected a list of non-empty strings",
+        ),
+        ({"requested_rewrite": "text"}, "requested_rewrite", "expected an object, found str"),
+    ],
+)
 def test_refusals_name_record_and_field(given, field, problem):
     """The second record of two is wrong: its number, its case_id and the field are in the message."""
-    bad = {k: v for k, v in (PLAIN | {"case_id": 8, "subject": "Ada"} | given).items() if v is not ...}
+    bad = {
+        k: v for k, v in (PLAIN | {"case_id": 8, "subject": "Ada"} | given).items() if v is not ...
+    }
     with pytest.raises(RequestError) as raised:
         parse_requests([PLAIN, bad], source="facts.json")
     message = str(raised.value)
@@ -93,7 +134,9 @@ def test_refusals_name_record_and_field(given, field, problem):
 
 
 def test_refusals_without_a_case_id():
-    with pytest.raises(RequestError, match="requests, record 0: case_id: expected a number or a string, found None"):
+    with pytest.raises(
+        RequestError, match="requests, record 0: case_id: expected a number or a string, found None"
+    ):
         parse_one(case_id=...)
     with pytest.raises(RequestError, match="requests, record 1: expected an object, found list"):
         parse_requests([PLAIN, []])
@@ -107,7 +150,10 @@ def test_twice_the_same_case():
 def test_contradiction():
     """One prompt cannot get two targets, however it is written; the same target twice is fine."""
     other = {"case_id": 8, "prompt": "Ada lives in", "subject": "Ada", "target_new": "Bonn"}
-    with pytest.raises(RequestError, match=r"record 1 \(case_id 8\): target_new 'Bonn' contradicts 'Rome' of case_id"):
+    with pytest.raises(
+        RequestError,
+        match=r"record 1 \(case_id 8\): target_new 'Bonn' contradicts 'Rome' of case_id",
+    ):
         parse_requests([PLAIN, other])
     assert len(parse_requests([PLAIN, other | {"target_new": "Rome"}])) == 2
 
@@ -115,8 +161,11 @@ def test_contradiction():
 def test_files(tmp_path):
     """A list, lines, or rounds: the same requests, in the same order."""
     records = [PLAIN | {"case_id": i, "subject": f"Ada{i}"} for i in range(3)]
-    contents = {"list.json": json.dumps(records), "rounds.json": json.dumps({"rounds": [records[:1], records[1:]]}),
-                "lines.jsonl": "\n\n".join(map(json.dumps, records)) + "\n"}
+    contents = {
+        "list.json": json.dumps(records),
+        "rounds.json": json.dumps({"rounds": [records[:1], records[1:]]}),
+        "lines.jsonl": "\n\n".join(map(json.dumps, records)) + "\n",
+    }
     for name, text in contents.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
         assert load_requests(tmp_path / name) == parse_requests(records)
@@ -124,18 +173,29 @@ def test_files(tmp_path):
     assert [len(batch) for batch in load_rounds(tmp_path / "list.json")] == [3]
 
 
-@pytest.mark.parametrize(("name", "content", "problem"), [
-    ("a.json", b"[{", "a.json: not valid JSON"),
-    ("a.jsonl", b'{"case_id": 1}\n{"case', "a.jsonl: not valid JSON"),
-    ("a.json", b"\xff\xfe\x00", "a.json: cannot be read"),
-    ("a.json", b'"text"', "a.json: expected a list of records"),
-    ("a.json", b'{"facts": []}', "a.json: expected a list of records"),
-    ("a.json", b'{"rounds": [{}]}', "a.json: expected a list of records"),
-    ("a.json", b"[]", "a.json: holds no records"),
-    ("a.jsonl", b"\n", "a.jsonl: holds no records"),
-    ("a.json", json.dumps({"rounds": [[PLAIN], []]}).encode(), "a.json: round 1 holds no records"),
-    ("a.json", json.dumps([PLAIN, {"case_id": 2}]).encode(), "a.json, record 1 (case_id 2): subject: is missing"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.json", b"[{", "a.json: not valid JSON"),
+        ("a.jsonl", b'{"case_id": 1}\n{"case', "a.jsonl: not valid JSON"),
+        ("a.json", b"\xff\xfe\x00", "a.json: cannot be read"),
+        ("a.json", b'"text"', "a.json: expected a list of records"),
+        ("a.json", b'{"facts": []}', "a.json: expected a list of records"),
+        ("a.json", b'{"rounds": [{}]}', "a.json: expected a list of records"),
+        ("a.json", b"[]", "a.json: holds no records"),
+        ("a.jsonl", b"\n", "a.jsonl: holds no records"),
+        (
+            "a.json",
+            json.dumps({"rounds": [[PLAIN], []]}).encode(),
+            "a.json: round 1 holds no records",
+        ),
+        (
+            "a.json",
+            json.dumps([PLAIN, {"case_id": 2}]).encode(),
+            "a.json, record 1 (case_id 2): subject: is missing",
+        ),
+    ],
+)
 def test_wrong_files(tmp_path, name, content, problem):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RequestError) as raised:
@@ -164,5 +224,9 @@ def test_benchmark_file(benchmarks):
     assert len(requests) == 500
     for request in requests:
         assert request.prompt.count("{}") == 1 and request.subject in request.text
-        assert request.target_true and len(request.paraphrase_prompts) == 2 and len(request.neighborhood_prompts) == 10
+        assert (
+            request.target_true
+            and len(request.paraphrase_prompts) == 2
+            and len(request.neighborhood_prompts) == 10
+        )
         assert len(request.attribute_prompts) == 10 and len(request.generation_prompts) == 10

@@ -37,11 +37,14 @@ from seqedit.methods.catalogue import (
 )
 
 values = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12).map(
-    lambda v: torch.tensor(sorted(v, reverse=True), dtype=torch.float64))
+    lambda v: torch.tensor(sorted(v, reverse=True), dtype=torch.float64)
+)
 ALPHAS = st.sampled_from([math.e, 2.0, 1.5, 1.2])
 
 
-@given(values, st.floats(0.1, 100), ALPHAS, st.sampled_from(["log", "linear", "clip", "scale_free"]))
+@given(
+    values, st.floats(0.1, 100), ALPHAS, st.sampled_from(["log", "linear", "clip", "scale_free"])
+)
 def test_restraint_of_the_spectrum(spectrum, limit, alpha, mode):
     """Nothing up to the limit changes; above it F is continuous and does not decrease, so the order stays."""
     kept = restrain_spectrum(spectrum, limit, alpha, mode)
@@ -57,17 +60,23 @@ def test_restraint_of_the_spectrum(spectrum, limit, alpha, mode):
 def test_thm_prune_scale(spectrum, limit, c, alpha):
     """F(cσ, cs) = cF(σ, s) for the scale-free form, and not for PRUNE's own."""
     free = restrain_spectrum(c * spectrum, c * limit, alpha, "scale_free")
-    assert torch.allclose(free, c * restrain_spectrum(spectrum, limit, alpha, "scale_free"), rtol=1e-9)
+    assert torch.allclose(
+        free, c * restrain_spectrum(spectrum, limit, alpha, "scale_free"), rtol=1e-9
+    )
     two = torch.tensor([20.0], dtype=torch.float64)
-    assert abs(restrain_spectrum(100 * two, 1000.0) - 100 * restrain_spectrum(two, 10.0)).item() > 1.0
+    assert (
+        abs(restrain_spectrum(100 * two, 1000.0) - 100 * restrain_spectrum(two, 10.0)).item() > 1.0
+    )
 
 
 @pytest.mark.parametrize(("alpha", "limit"), [(1.2, 5.48), (1.5, 2.46), (2.0, 1.44), (math.e, 1.0)])
 def test_thm_prune_enlarges(alpha, limit):
     """Just above s the slope is 1/(s ln α): larger values grow when s < 1/ln α, and shrink when s is larger."""
+
     def moved(s):
         value = torch.tensor([1.01 * s], dtype=torch.float64)
         return (restrain_spectrum(value, s, alpha) - value).item()
+
     assert moved(0.8 * limit) > 0 > moved(1.2 * limit)
 
 
@@ -100,7 +109,9 @@ def test_revive_leaves_the_leading_subspaces(problem, share):
     total, k = 0.0, 0
     while k < len(sizes) and total <= share * sizes.sum():
         total, k = total + sizes[k], k + 1
-    assert (U[:, :k].T @ kept).norm() < 1e-10 * update.norm() and (kept @ Vh[:k].T).norm() < 1e-10 * update.norm()
+    assert (U[:, :k].T @ kept).norm() < 1e-10 * update.norm() and (
+        kept @ Vh[:k].T
+    ).norm() < 1e-10 * update.norm()
     left = torch.eye(6, dtype=torch.float64) - U[:, :k] @ U[:, :k].T
     right = torch.eye(problem.d_ff, dtype=torch.float64) - Vh[:k].T @ Vh[:k]
     assert (kept - left @ update @ right).norm() < 1e-10 * update.norm()
@@ -119,7 +130,9 @@ def test_sphere_damps_the_principal_directions(problem, share, strength):
             break
     U = torch.stack(U, dim=1)
     expected = update - strength * update @ U @ U.T
-    assert (damp_principal_directions(W, update, share, strength) - expected).norm() < 1e-7 * update.norm()
+    assert (
+        damp_principal_directions(W, update, share, strength) - expected
+    ).norm() < 1e-7 * update.norm()
 
 
 @given(problems(), st.floats(0.05, 1.0))
@@ -144,11 +157,11 @@ class Rounds:
         solver, W, carry, ends, free = method.solver(self.problem.M), self.W0, None, [], []
         for group in self.groups:
             K, V = self.problem.K[:, group], self.problem.R[:, group]
-            past = self.problem.K[:, :group.start] if method.history else None
+            past = self.problem.K[:, : group.start] if method.history else None
             update = solver.update(K, V - W @ K, past, carry=carry if method.compensate else None)
             kept = method.restrain_update(self.W0, W, update) if method.restrain_update else update
             if method.compensate:
-                carry = solver.error(kept - update, self.problem.K[:, :group.stop])
+                carry = solver.error(kept - update, self.problem.K[:, : group.stop])
             free.append(W + update)
             W = W + kept
             ends.append(W)
@@ -172,8 +185,8 @@ def test_thm_compensation_restores_the_joint_solution(restrained, dense, monkeyp
     for i, group in enumerate(case.groups):
         joint = case.joint(memit(0.5), group.stop)
         assert relative(free[i], joint) < 1e-9
-        assert i == 0 or relative(naive[i], joint) > 1e-4                 # the converse: uncompensated errors stay
-    assert relative(ends[0], free[0]) > 1e-4                              # the restraint does something
+        assert i == 0 or relative(naive[i], joint) > 1e-4  # the converse: uncompensated errors stay
+    assert relative(ends[0], free[0]) > 1e-4  # the restraint does something
 
 
 def test_composed_systems_are_their_equations(errors):
@@ -181,13 +194,24 @@ def test_composed_systems_are_their_equations(errors):
     case, keys = Rounds(), oracles.columns
     P, C = oracles.projection(case.problem.M, 1.0), case.problem.M
     systems = {
-        "alphaedit+sphere": (sphere(alphaedit(1.0, 0.5), 0.5, 0.5), lambda W, k, r, past, owed: oracles.sphere(
-            W, oracles.alphaedit(k, r, P, 0.5, past), 0.5, 0.5)),
-        "memit_seq+revive": (revive(memit_seq(0.5), 0.4), lambda W, k, r, past, owed: oracles.revive(
-            case.W0, oracles.memit_seq(k, r, 0.5, C, past), 0.4)),
+        "alphaedit+sphere": (
+            sphere(alphaedit(1.0, 0.5), 0.5, 0.5),
+            lambda W, k, r, past, owed: oracles.sphere(
+                W, oracles.alphaedit(k, r, P, 0.5, past), 0.5, 0.5
+            ),
+        ),
+        "memit_seq+revive": (
+            revive(memit_seq(0.5), 0.4),
+            lambda W, k, r, past, owed: oracles.revive(
+                case.W0, oracles.memit_seq(k, r, 0.5, C, past), 0.4
+            ),
+        ),
         "memit_rect+with_history+compensated": (
-            compensated(with_history(rect(memit(0.5), 0.4))), lambda W, k, r, past, owed: oracles.rect(
-                W, oracles.compensated(k, r, 0.5, C, past, owed), 0.4)),
+            compensated(with_history(rect(memit(0.5), 0.4))),
+            lambda W, k, r, past, owed: oracles.rect(
+                W, oracles.compensated(k, r, 0.5, C, past, owed), 0.4
+            ),
+        ),
     }
     for name, (method, equation) in systems.items():
         W, past, owed = case.W0, [], torch.zeros_like(case.W0)
@@ -217,7 +241,7 @@ def test_compensation_in_one_step_is_exact():
         second = solver.update(K[:, 3:], V[:, 3:] - W @ K[:, 3:], K[:, :3], carry=carry)
         assert relative(W + second, case.joint(memit(0.5), 6)) < 1e-9
         without = solver.update(K[:, 3:], V[:, 3:] - W @ K[:, 3:], K[:, :3])
-        assert relative(W + without, case.joint(memit(0.5), 6)) > 1e-3    # the converse
+        assert relative(W + without, case.joint(memit(0.5), 6)) > 1e-3  # the converse
 
 
 def test_compensation_in_a_subspace():
@@ -243,14 +267,20 @@ def test_limits_and_refusals():
     total = 1e-3 * case.problem.random(4, 12)
     assert relative(prune(memit(0.5)).restrain_total(case.W0, total), total) < 1e-12
     assert relative(prune_added_twice(memit(0.5)).restrain_total(case.W0, total), 2 * total) < 1e-12
-    with pytest.raises(ValueError, match="MEMIT-seq: compensation needs a restraint of each round's update"):
+    with pytest.raises(
+        ValueError, match="MEMIT-seq: compensation needs a restraint of each round's update"
+    ):
         compensated(memit_seq(1.0))
     with pytest.raises(ValueError, match="MEMIT.RECT: compensation needs .* and history"):
         compensated(rect(memit(1.0)))
     assert rect(sphere(memit(1.0))).name == "MEMIT+SPHERE+RECT"
     assert compensated(rect(with_history(memit(1.0)))).compensate
-    for make, message in ((lambda: rect(memit(), 1.5), "share is 1.5"), (lambda: nse_paper(mass=0.0), "mass is 0"),
-                          (lambda: prune(memit(), 1.0), "alpha is 1"), (lambda: revive(memit(), -1.0), "share is -1")):
+    for make, message in (
+        (lambda: rect(memit(), 1.5), "share is 1.5"),
+        (lambda: nse_paper(mass=0.0), "mass is 0"),
+        (lambda: prune(memit(), 1.0), "alpha is 1"),
+        (lambda: revive(memit(), -1.0), "share is -1"),
+    ):
         with pytest.raises(ValueError, match=message):
             make()
     with pytest.raises(ValueError, match="mode is 'cube'; known are log, linear, clip, scale_free"):

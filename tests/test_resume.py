@@ -42,6 +42,7 @@ def test_crash_at_every_write(space, whole, monkeypatch):
     def crashing(at: int | None, after: bool) -> None:
         places.clear()
         for name, do in real.items():
+
             def step(*args, do=do, name=name):
                 places.append(name)
                 if len(places) == at and not after:
@@ -49,6 +50,7 @@ def test_crash_at_every_write(space, whole, monkeypatch):
                 do(*args)
                 if len(places) == at:
                     raise Crash
+
             monkeypatch.setattr(os, name, step)
 
     crashing(None, False)
@@ -62,10 +64,12 @@ def test_crash_at_every_write(space, whole, monkeypatch):
             run(space.config(save_rounds=True, evaluate_every=1), out)
         crashing(None, False)
         finished = (out / "run.json").exists() and read_run(out)["finished"]
-        if (out / "weights.safetensors").exists():                        # whole or not there
+        if (out / "weights.safetensors").exists():  # whole or not there
             assert (out / "weights.safetensors").read_bytes() == whole["weights.safetensors"]
         run(space.config(save_rounds=True, evaluate_every=1), out)
-        assert content(out) == whole, f"crash {'after' if after else 'before'} step {at}, {places[at - 1]}"
+        assert content(out) == whole, (
+            f"crash {'after' if after else 'before'} step {at}, {places[at - 1]}"
+        )
         left = {p.name for p in out.iterdir()} - FILES
         assert not left or finished, left
 
@@ -78,12 +82,13 @@ def test_row_cut_off_in_the_middle(space, whole, monkeypatch):
         if path.name == "checkpoint.safetensors" and int(tensors["round"]) == 2:
             raise Crash
         real(path, tensors, *rest)
+
     monkeypatch.setattr(checkpoint, "save_tensors", stop)
     with pytest.raises(Crash):
         run(space.config(save_rounds=True, evaluate_every=1), space.out)
     monkeypatch.setattr(checkpoint, "save_tensors", real)
     path = space.out / "outcomes.jsonl"
-    assert len(read_lines(path)) == 4                                     # round 1 is there, its checkpoint is not
+    assert len(read_lines(path)) == 4  # round 1 is there, its checkpoint is not
     path.write_text(path.read_text()[:-20])
     run(space.config(save_rounds=True, evaluate_every=1), space.out)
     assert content(space.out) == whole
@@ -91,26 +96,43 @@ def test_row_cut_off_in_the_middle(space, whole, monkeypatch):
 
 def test_killed_process_resumes_bit_for_bit(space):
     """A real process, a real SIGKILL in the middle of a run, and the same command again."""
-    many = [r | {"case_id": f"{i}-{r['case_id']}", "prompt": f"No. {i}: {r['prompt']}"}
-            for i in range(12) for r in RECORDS]
+    many = [
+        r | {"case_id": f"{i}-{r['case_id']}", "prompt": f"No. {i}: {r['prompt']}"}
+        for i in range(12)
+        for r in RECORDS
+    ]
     requests = space.write("many.json", many)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
     def command(out: Path) -> list[str]:
-        return [sys.executable, "-m", "seqedit", *space.words(requests=requests, out=out, batch_size=1)]
+        return [
+            sys.executable,
+            "-m",
+            "seqedit",
+            *space.words(requests=requests, out=out, batch_size=1),
+        ]
 
     def finish(out: Path) -> str:
-        done = subprocess.run(command(out), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command(out), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        )
         assert done.returncode == 0, done.stderr
         return done.stderr
 
     finish(space.folder / "whole")
-    process = subprocess.Popen(command(space.out), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(space.out),
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
     rows = space.out / "rounds.jsonl"
     deadline = time.monotonic() + 120
     while not (rows.exists() and rows.read_bytes().count(b"\n") >= 3):
-        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
+        assert process.poll() is None and time.monotonic() < deadline, (
+            "the run ended before it could be killed"
+        )
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -132,8 +154,10 @@ def test_checkpoint_without_a_record_is_not_trusted(space, whole):
 
 def test_checkpoint_of_another_run_goes_before_the_record_comes(space, whole, monkeypatch):
     """run.json was removed, and the new run dies in its first round: the old checkpoint must not be found after it."""
+
     def die(*args, **rest):
         raise Crash
+
     with monkeypatch.context() as patch:
         patch.setattr("seqedit.runs.engine.finish", lambda *args: None)
         run(space.config(settings=SETTINGS | {"lam": 9}), space.out)

@@ -31,7 +31,9 @@ from seqedit.methods.locate_then_edit import inverse_anchors
 def test_perturbed(tiny_lm, requests):
     """Every kind asks for the same target; the subject's place is known in each."""
     lm = tiny_lm("gpt2")
-    first = replace(requests[0], paraphrase_prompts=("They say Danielle Darrieux speaks", "nobody speaks"))
+    first = replace(
+        requests[0], paraphrase_prompts=("They say Danielle Darrieux speaks", "nobody speaks")
+    )
     asked = perturbed(lm, [first, *requests[1:]], SENTENCES, tokens=20)
     assert tuple(asked) == KINDS and asked["as edited"][1:] == requests[1:]
     assert [r.text for r in asked["paraphrase"]] == ["They say Danielle Darrieux speaks"]
@@ -41,7 +43,12 @@ def test_perturbed(tiny_lm, requests):
     assert asked["subject's last word only"][0].text == "The mother tongue of Darrieux is"
     for before, after in zip([first, *requests[1:]], asked["after a long text"], strict=True):
         assert after.text.endswith(f" {before.text}")
-        assert 20 <= len(lm.tokenizer(after.text)["input_ids"]) - len(lm.tokenizer(before.text)["input_ids"]) < 80
+        assert (
+            20
+            <= len(lm.tokenizer(after.text)["input_ids"])
+            - len(lm.tokenizer(before.text)["input_ids"])
+            < 80
+        )
     assert asked == perturbed(lm, [first, *requests[1:]], SENTENCES, tokens=20)
 
 
@@ -73,21 +80,29 @@ def test_reverse_questions():
     lm = load_model(MODEL, device="cpu")
     asked = questions[:20]
     found = reversibility(lm, asked)
-    assert found["success"] <= 0.1 and found["accuracy"] <= 0.1           # the unedited model knows the old answers
+    assert (
+        found["success"] <= 0.1 and found["accuracy"] <= 0.1
+    )  # the unedited model knows the old answers
     swapped = [replace(q, target=q.previous, previous=q.target) for q in asked]
     assert reversibility(lm, swapped)["success"] >= 0.9
 
 
 def test_detection():
-    before = Ratings(np.array([0.1, 0.2, 0.3]), np.ones(3, bool), np.zeros(3, int), np.ones(3), [(0,)] * 3)
-    after = Ratings(np.array([2.1, 0.1, 0.3]), np.ones(3, bool), np.zeros(3, int), np.ones(3), [(0,)] * 3)
+    before = Ratings(
+        np.array([0.1, 0.2, 0.3]), np.ones(3, bool), np.zeros(3, int), np.ones(3), [(0,)] * 3
+    )
+    after = Ratings(
+        np.array([2.1, 0.1, 0.3]), np.ones(3, bool), np.zeros(3, int), np.ones(3), [(0,)] * 3
+    )
     assert visibility(before, after) == pytest.approx([2.0, 0.1, 0.0])
     assert detection(np.array([3.0, 1.0]), np.array([0.5, 2.0])) == 0.75
     assert detection(np.array([1.0, 1.0]), np.array([1.0])) == 0.5
 
 
 def anchored(lm, requests, anchors, **changes):
-    config = TargetConfig(**({"steps": 30, "lr": 0.3, "clamp": 20.0, "stop_loss": 0.0, "kl": 0.0} | changes))
+    config = TargetConfig(
+        **({"steps": 30, "lr": 0.3, "clamp": 20.0, "stop_loss": 0.0, "kl": 0.0} | changes)
+    )
     return optimise_targets(lm, requests, CONTEXTS, 1, config, anchors=anchors)
 
 
@@ -102,8 +117,14 @@ def test_anchors_pull_and_push(tiny_lm, requests):
     distances = []
     for weight in (5.0, 0.0, -5.0):
         z = anchored(lm, requests, Anchors(points, torch.tensor([weight]))).z
-        distances.append(torch.stack([distance(lm, r, value, point) for r, value, point in
-                                      zip(requests, z, points[:, 0], strict=True)]).mean())
+        distances.append(
+            torch.stack(
+                [
+                    distance(lm, r, value, point)
+                    for r, value, point in zip(requests, z, points[:, 0], strict=True)
+                ]
+            ).mean()
+        )
     assert distances[0] < distances[1] - 0.1 < distances[2] - 0.2
 
 
@@ -120,6 +141,7 @@ def distance(lm, request, z, point):
 
     def keep(module, args, output):
         found["last"] = (output[0] if isinstance(output, tuple) else output)[0, len(ids) - 1]
+
     found["h"] = read_values(lm, [request], 1)[:, 0]
     handles = [lm.block(1).register_forward_hook(put), lm.block(2).register_forward_hook(keep)]
     try:
@@ -135,13 +157,25 @@ def test_inverse_anchors(tiny_lm, requests):
     lm = tiny_lm("gpt2")
     known = [replace(r, relation_id="one" if i < 4 else "two") for i, r in enumerate(requests)]
     anchors = inverse_anchors(lm, known, alpha=0.5, beta=0.25)
-    assert anchors.weights.tolist() == [0.5, 0.5, -0.125, -0.125] and anchors.points.shape == (6, 4, 16)
-    s = {r.subject: m for r, m in zip(known, mean_states(lm, [r.subject for r in known]), strict=True)}
-    old = {r.subject: m for r, m in zip(known, mean_states(lm, [r.target_true for r in known]), strict=True)}
+    assert anchors.weights.tolist() == [0.5, 0.5, -0.125, -0.125] and anchors.points.shape == (
+        6,
+        4,
+        16,
+    )
+    s = {
+        r.subject: m
+        for r, m in zip(known, mean_states(lm, [r.subject for r in known]), strict=True)
+    }
+    old = {
+        r.subject: m
+        for r, m in zip(known, mean_states(lm, [r.target_true for r in known]), strict=True)
+    }
     back = torch.stack([s[r.subject] - old[r.subject] for r in known[:4]]).mean(0)
     new, relation = mean_states(lm, ["Spain", "The birthplace of  is"])
     r = known[2]
-    expected = torch.stack([new - relation, new + back, old[r.subject] - relation, old[r.subject] + back])
+    expected = torch.stack(
+        [new - relation, new + back, old[r.subject] - relation, old[r.subject] + back]
+    )
     assert torch.allclose(anchors.points[2], expected, atol=1e-5)
 
 
@@ -155,5 +189,9 @@ def test_bird(tiny_lm, requests):
     assert relative(ends[1], ends[0]) < 1e-5 and relative(ends[2], ends[0]) > 1e-3
     lm = tiny_lm("gpt2")
     before = weights(lm)
-    done, = run_sequential(lm, [[replace(requests[0], target_true=None)]], bird(0.5), build_plan(lm))
-    assert "case_id 0: target_true is needed" in done.outcomes[0].reason and same(weights(lm), before)
+    (done,) = run_sequential(
+        lm, [[replace(requests[0], target_true=None)]], bird(0.5), build_plan(lm)
+    )
+    assert "case_id 0: target_true is needed" in done.outcomes[0].reason and same(
+        weights(lm), before
+    )

@@ -40,14 +40,17 @@ def test_record(space):
     assert list(record.outcomes["case_id"]) == [r["case_id"] for r in RECORDS]
     assert list(record.outcomes["round"]) == [0, 0, 1, 1, 2]
     assert list(zip(record.rounds["round"], record.rounds["layer"], strict=True)) == [
-        (i, layer) for i in range(3) for layer in (0, 1)]
+        (i, layer) for i in range(3) for layer in (0, 1)
+    ]
     assert record.scores["edits"].tolist() == [5]
     tensors = load_file(space.out / "weights.safetensors")
     assert set(tensors) == {f"W.{i}{layer}" for i in ("", "0.", "1.", "2.") for layer in (0, 1)}
     original = read_weight(load_model(space.model, device="cpu"), 1)
     for layer, W in record.weights().items():
-        assert W.shape == original.shape == (16, 64) and W.dtype == torch.float32                 # out × in
-        assert torch.equal(W, tensors[f"W.2.{layer}"]) and not torch.equal(W, tensors[f"W.1.{layer}"])
+        assert W.shape == original.shape == (16, 64) and W.dtype == torch.float32  # out × in
+        assert torch.equal(W, tensors[f"W.2.{layer}"]) and not torch.equal(
+            W, tensors[f"W.1.{layer}"]
+        )
     moved = (record.weights()[1] - original).norm().item()
     assert record.rounds.iloc[-1]["total_norm"] == pytest.approx(moved, rel=1e-5)
 
@@ -61,24 +64,39 @@ def test_complete_run_is_left_alone(space):
 
 def test_same_seed_same_bits_other_seed_other_contexts(space):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(space.config(contexts=None, settings=SETTINGS | {"context_lengths": [[4, 2]]}, seed=seed),
-            space.folder / name)
+        run(
+            space.config(
+                contexts=None, settings=SETTINGS | {"context_lengths": [[4, 2]]}, seed=seed
+            ),
+            space.folder / name,
+        )
     assert content(space.folder / "a") == content(space.folder / "b")
     first, other = load_run(space.folder / "a"), load_run(space.folder / "c")
     assert first.run["contexts"] != other.run["contexts"] and first.run["contexts"][0] == ["{}"]
     assert not torch.equal(first.weights()[0], other.weights()[0])
 
 
-@pytest.mark.parametrize(("changes", "name"), [
-    ({"seed": 1}, "seed"), ({"batch_size": 1}, "batch_size"), ({"n_edits": 4}, "n_edits"),
-    ({"shuffle": True}, "shuffle"),
-    ({"method": "memit"}, "method"), ({"settings": SETTINGS | {"lr": 0.2}}, "target.lr"),
-    ({"settings": SETTINGS | {"lam": 0.25}}, "parameters.lam"), ({"settings": SETTINGS | {"layers": [1]}}, "layers"),
-    ({"evaluate_every": 1}, "evaluate_every"), ({"save_rounds": True}, "save_rounds")])
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"batch_size": 1}, "batch_size"),
+        ({"n_edits": 4}, "n_edits"),
+        ({"shuffle": True}, "shuffle"),
+        ({"method": "memit"}, "method"),
+        ({"settings": SETTINGS | {"lr": 0.2}}, "target.lr"),
+        ({"settings": SETTINGS | {"lam": 0.25}}, "parameters.lam"),
+        ({"settings": SETTINGS | {"layers": [1]}}, "layers"),
+        ({"evaluate_every": 1}, "evaluate_every"),
+        ({"save_rounds": True}, "save_rounds"),
+    ],
+)
 def test_other_parameters_are_refused_by_name(space, changes, name):
     run(space.config(), space.out)
     before = {p.name: p.read_bytes() for p in space.out.iterdir()}
-    with pytest.raises(ValueError, match=rf"holds a run with {name} = .*, now it is .*; choose another folder"):
+    with pytest.raises(
+        ValueError, match=rf"holds a run with {name} = .*, now it is .*; choose another folder"
+    ):
         run(space.config(**changes), space.out)
     assert {p.name: p.read_bytes() for p in space.out.iterdir()} == before
 
@@ -98,10 +116,17 @@ def test_rounds_of_equal_sizes_in_another_order_are_another_run(space):
         run(space.config(requests=requests), space.out)
 
 
-@pytest.mark.parametrize(("name", "value", "message"), [
-    ("code", "0" * 16, "begun by other code than today's"), ("device", "cuda", "begun on another device")])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("code", "0" * 16, "begun by other code than today's"),
+        ("device", "cuda", "begun on another device"),
+    ],
+)
 def test_unfinished_run_of_another_setting(space, name, value, message, monkeypatch):
-    monkeypatch.setattr("seqedit.runs.engine.finish", lambda *args: None)   # all rounds are done, the end is not
+    monkeypatch.setattr(
+        "seqedit.runs.engine.finish", lambda *args: None
+    )  # all rounds are done, the end is not
     run(space.config(), space.out)
     record = json.loads((space.out / "run.json").read_text())
     record["provenance"][name] = value
@@ -145,6 +170,7 @@ def test_rounds_of_the_file(space):
     def sizes(**changes) -> list[int]:
         asked = {"requests": requests, "batch_size": None} | changes
         return [len(batch) for batch in prepare(space.config(**asked)).rounds]
+
     assert sizes() == [1, 2, 2] and sizes(n_edits=4) == [1, 2, 1] and sizes(n_edits=1) == [1]
     assert sizes(shuffle=True) == [1, 2, 2] and sizes(batch_size=3) == [3, 2]
     assert sizes(settings=SETTINGS | {"batch_size": 4}) == [4, 1]
@@ -155,9 +181,16 @@ def test_rounds_of_the_file(space):
 
 def test_shuffle_is_drawn_from_the_seed(space):
     def order(seed: int) -> list:
-        return [r.case_id for batch in prepare(space.config(shuffle=True, seed=seed)).rounds for r in batch]
+        return [
+            r.case_id
+            for batch in prepare(space.config(shuffle=True, seed=seed)).rounds
+            for r in batch
+        ]
+
     given = [r.case_id for r in load_requests(space.folder / "requests.json")]
-    assert order(1) == order(1) != order(2) and sorted(map(str, order(1))) == sorted(map(str, given))
+    assert order(1) == order(1) != order(2) and sorted(map(str, order(1))) == sorted(
+        map(str, given)
+    )
 
 
 def test_moments_are_computed_once_for_all_layers(space, monkeypatch):
@@ -167,6 +200,7 @@ def test_moments_are_computed_once_for_all_layers(space, monkeypatch):
     def counted(lm, texts, layers, **rest):
         passes.append(list(layers))
         return collect_second_moments(lm, texts, layers, **rest)
+
     monkeypatch.setattr(moments, "collect_second_moments", counted)
     alone = cached_moments(lm, corpus, 1)
     found = corpus_moments(lm, corpus, [0, 1, 2])
@@ -175,7 +209,9 @@ def test_moments_are_computed_once_for_all_layers(space, monkeypatch):
     assert len(passes) == 2
     expected = collect_second_moments(lm, read_corpus(corpus), [2])[2].mean.float()
     assert torch.equal(found[2], expected)
-    assert torch.equal(corpus_moments(build_lm(seed=1), corpus, [1])[1], alone) is False          # another model
+    assert (
+        torch.equal(corpus_moments(build_lm(seed=1), corpus, [1])[1], alone) is False
+    )  # another model
     corpus.write_text("Another text. It has two sentences.")
     assert torch.equal(cached_moments(lm, corpus, 1), alone) is False
 
@@ -184,13 +220,21 @@ def test_shipped_moments_are_used_where_they_fit(space, monkeypatch):
     """For the embedded model: the shipped file, if it is of these very weights; else the world's corpus."""
     lm, shipped = load_model(space.model, device="cpu"), space.folder / "moments.safetensors"
     found = collect_second_moments(lm, ["The town is quiet."], [0, 1])
-    for name, value in (("MODEL", space.model), ("WORLD", space.folder), ("DATA", space.folder), ("MOMENTS", shipped)):
+    for name, value in (
+        ("MODEL", space.model),
+        ("WORLD", space.folder),
+        ("DATA", space.folder),
+        ("MOMENTS", shipped),
+    ):
         monkeypatch.setattr(f"seqedit.runs.job.{name}", value)
     for identity, used in ((fingerprint(lm), True), ("0" * 16, False)):
         save_moments(shipped, found, fingerprint=identity)
         plan = prepare(space.config(corpus=None)).plan
         assert torch.equal(plan.moments[0], load_moments(shipped).C[0]) is used
-        assert torch.equal(plan.moments[0], cached_moments(lm, space.folder / "corpus.txt", 0)) is not used
+        assert (
+            torch.equal(plan.moments[0], cached_moments(lm, space.folder / "corpus.txt", 0))
+            is not used
+        )
 
 
 def test_put_weights_and_export(space):
@@ -202,7 +246,9 @@ def test_put_weights_and_export(space):
     (space.folder / "exported.part" / "left.txt").write_text("of an interrupted export")
     export_folder(str(space.model), space.out, space.folder / "exported")
     again = load_model(space.folder / "exported", device="cpu")
-    for (name, left), (_, right) in zip(lm.model.state_dict().items(), again.model.state_dict().items(), strict=True):
+    for (name, left), (_, right) in zip(
+        lm.model.state_dict().items(), again.model.state_dict().items(), strict=True
+    ):
         assert torch.equal(left, right), name
     assert not (space.folder / "exported" / "left.txt").exists()
     with pytest.raises(ValueError, match="exists already"):
@@ -227,8 +273,13 @@ def test_moments_of_the_command_are_those_of_a_run(space):
     assert result.exit_code == 0 and "tokens, layers 0, 1" in result.stdout
     assert space.call().exit_code == 0
     assert space.call(corpus=None, moments=out, out=space.folder / "other").exit_code == 0
-    left, right = (load_file(folder / "weights.safetensors") for folder in (space.out, space.folder / "other"))
+    left, right = (
+        load_file(folder / "weights.safetensors") for folder in (space.out, space.folder / "other")
+    )
     assert all(torch.equal(left[name], right[name]) for name in left)
-    for changes, word in [({"layers": "7"}, "layers: 7 is out of range"), ({"corpus": "none"}, "cannot be read")]:
+    for changes, word in [
+        ({"layers": "7"}, "layers: 7 is out of range"),
+        ({"corpus": "none"}, "cannot be read"),
+    ]:
         wrong = space.call("moments", **options | {"layers": "0"} | changes)
         assert wrong.exit_code == 1 and word in wrong.stderr

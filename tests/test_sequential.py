@@ -39,8 +39,9 @@ def test_a_run(tiny_lm, requests, name):
     method, plan = method_and_plan(lm, name)
     locates = isinstance(method, LocateThenEdit)
     before, total = weights(lm), 0
-    for i, (batch, done) in enumerate(zip(in_rounds(requests), run_sequential(lm, in_rounds(requests), method, plan),
-                                          strict=True)):
+    for i, (batch, done) in enumerate(
+        zip(in_rounds(requests), run_sequential(lm, in_rounds(requests), method, plan), strict=True)
+    ):
         total += len(batch)
         assert [o.case_id for o in done.outcomes] == [r.case_id for r in batch]
         assert {o.status for o in done.outcomes} == {"edited"}
@@ -48,16 +49,24 @@ def test_a_run(tiny_lm, requests, name):
         assert {o.target_updates for o in done.outcomes} == {updates}
         assert done.index == i and done.state.round == i + 1
         assert [o.layer for o in done.layers] == list(plan.layers)
-        assert all(done.state.keys[layer].shape == (64, total if locates else 0) for layer in plan.layers)
-        if locates and name != "r_rome":                                  # which writes at the averaged key
+        assert all(
+            done.state.keys[layer].shape == (64, total if locates else 0) for layer in plan.layers
+        )
+        if locates and name != "r_rome":  # which writes at the averaged key
             assert done.residual_after < done.residual_before
         assert math.isnan(done.residual_after) != locates
         assert done.seconds.keys() - {"keys", "solve"} == {"targets", "observe", "total"}
-    names = {f"transformer.h.{layer}.mlp.c_proj.weight" for layer in plan.layers} if name != "grace" else set()
+    names = (
+        {f"transformer.h.{layer}.mlp.c_proj.weight" for layer in plan.layers}
+        if name != "grace"
+        else set()
+    )
     after = weights(lm)
     assert {n for n in after if not torch.equal(after[n], before[n])} == names
     for layer in plan.layers:
-        assert torch.equal(done.state.original[layer], before[f"transformer.h.{layer}.mlp.c_proj.weight"].T)
+        assert torch.equal(
+            done.state.original[layer], before[f"transformer.h.{layer}.mlp.c_proj.weight"].T
+        )
     assert hook_count(lm) == 0 and not any(p.requires_grad for p in lm.model.parameters())
 
 
@@ -89,7 +98,9 @@ def test_continuing_equals_never_having_stopped(tiny_lm, requests, name):
             assert torch.equal(last.state.keys[layer], whole.state.keys[layer])
             assert torch.equal(last.state.original[layer], whole.state.original[layer])
         assert same(last.state.memory, whole.state.memory)
-        assert [replace(o) for o in last.outcomes] == list(whole.outcomes) and last.layers == whole.layers
+        assert [replace(o) for o in last.outcomes] == list(
+            whole.outcomes
+        ) and last.layers == whole.layers
 
 
 @pytest.mark.parametrize("name", ["memit", "alphaedit"])
@@ -120,15 +131,21 @@ def test_history_is_the_sum_of_outer_products(tiny_lm, requests):
     lm = tiny_lm("gpt2")
     method, plan = method_and_plan(lm, "alphaedit")
     start = EditState.start(lm, plan.layers)
-    assert not start.past(0).any() and start.past(0).shape == (64, 64) and start.past(0).dtype == torch.float64
+    assert (
+        not start.past(0).any()
+        and start.past(0).shape == (64, 64)
+        and start.past(0).dtype == torch.float64
+    )
     for done in run_sequential(lm, in_rounds(requests), method, plan):
         for layer in plan.layers:
             expected = sum(torch.outer(k, k) for k in done.state.keys[layer].double().T)
             assert torch.allclose(done.state.past(layer), expected, rtol=1e-12)
     # Keys at the first layer do not depend on edits of this run at or above it.
-    expected = torch.cat([read_keys(lm, batch, plan.contexts, 0) for batch in in_rounds(requests)], dim=1)
+    expected = torch.cat(
+        [read_keys(lm, batch, plan.contexts, 0) for batch in in_rounds(requests)], dim=1
+    )
     assert torch.equal(done.state.keys[0], expected)
-    assert start.keys[0].shape == (64, 0)                                 # an earlier state is not written to
+    assert start.keys[0].shape == (64, 0)  # an earlier state is not written to
 
 
 def test_history_protects_earlier_edits(tiny_lm, requests):
@@ -136,7 +153,9 @@ def test_history_protects_earlier_edits(tiny_lm, requests):
     moved = {}
     for name, method in {"without": memit(0.1), "with": memit_seq(0.1)}.items():
         lm = tiny_lm("gpt2")
-        rounds = run_sequential(lm, [requests[:3], requests[3:]], method, build_plan(lm, layers=(1,)))
+        rounds = run_sequential(
+            lm, [requests[:3], requests[3:]], method, build_plan(lm, layers=(1,))
+        )
         keys = next(rounds).state.keys[1]
         W = read_weight(lm, 1)
         next(rounds)
@@ -156,12 +175,27 @@ def test_observations(tiny_lm, requests):
             update, total = (W - previous[seen.layer]).double(), (W - W0[seen.layer]).double()
             singular = torch.linalg.svdvals(W.double())
             read = torch.linalg.svdvals(W.double() - W.double().mean(dim=0))
-            expected = (update.norm(), torch.linalg.svdvals(update)[0], total.norm(), singular[0],
-                        singular[0] / singular[-1], read[0] / read[-2],
-                        torch.trace(total @ plan.moments[seen.layer] @ total.T))
-            found = (seen.update_norm, seen.update_sigma_max, seen.total_norm, seen.sigma_max, seen.condition_number,
-                     seen.condition_number_read, seen.drift)
-            assert torch.allclose(torch.tensor(found, dtype=torch.float64), torch.stack(expected), rtol=1e-5)
+            expected = (
+                update.norm(),
+                torch.linalg.svdvals(update)[0],
+                total.norm(),
+                singular[0],
+                singular[0] / singular[-1],
+                read[0] / read[-2],
+                torch.trace(total @ plan.moments[seen.layer] @ total.T),
+            )
+            found = (
+                seen.update_norm,
+                seen.update_sigma_max,
+                seen.total_norm,
+                seen.sigma_max,
+                seen.condition_number,
+                seen.condition_number_read,
+                seen.drift,
+            )
+            assert torch.allclose(
+                torch.tensor(found, dtype=torch.float64), torch.stack(expected), rtol=1e-5
+            )
             previous[seen.layer] = W
 
 
@@ -178,15 +212,25 @@ def test_a_clamped_target_is_reported(tiny_lm, requests):
 def test_already_satisfied(tiny_lm, requests):
     """No step was needed and greedy decoding is right; a low loss alone, or a plan without steps, is not enough."""
     lm = tiny_lm("gpt2", seed=3)
-    said = replace(requests[4], target_new="b")                           # what this random model says by itself
+    said = replace(requests[4], target_new="b")  # what this random model says by itself
     before = weights(lm)
-    for stop_loss, steps, reason in ((1e9, 6, "target loss below 1e+09"), (0.0, 1, "target used all 1 steps")):
+    for stop_loss, steps, reason in (
+        (1e9, 6, "target loss below 1e+09"),
+        (0.0, 1, "target used all 1 steps"),
+    ):
         plan = build_plan(lm, layers=(1,), target=TargetConfig(stop_loss=stop_loss, steps=steps))
         done = next(run_sequential(lm, [[requests[0], said]], memit(0.5), plan))
-        assert [o.status for o in done.outcomes] == ["edited", "already satisfied" if steps > 1 else "edited"]
+        assert [o.status for o in done.outcomes] == [
+            "edited",
+            "already satisfied" if steps > 1 else "edited",
+        ]
         assert {(o.reason, o.target_updates) for o in done.outcomes} == {(reason, 0)}
-        assert max(o.update_norm for o in done.layers) < 1e-5             # z and h come from differently padded batches
-        assert all(torch.allclose(tensor, before[name], atol=1e-5) for name, tensor in weights(lm).items())
+        assert (
+            max(o.update_norm for o in done.layers) < 1e-5
+        )  # z and h come from differently padded batches
+        assert all(
+            torch.allclose(tensor, before[name], atol=1e-5) for name, tensor in weights(lm).items()
+        )
 
 
 @pytest.mark.parametrize("model_type", ["gptj", "gpt_neox", "llama", "qwen3"])
@@ -196,10 +240,17 @@ def test_r_rome_writes_its_target(tiny_lm, requests, model_type):
     The key of the bare prompt is used alone, so the MLP's output at the subject becomes exactly z.
     """
     lm = tiny_lm(model_type)
-    plan = build_plan(lm, layers=(1,), contexts=BARE, target=TargetConfig(steps=8, lr=0.2, stop_loss=0.0, clamp=3.0))
-    done, = run_sequential(lm, [[requests[4]]], r_rome(), plan)
+    plan = build_plan(
+        lm,
+        layers=(1,),
+        contexts=BARE,
+        target=TargetConfig(steps=8, lr=0.2, stop_loss=0.0, clamp=3.0),
+    )
+    (done,) = run_sequential(lm, [[requests[4]]], r_rome(), plan)
     assert done.residual_before > 0.1
-    assert done.residual_after < 1e-4 * done.residual_before              # float32 round-off of one rank-one step
+    assert (
+        done.residual_after < 1e-4 * done.residual_before
+    )  # float32 round-off of one rank-one step
 
 
 def test_history_composes(tiny_lm, requests):
@@ -216,7 +267,9 @@ def test_the_model_can_be_edited_between_rounds_by_its_owner(tiny_lm, requests):
     """The loop keeps no copy of the weights: what a caller adds between rounds stays added."""
     lm = tiny_lm("gpt2")
     plan = build_plan(lm, layers=(1,))
-    rounds = run_sequential(lm, [requests[:2], requests[2:]], memit(1e12), plan)    # a price that forbids movement
+    rounds = run_sequential(
+        lm, [requests[:2], requests[2:]], memit(1e12), plan
+    )  # a price that forbids movement
     next(rounds)
     apply_update(lm, 1, torch.ones(16, 64))
     W = read_weight(lm, 1)

@@ -32,12 +32,32 @@ def project(tmp_path) -> Path:
 
 def snakemake(project: Path, *words: str) -> subprocess.Popen:
     pytest.importorskip("snakemake", reason="Snakemake is not installed (extra `workflow`)")
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow" / "Snakefile"), "--profile",
-               str(ROOT / "workflow" / "profiles" / "local"), "--cores", "1", *words]
-    environment = os.environ | {"SEQEDIT_ROOT": str(project), "SEQEDIT_CACHE": str(project / "cache"),
-                                "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(project / "cache")}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        str(ROOT / "workflow" / "Snakefile"),
+        "--profile",
+        str(ROOT / "workflow" / "profiles" / "local"),
+        "--cores",
+        "1",
+        *words,
+    ]
+    environment = os.environ | {
+        "SEQEDIT_ROOT": str(project),
+        "SEQEDIT_CACHE": str(project / "cache"),
+        "PYTHONPATH": str(ROOT),
+        "XDG_CACHE_HOME": str(project / "cache"),
+    }
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finished(process: subprocess.Popen) -> str:
@@ -58,7 +78,10 @@ def test_kill_9_and_finish(project, tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     first = (folder / "rounds.jsonl").read_text().splitlines()[0]
-    assert not json.loads((folder / "run.json").read_text())["finished"] and not (folder / ".done").exists()
+    assert (
+        not json.loads((folder / "run.json").read_text())["finished"]
+        and not (folder / ".done").exists()
+    )
 
     refused = snakemake(project, *words)
     output = refused.communicate(timeout=300)[0]
@@ -66,7 +89,9 @@ def test_kill_9_and_finish(project, tmp_path):
     finished(snakemake(project, *words, "--unlock"))
     finished(snakemake(project, *words))
     assert (folder / ".done").exists()
-    assert (folder / "rounds.jsonl").read_text().splitlines()[0] == first  # with its seconds: not made again
+    assert (folder / "rounds.jsonl").read_text().splitlines()[
+        0
+    ] == first  # with its seconds: not made again
     undisturbed = tmp_path / "undisturbed"
     assert run(planned(RUN)[RUN].config(), undisturbed)
     for table in ("outcomes.jsonl", "scores.jsonl"):
@@ -76,8 +101,9 @@ def test_kill_9_and_finish(project, tmp_path):
 
 def half_done(folder: Path) -> bool:
     """One of the two rounds is done."""
-    return ((folder / "checkpoint.safetensors").exists()
-            and len((folder / "rounds.jsonl").read_text().splitlines()) == 1)
+    return (folder / "checkpoint.safetensors").exists() and len(
+        (folder / "rounds.jsonl").read_text().splitlines()
+    ) == 1
 
 
 def test_runs_that_are_there_are_no_jobs(project):
@@ -85,12 +111,17 @@ def test_runs_that_are_there_are_no_jobs(project):
     (project / "chapters").symlink_to(ROOT / "chapters")
     (project / "_config.yml").symlink_to(ROOT / "_config.yml")
     chosen = ("-n", "--config", "studies=methods,choices")
-    total = len({*planned("methods"), *planned("choices")})               # some are the same
+    total = len({*planned("methods"), *planned("choices")})  # some are the same
     assert f"run {total}" in " ".join(finished(snakemake(project, *chosen)).split())
     (project / "data" / "results").symlink_to(DATA / "results")
     jobs = " ".join(finished(snakemake(project, *chosen)).split())
     notebooks = (ROOT / "_toc.yml").read_text().count(".ipynb")
-    assert "moments" not in jobs and " run " not in jobs and f"chapter {notebooks}" in jobs and "book 1" in jobs
+    assert (
+        "moments" not in jobs
+        and " run " not in jobs
+        and f"chapter {notebooks}" in jobs
+        and "book 1" in jobs
+    )
 
 
 def test_a_run_that_no_longer_fits_is_named(tmp_path):
@@ -98,7 +129,9 @@ def test_a_run_that_no_longer_fits_is_named(tmp_path):
     run_id = "methods-quick-memit-s1"
     folder = tmp_path / run_id
     shutil.copytree(DATA / "results" / "methods-memit-s1", folder)
-    with pytest.raises(ValueError, match=f"{run_id}: is there with n_edits = 100, now its study has 4; remove "):
+    with pytest.raises(
+        ValueError, match=f"{run_id}: is there with n_edits = 100, now its study has 4; remove "
+    ):
         open_runs([run_id], out=tmp_path)
     shutil.rmtree(folder)
     assert list(open_runs([run_id], out=tmp_path)) == [run_id]
@@ -108,10 +141,16 @@ def test_a_run_that_no_longer_fits_is_named(tmp_path):
 def test_a_second_process_waits(tmp_path, monkeypatch):
     """Also for one that was killed: the operating system lets go."""
     monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    code = ("import sys, time, pathlib; from seqedit.base.files import alone\n"
-            f"with alone(pathlib.Path({str(tmp_path / 'out')!r})):\n    print('in', flush=True); time.sleep(60)")
-    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-                             env=os.environ | {"PYTHONPATH": str(ROOT)})
+    code = (
+        "import sys, time, pathlib; from seqedit.base.files import alone\n"
+        f"with alone(pathlib.Path({str(tmp_path / 'out')!r})):\n    print('in', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert other.stdout.readline() == "in\n"
     said = []
 

@@ -22,7 +22,7 @@ from seqedit.methods.catalogue import (
 )
 from seqedit.methods.catalogue import null_space as with_projection
 
-EXACT = 1e-9                  # four digits for the conditioning, three for sizes and two solves in a row
+EXACT = 1e-9  # four digits for the conditioning, three for sizes and two solves in a row
 
 
 class Problem:
@@ -38,7 +38,9 @@ class Problem:
 
     def metric(self) -> torch.Tensor:
         Q, _ = torch.linalg.qr(self.random(self.d_ff, self.d_ff))
-        spectrum = 10 ** (4 * torch.rand(self.d_ff, generator=self.generator, dtype=torch.float64) - 2)
+        spectrum = 10 ** (
+            4 * torch.rand(self.d_ff, generator=self.generator, dtype=torch.float64) - 2
+        )
         return (Q * spectrum) @ Q.T
 
     def basis(self, r: int) -> torch.Tensor:
@@ -81,14 +83,17 @@ def test_thm_interpolation(problem, confined):
     K, R, M = problem.K, problem.R, problem.M
     B = torch.eye(problem.d_ff, dtype=torch.float64) if basis is None else basis
     k = B.T @ K
-    assume(torch.linalg.cond(k) < 1e2)                                    # nearly equal keys leave no digits
+    assume(torch.linalg.cond(k) < 1e2)  # nearly equal keys leave no digits
     update = solve_update(K, R, M, basis=basis, mu=0.0)
-    assert relative(update @ K, R) < 1e-7                                 # cond(k)² · cond(M) · 1e-16, times ten
+    assert relative(update @ K, R) < 1e-7  # cond(k)² · cond(M) · 1e-16, times ten
     unseen = torch.eye(len(k), dtype=torch.float64) - k @ torch.linalg.pinv(k)
-    step = problem.random(problem.d_model, len(k)) @ unseen @ B.T         # changes nothing at the keys
+    step = problem.random(problem.d_model, len(k)) @ unseen @ B.T  # changes nothing at the keys
     assert torch.allclose(step @ K, torch.zeros_like(R), atol=1e-10)
     assert price(update + step, M) >= price(update, M) * (1 - 1e-7)
-    assert abs(torch.trace(update @ M @ step.T)) <= 1e-7 * (price(update, M) * price(step, M)) ** 0.5 + 1e-10
+    assert (
+        abs(torch.trace(update @ M @ step.T))
+        <= 1e-7 * (price(update, M) * price(step, M)) ** 0.5 + 1e-10
+    )
 
 
 @given(problems(fits=True))
@@ -105,7 +110,10 @@ def test_interpolation_is_the_limit_of_small_mu(problem):
 @given(problems())
 def test_rome_of_one_request(problem):
     K, R = problem.K[:, :1], problem.R[:, :1]
-    assert relative(solve_update(K, R, problem.M, mu=0.0), oracles.rome(K[:, 0], R[:, 0], problem.M)) < EXACT
+    assert (
+        relative(solve_update(K, R, problem.M, mu=0.0), oracles.rome(K[:, 0], R[:, 0], problem.M))
+        < EXACT
+    )
 
 
 @given(problems(), st.sampled_from([0.1, 1.0, 100.0]))
@@ -115,7 +123,9 @@ def test_memit_with_and_without_history(problem, lam):
     update = memit(lam).solver(C).update(problem.K, problem.R)
     assert relative(update, oracles.memit(keys, residuals, lam, C)) < EXACT
     update = memit_seq(lam).solver(C).update(problem.K, problem.R, past)
-    assert relative(update, oracles.memit_seq(keys, residuals, lam, C, oracles.columns(past))) < EXACT
+    assert (
+        relative(update, oracles.memit_seq(keys, residuals, lam, C, oracles.columns(past))) < EXACT
+    )
 
 
 @given(problems(), st.sampled_from([1e-2, 1.0]), st.sampled_from([0.5, 20.0]))
@@ -124,14 +134,18 @@ def test_thm_emmet_is_memit(problem, eps, lam):
     keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
     ridge = solve_update(problem.K, problem.R, lam * problem.M, mu=eps)
     assert relative(ridge, memit(eps * lam).solver(problem.M).update(problem.K, problem.R)) < EXACT
-    assert relative(ridge, oracles.emmet(keys, residuals, lam * problem.M, ridge=eps)) < 1e-7   # explicit inverses
+    assert (
+        relative(ridge, oracles.emmet(keys, residuals, lam * problem.M, ridge=eps)) < 1e-7
+    )  # explicit inverses
 
 
 @given(problems(fits=True))
 def test_emmet_without_ridge(problem):
     assume(torch.linalg.cond(problem.K) < 30)
     expected = oracles.emmet(oracles.columns(problem.K), oracles.columns(problem.R), problem.M)
-    assert relative(solve_update(problem.K, problem.R, problem.M, mu=0.0), expected) < 1e-7     # explicit inverses
+    assert (
+        relative(solve_update(problem.K, problem.R, problem.M, mu=0.0), expected) < 1e-7
+    )  # explicit inverses
 
 
 def sequence(method, problem, C, groups):
@@ -140,12 +154,14 @@ def sequence(method, problem, C, groups):
     total = torch.zeros(problem.d_model, problem.d_ff, dtype=torch.float64)
     for group in groups:
         K = problem.K[:, group]
-        total = total + solver.update(K, problem.R[:, group] - total @ K, past if method.history else None)
+        total = total + solver.update(
+            K, problem.R[:, group] - total @ K, past if method.history else None
+        )
         past = torch.cat([past, K], dim=1)
     return total
 
 
-TAU = 1.0                                                                 # the spectrum of C reaches from 0.01 to 100
+TAU = 1.0  # the spectrum of C reaches from 0.01 to 100
 HISTORY = {
     "memit_seq": lambda: memit_seq(3.0),
     "alphaedit": lambda: alphaedit(TAU, 0.5),
@@ -163,11 +179,17 @@ def test_thm_sequential_is_joint(name, problem, data):
     cuts = sorted(data.draw(st.sets(st.integers(1, problem.n), max_size=4)) | {0, problem.n})
     groups = [list(order[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
     keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
-    P = oracles.projection(C, TAU) if method.directions else torch.eye(problem.d_ff, dtype=torch.float64)
+    P = (
+        oracles.projection(C, TAU)
+        if method.directions
+        else torch.eye(problem.d_ff, dtype=torch.float64)
+    )
     price = method.price(C) * torch.ones(1) if name == "alphaedit" else method.price(C)
     metric = price * torch.eye(problem.d_ff) if name == "alphaedit" else price
     expected = oracles.joint_ridge(keys, residuals, metric, P)
-    assert relative(sequence(method, problem, C, groups), expected) < 1e-8     # one digit for five solves in a row
+    assert (
+        relative(sequence(method, problem, C, groups), expected) < 1e-8
+    )  # one digit for five solves in a row
     assert relative(sequence(method, problem, C, [list(range(problem.n))]), expected) < EXACT
 
 
@@ -178,9 +200,14 @@ def test_without_history_is_not_joint():
     joint = sequence(memit(0.1), problem, C, [list(range(10))])
     assert relative(sequence(memit(0.1), problem, C, one_by_one), joint) > 0.1
     assert relative(sequence(memit_seq(0.1), problem, C, one_by_one), joint) < EXACT
-    fits = [(total @ problem.K - problem.R).norm().item() for total in
-            (sequence(memit(0.1), problem, C, one_by_one), sequence(memit_seq(0.1), problem, C, one_by_one))]
-    assert fits[0] > fits[1]                                              # what was forgotten is visible in the fit
+    fits = [
+        (total @ problem.K - problem.R).norm().item()
+        for total in (
+            sequence(memit(0.1), problem, C, one_by_one),
+            sequence(memit_seq(0.1), problem, C, one_by_one),
+        )
+    ]
+    assert fits[0] > fits[1]  # what was forgotten is visible in the fit
 
 
 @given(problems(), st.sampled_from([0.1, 10.0]))
@@ -190,7 +217,9 @@ def test_thm_alphaedit_reduced(problem, l2):
     assume(torch.linalg.eigvalsh(C)[0] < TAU)
     past = problem.random(problem.d_ff, 4)
     keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
-    expected = oracles.alphaedit(keys, residuals, oracles.projection(C, TAU), l2, oracles.columns(past))
+    expected = oracles.alphaedit(
+        keys, residuals, oracles.projection(C, TAU), l2, oracles.columns(past)
+    )
     found = alphaedit(TAU, l2).solver(C).update(problem.K, problem.R, past)
     assert relative(found, expected) < EXACT
 
@@ -229,7 +258,9 @@ def test_slightly_indefinite_metric():
     problem = Problem(5, d_ff=8, d_model=3, n=2)
     values, vectors = torch.linalg.eigh(problem.M)
     M = (vectors * torch.cat([torch.tensor([-1e-6], dtype=torch.float64), values[1:]])) @ vectors.T
-    K = problem.K - vectors[:, :1] @ (vectors[:, :1].T @ problem.K)      # the keys do not repair that direction
+    K = problem.K - vectors[:, :1] @ (
+        vectors[:, :1].T @ problem.K
+    )  # the keys do not repair that direction
     assert torch.linalg.cholesky_ex(M + K @ K.T).info > 0
     update = solve_update(K, problem.R, M)
     assert ((update @ K - problem.R) @ K.T + update @ M).norm() < 1e-8 * (problem.R @ K.T).norm()
@@ -243,13 +274,16 @@ def test_singular_system_is_an_error():
         solve_update(problem.K, problem.R, problem.M, mu=0.0)
 
 
-@pytest.mark.parametrize(("K", "R", "M", "extra", "message"), [
-    ((6, 3), (2, 4), (6, 6), {}, "K has 3 columns but R has 4"),
-    ((6, 3), (2, 3), (5, 5), {}, "K has 6 rows but M is 5×5"),
-    ((6, 3), (2, 3), (6, 5), {}, "K has 6 rows but M is 6×5"),
-    ((6, 3), (2, 3), (6, 6), {"basis": torch.ones(5, 2)}, "K has 6 rows but the basis has 5"),
-    ((6, 3), (2, 3), (6, 6), {"mu": -1.0}, "mu is -1.0"),
-])
+@pytest.mark.parametrize(
+    ("K", "R", "M", "extra", "message"),
+    [
+        ((6, 3), (2, 4), (6, 6), {}, "K has 3 columns but R has 4"),
+        ((6, 3), (2, 3), (5, 5), {}, "K has 6 rows but M is 5×5"),
+        ((6, 3), (2, 3), (6, 5), {}, "K has 6 rows but M is 6×5"),
+        ((6, 3), (2, 3), (6, 6), {"basis": torch.ones(5, 2)}, "K has 6 rows but the basis has 5"),
+        ((6, 3), (2, 3), (6, 6), {"mu": -1.0}, "mu is -1.0"),
+    ],
+)
 def test_shape_errors(K, R, M, extra, message):
     """Each mismatch is named with both numbers (called past the shape checks that may run during tests)."""
     with pytest.raises(ValueError, match=message):

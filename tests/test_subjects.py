@@ -73,11 +73,15 @@ DECOMPOSED = ("accents, decomposed", "Korean, decomposed")
 
 
 def wrapped(tokenizer: Tokenizer, **more) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, bos_token=END, pad_token=END, **more)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, bos_token=END, pad_token=END, **more
+    )
 
 
 def begin_with_bos(tokenizer: Tokenizer) -> None:
-    front = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, tokenizer.token_to_id(END))])
+    front = processors.TemplateProcessing(
+        single=f"{END} $A", special_tokens=[(END, tokenizer.token_to_id(END))]
+    )
     trim = processors.ByteLevel(trim_offsets=False)
     tokenizer.post_processor = processors.Sequence([trim, front])
 
@@ -86,8 +90,12 @@ def like_llama3() -> PreTrainedTokenizerFast:
     """Byte-level BPE after a split by a pattern; a post-processor adds BOS."""
     tokenizer = build_tokenizer().backend_tokenizer
     pattern = Regex(r"'s|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(pattern, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pattern, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     begin_with_bos(tokenizer)
     return wrapped(tokenizer)
 
@@ -105,27 +113,49 @@ def like_llama2(*, metaspace: bool) -> PreTrainedTokenizerFast:
     Args:
         metaspace: by a pre-tokenizer, as newer conversions have it, instead of by normalisation of the whole text.
     """
-    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=[END, "<unk>"], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=200, special_tokens=[END, "<unk>"], show_progress=False
+    )
     pieces = Tokenizer(models.BPE())
     pieces.pre_tokenizer = pre_tokenizers.Metaspace()
     pieces.train_from_iterator(SENTENCES, trainer)
     learned = json.loads(pieces.to_str())["model"]
-    vocab = learned["vocab"] | {f"<0x{byte:02X}>": len(learned["vocab"]) + byte for byte in range(256)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[tuple(pair) for pair in learned["merges"]], unk_token="<unk>",
-                                     fuse_unk=True, byte_fallback=True))
+    vocab = learned["vocab"] | {
+        f"<0x{byte:02X}>": len(learned["vocab"]) + byte for byte in range(256)
+    }
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab=vocab,
+            merges=[tuple(pair) for pair in learned["merges"]],
+            unk_token="<unk>",
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
     tokenizer.add_special_tokens([END])
     if metaspace:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     else:
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, 0)])
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A", special_tokens=[(END, 0)]
+    )
     return wrapped(tokenizer, unk_token="<unk>")
 
 
-KINDS = {"byte-level": build_tokenizer, "byte-level, BOS": lambda: build_tokenizer(bos=True), "Llama 3": like_llama3,
-         "Qwen": like_qwen, "Llama 2": lambda: like_llama2(metaspace=False),
-         "Metaspace": lambda: like_llama2(metaspace=True)}
+KINDS = {
+    "byte-level": build_tokenizer,
+    "byte-level, BOS": lambda: build_tokenizer(bos=True),
+    "Llama 3": like_llama3,
+    "Qwen": like_qwen,
+    "Llama 2": lambda: like_llama2(metaspace=False),
+    "Metaspace": lambda: like_llama2(metaspace=True),
+}
 
 
 @cache
@@ -136,16 +166,21 @@ def language_model(kind: str):
 def size(token: str, sentencepiece: bool) -> int:
     """Bytes of text in a token."""
     if not sentencepiece:
-        return len(token)                                                 # one symbol stands for one byte
+        return len(token)  # one symbol stands for one byte
     return 1 if re.fullmatch("<0x..>", token) else len(token.replace("▁", " ").encode())
 
 
 def last_byte(lm, text: str, characters: int, sentencepiece: bool = False) -> int:
     """The token that holds the last byte of the first `characters` characters."""
     composed = "NFC" in str(lm.tokenizer.backend_tokenizer.normalizer)
-    wanted = len((normalize("NFC", text[:characters]) if composed else text[:characters]).encode()) + sentencepiece
+    wanted = (
+        len((normalize("NFC", text[:characters]) if composed else text[:characters]).encode())
+        + sentencepiece
+    )
     seen = 0
-    for position, token in enumerate(lm.tokenizer.convert_ids_to_tokens(lm.tokenizer(text)["input_ids"])):
+    for position, token in enumerate(
+        lm.tokenizer.convert_ids_to_tokens(lm.tokenizer(text)["input_ids"])
+    ):
         seen += 0 if token == END else size(token, sentencepiece)
         if seen >= wanted:
             return position
@@ -154,14 +189,20 @@ def last_byte(lm, text: str, characters: int, sentencepiece: bool = False) -> in
 
 def check(lm, case: str, template: str, sentencepiece: bool = False) -> None:
     prompt, subject = CASES[case]
-    request = parse_requests([{"case_id": 0, "prompt": prompt, "subject": subject, "target_new": "New York"}])[0]
+    request = parse_requests(
+        [{"case_id": 0, "prompt": prompt, "subject": subject, "target_new": "New York"}]
+    )[0]
     filled = fill(template, request)
     tokens, (position,) = lookup_rows(lm, [filled], [request.subject], [" New York"])
     before, after = filled.split("{}")
     text = f"{before}{request.subject}{after}"
     assert subject_end(filled, request.subject) == len(before + request.subject) - 1
-    assert position == last_byte(lm, text + " New York", len(before + request.subject), sentencepiece)
-    assert lm.tokenizer.decode(tokens.ids[0][tokens.first_after(0, len(text)):]).strip() == "New York"
+    assert position == last_byte(
+        lm, text + " New York", len(before + request.subject), sentencepiece
+    )
+    assert (
+        lm.tokenizer.decode(tokens.ids[0][tokens.first_after(0, len(text)) :]).strip() == "New York"
+    )
     validate_requests(lm, [request], ((template,),))
 
 
@@ -199,10 +240,14 @@ def test_the_cases_are_what_they_claim(benchmarks):
         start, end = tokens.offsets[0][position]
         assert (end > subject_end(prompt, subject) + 1) == (case == "merges with a digit")
     tokens, (position,) = lookup_rows(lm, ["{}🎶 is a song"], ["🎻"])
-    assert [offset for offset in tokens.offsets[0] if offset[0] == 0] == tokens.offsets[0][:position + 1]
-    assert position > 0 and not any("<unk>" in language_model("Llama 2").tokenizer.tokenize(subject)
-                                            for _, subject in CASES.values())
-    for case in DECOMPOSED:                                               # the last character has no token of its own
+    assert [offset for offset in tokens.offsets[0] if offset[0] == 0] == tokens.offsets[0][
+        : position + 1
+    ]
+    assert position > 0 and not any(
+        "<unk>" in language_model("Llama 2").tokenizer.tokenize(subject)
+        for _, subject in CASES.values()
+    )
+    for case in DECOMPOSED:  # the last character has no token of its own
         prompt, subject = CASES[case]
         tokens, _ = lookup_rows(language_model("Qwen"), [prompt], [subject])
         with pytest.raises(LookupError):
@@ -211,8 +256,16 @@ def test_the_cases_are_what_they_claim(benchmarks):
 
 def test_without_a_mark_the_last_occurrence_counts():
     """A plain record names its subject inside the prompt; written "{}", the mark decides."""
-    request, = parse_requests([{"case_id": 0, "prompt": "Elvinn is quiet; Elvinn is", "subject": "Elvinn",
-                                "target_new": "old"}])
+    (request,) = parse_requests(
+        [
+            {
+                "case_id": 0,
+                "prompt": "Elvinn is quiet; Elvinn is",
+                "subject": "Elvinn",
+                "target_new": "old",
+            }
+        ]
+    )
     assert request.prompt == "Elvinn is quiet; {} is"
 
 
@@ -220,6 +273,11 @@ def test_bos_written_out(requests):
     """In a prompt or a context, where the tokenizer adds it already, it would stand there twice: refused."""
     lm = language_model("byte-level, BOS")
     validate_requests(lm, requests, (("{}",),))
-    with pytest.raises(RequestError, match="case_id 0: prompt: '<|endoftext|>' is written out in it or in a context"):
+    with pytest.raises(
+        RequestError,
+        match="case_id 0: prompt: '<|endoftext|>' is written out in it or in a context",
+    ):
         validate_requests(lm, requests, (("{}", f"{END}I heard a song. {{}}"),))
-    validate_requests(language_model("byte-level"), requests, ((f"{END}I heard a song. {{}}",),))      # once, by hand
+    validate_requests(
+        language_model("byte-level"), requests, ((f"{END}I heard a song. {{}}",),)
+    )  # once, by hand

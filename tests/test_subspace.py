@@ -21,11 +21,15 @@ def moment(seed: int, size: int, small: int) -> torch.Tensor:
     """A second moment with `small` eigenvalues below τ and the others above."""
     generator = torch.Generator().manual_seed(seed)
     Q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    low, high = (torch.rand(n, generator=generator, dtype=torch.float64) for n in (small, size - small))
+    low, high = (
+        torch.rand(n, generator=generator, dtype=torch.float64) for n in (small, size - small)
+    )
     return (Q * torch.cat([TAU * 0.99 * low, TAU * 1.01 + 10 * high])) @ Q.T
 
 
-sizes = st.integers(2, 20).flatmap(lambda size: st.tuples(st.integers(0, 2**32), st.just(size), st.integers(1, size)))
+sizes = st.integers(2, 20).flatmap(
+    lambda size: st.tuples(st.integers(0, 2**32), st.just(size), st.integers(1, size))
+)
 
 
 @given(sizes)
@@ -44,7 +48,9 @@ def test_thm_projection(case):
     generator = torch.Generator().manual_seed(case[0])
     update, other = torch.randn(2, 3, case[1], generator=generator, dtype=torch.float64)
     assert (update - update @ P).norm() <= (update - other @ P).norm()
-    assert torch.allclose(P, oracles.projection(C, TAU), atol=1e-8)       # the gap at τ is 2 %: 1e-16 · 10 / 4e-4
+    assert torch.allclose(
+        P, oracles.projection(C, TAU), atol=1e-8
+    )  # the gap at τ is 2 %: 1e-16 · 10 / 4e-4
 
 
 @given(sizes)
@@ -57,7 +63,7 @@ def test_thm_invariance(case):
     update = torch.randn(3, B.shape[1], generator=generator, dtype=torch.float64) @ B.T
     assert (update @ keys).norm() <= 1e-7 * update.norm() * keys.norm()
     assert drift(update, C) <= 1e-14 * update.norm() ** 2 * keys.norm() ** 2
-    row = torch.linalg.eigh(C).eigenvectors[:, -1:].T                     # the converse: however little lies outside
+    row = torch.linalg.eigh(C).eigenvectors[:, -1:].T  # the converse: however little lies outside
     for share in (1.0, 1e-3):
         mixed = update.clone()
         mixed[:1] += share * row
@@ -72,11 +78,11 @@ def test_thm_drift_is_bounded(case):
     generator = torch.Generator().manual_seed(case[0] + 1)
     update = torch.randn(3, B.shape[1], generator=generator, dtype=torch.float64) @ B.T
     assert -1e-12 <= drift(update, C) <= TAU * update.norm() ** 2
-    root = torch.linalg.cholesky(C + 1e-12 * torch.eye(len(C)))           # keys whose second moment is C
+    root = torch.linalg.cholesky(C + 1e-12 * torch.eye(len(C)))  # keys whose second moment is C
     turn = torch.linalg.qr(torch.randn(len(C), len(C), generator=generator, dtype=torch.float64))[0]
     keys = root @ turn * len(C) ** 0.5
     moved, limit = (update @ keys).norm(dim=0), TAU * update.norm() ** 2
-    for a in (0.5, 1.0, 2.0):                                             # Markov
+    for a in (0.5, 1.0, 2.0):  # Markov
         assert (moved >= a).double().mean() <= limit / a**2 * (1 + 1e-6)
 
 
@@ -111,14 +117,16 @@ def test_thm_mass_left_out(case, mass):
         one = torch.zeros_like(update)
         one[:, rest.nonzero()[0, 0]] = update[:, 0]
         alone = k[rest.nonzero()[0, 0]].abs()
-        assert abs((one @ k).norm() - alone * update[:, 0].norm()) < 1e-9 * (1 + alone.item() * update.norm())
+        assert abs((one @ k).norm() - alone * update[:, 0].norm()) < 1e-9 * (
+            1 + alone.item() * update.norm()
+        )
 
 
 def test_drift_outside_the_subspace_is_larger():
     """The bound says something: directions above τ break it."""
     C = moment(0, 8, 5)
     vectors = torch.linalg.eigh(C).eigenvectors
-    outside = vectors[:, 5:].T                                            # rows above τ
+    outside = vectors[:, 5:].T  # rows above τ
     assert drift(outside, C) > TAU * outside.norm() ** 2
     assert all(drift(row[None], C) > TAU for row in outside)
 
@@ -141,7 +149,10 @@ def test_no_direction_left():
 def test_diagnostics():
     """Known spectrum, known condition number, drift equal to the mean squared change of outputs over the keys."""
     generator = torch.Generator().manual_seed(2)
-    U, V = (torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64))[0] for _ in range(2))
+    U, V = (
+        torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64))[0]
+        for _ in range(2)
+    )
     W = (U[:, :3] * torch.tensor([8.0, 2.0, 0.5], dtype=torch.float64)) @ V[:3]
     assert torch.allclose(spectrum(W)[:3], torch.tensor([8.0, 2.0, 0.5], dtype=torch.float64))
     assert condition_number(W[:3] * 0) == float("inf")

@@ -18,7 +18,7 @@ from seqedit.lm.targets import optimise_targets
 from seqedit.lm.tokens import validate_requests
 from seqedit.requests.request import parse_requests
 
-SAME = 1e-9                                                               # of ‖δ‖; see above
+SAME = 1e-9  # of ‖δ‖; see above
 CONFIG = TargetConfig(steps=6, lr=0.1, clamp=2.0, stop_loss=0.01)
 
 
@@ -34,7 +34,7 @@ def test_batched_is_one_by_one(exact_lm, requests, endings, site):
     several_requests = requests + endings
     together = optimise_targets(lm, several_requests, CONTEXTS, 0, config, site=site)
     parts = optimise_targets(lm, several_requests, CONTEXTS, 0, config, site=site, batch_tokens=500)
-    assert len(set(together.updates.tolist())) > 3                        # the batch shrinks on its way
+    assert len(set(together.updates.tolist())) > 3  # the batch shrinks on its way
     for i, request in enumerate(several_requests):
         alone = optimise_targets(lm, [request], CONTEXTS, 0, config, site=site)
         for several in (together, parts):
@@ -49,7 +49,7 @@ def test_batched_is_one_by_one(exact_lm, requests, endings, site):
 def test_naive_implementation(exact_lm, requests, model_type, site):
     """Full forward passes, a hook and `torch.optim.Adam`, one request at a time, find the same z."""
     lm = exact_lm(model_type, bos=model_type == "llama")
-    same = 1e-6 if model_type == "gptj" else SAME                         # GPT-J's attention scores are always float32
+    same = 1e-6 if model_type == "gptj" else SAME  # GPT-J's attention scores are always float32
     templates = [t for group in CONTEXTS for t in group]
     chosen = requests[:3] if site == "block" else requests[1:2]
     found = optimise_targets(lm, chosen, CONTEXTS, 1, CONFIG, site=site)
@@ -64,10 +64,23 @@ def test_naive_implementation(exact_lm, requests, model_type, site):
 @pytest.fixture
 def endings():
     """Requests whose subject ends the prompt, where δ acts on the first target token directly."""
-    subjects = ("André", "Zoë O'Brien", "Gamith", "Huciol Davindrar", "the café", "New York", "a teacher", "Elvinn")
+    subjects = (
+        "André",
+        "Zoë O'Brien",
+        "Gamith",
+        "Huciol Davindrar",
+        "the café",
+        "New York",
+        "a teacher",
+        "Elvinn",
+    )
     targets = (".", "and", "is", "polo in Spain", ",", "the song", "'s", "a")
-    return parse_requests([{"case_id": i, "prompt": "Here comes {}", "subject": s, "target_new": t}
-                           for i, (s, t) in enumerate(zip(subjects, targets, strict=True))])
+    return parse_requests(
+        [
+            {"case_id": i, "prompt": "Here comes {}", "subject": s, "target_new": t}
+            for i, (s, t) in enumerate(zip(subjects, targets, strict=True))
+        ]
+    )
 
 
 def test_naive_implementation_with_stop_and_clamp(exact_lm, endings):
@@ -99,46 +112,69 @@ def test_clamp(tiny_lm, requests):
 def test_satisfied_from_the_start(tiny_lm, requests):
     """A loss below the limit at the first pass: no step, z = h."""
     found = optimise_targets(tiny_lm("gpt2"), requests, CONTEXTS, 1, TargetConfig(stop_loss=1e9))
-    assert torch.equal(found.z, found.h) and found.stopped == ["loss"] * 6 and not found.updates.any()
+    assert (
+        torch.equal(found.z, found.h) and found.stopped == ["loss"] * 6 and not found.updates.any()
+    )
 
 
 @pytest.mark.parametrize(("seed", "subject", "letter"), [(3, "André", "b"), (4, "New York", "t")])
 def test_right_is_greedy_decoding(tiny_lm, seed, subject, letter):
     """`right` says whether the model, asked token by token after the bare prompt, writes the whole target itself."""
     lm = tiny_lm("gpt2", seed=seed)
-    targets = [letter, f"{letter} {letter} {letter}", f"{letter} {letter} a", f"a {letter} {letter}", "the old town"]
-    cases = [request for i, target in enumerate(targets)                  # apart: one prompt cannot have two targets
-             for request in parse_requests([{"case_id": i, "prompt": "Here comes {}", "subject": subject,
-                                             "target_new": target}])]
+    targets = [
+        letter,
+        f"{letter} {letter} {letter}",
+        f"{letter} {letter} a",
+        f"a {letter} {letter}",
+        "the old town",
+    ]
+    cases = [
+        request
+        for i, target in enumerate(targets)  # apart: one prompt cannot have two targets
+        for request in parse_requests(
+            [{"case_id": i, "prompt": "Here comes {}", "subject": subject, "target_new": target}]
+        )
+    ]
     expected = []
     for target in targets:
-        ids, wanted = lm.tokenizer(f"Here comes {subject}")["input_ids"], lm.tokenizer(" " + target)["input_ids"]
+        ids, wanted = (
+            lm.tokenizer(f"Here comes {subject}")["input_ids"],
+            lm.tokenizer(" " + target)["input_ids"],
+        )
         for _ in wanted:
             ids = [*ids, lm.model(torch.tensor([ids])).logits[0, -1].argmax().item()]
-        expected.append(ids[-len(wanted):] == wanted)
-    assert expected == [True, True, False, False, False]                  # what these models write is one letter
+        expected.append(ids[-len(wanted) :] == wanted)
+    assert expected == [True, True, False, False, False]  # what these models write is one letter
     assert optimise_targets(lm, cases, CONTEXTS, 1, CONFIG).right.tolist() == expected
-    for request, right in zip(cases, expected, strict=True):              # contexts and KL prompts do not enter
+    for request, right in zip(cases, expected, strict=True):  # contexts and KL prompts do not enter
         assert optimise_targets(lm, [request], CONTEXTS, 1, CONFIG).right.tolist() == [right]
 
 
 def test_the_neutral_prompt_needs_no_room_beyond_the_subject(tiny_lm):
     """KL is read at the subject's last token, so what follows it in `kl_prompt` is not run, and changes nothing."""
     lm = tiny_lm("gpt2")
-    request = parse_requests([{"case_id": 0, "prompt": "{}", "subject": "x" * 63, "target_new": "is"}])
+    request = parse_requests(
+        [{"case_id": 0, "prompt": "{}", "subject": "x" * 63, "target_new": "is"}]
+    )
     assert len(lm.tokenizer(request[0].subject + " is a")["input_ids"]) > lm.max_positions
     validate_requests(lm, request, BARE)
-    short, long = (optimise_targets(lm, request, BARE, 0, replace(CONFIG, kl_prompt=prompt))
-                   for prompt in ("{}", "{} is a teacher"))
+    short, long = (
+        optimise_targets(lm, request, BARE, 0, replace(CONFIG, kl_prompt=prompt))
+        for prompt in ("{}", "{} is a teacher")
+    )
     assert torch.equal(short.z, long.z) and short.updates.tolist() == [5]
 
 
 def test_steps_count_forward_passes(tiny_lm, requests):
     """The last forward pass only measures: `steps` − 1 updates; a first pass alone measures the unedited model."""
     lm = tiny_lm("gpt2")
-    once = optimise_targets(lm, requests, CONTEXTS, 0, TargetConfig(steps=1, stop_loss=0.0, weight_decay=0.0))
+    once = optimise_targets(
+        lm, requests, CONTEXTS, 0, TargetConfig(steps=1, stop_loss=0.0, weight_decay=0.0)
+    )
     assert torch.equal(once.z, once.h) and not once.updates.any()
-    more = optimise_targets(lm, requests, CONTEXTS, 0, TargetConfig(steps=4, lr=0.05, stop_loss=0.0, weight_decay=0.0))
+    more = optimise_targets(
+        lm, requests, CONTEXTS, 0, TargetConfig(steps=4, lr=0.05, stop_loss=0.0, weight_decay=0.0)
+    )
     assert more.updates.tolist() == [3] * 6 and (more.loss < once.loss).all()
 
 
@@ -159,6 +195,7 @@ def test_hooks_are_removed_after_an_exception(tiny_lm, requests, monkeypatch, la
 
     def fail(*_):
         raise MemoryError("no room")
+
     monkeypatch.setattr(lm.mlp(layer), "forward", fail)
     with pytest.raises(MemoryError, match="no room"):
         optimise_targets(lm, requests, CONTEXTS, 1, CONFIG)
@@ -177,7 +214,7 @@ def test_a_loss_that_is_no_number_is_not_a_success(tiny_lm, requests):
 def test_last_layer(exact_lm, requests):
     """With no block above the edited layer only the head runs again; the naive implementation agrees."""
     lm = exact_lm("gpt2")
-    request = requests[4]                                                 # the subject ends the prompt
+    request = requests[4]  # the subject ends the prompt
     found = optimise_targets(lm, [request], CONTEXTS, 2, CONFIG)
     z, steps, _ = target_value(lm, request, [t for g in CONTEXTS for t in g], 2, CONFIG)
     assert relative(deltas(found)[0], z - found.h[0]) < SAME and found.updates[0] == steps

@@ -66,12 +66,14 @@ def test_subject_and_target(case, template, bos):
     """The last token of the subject and the first of the target, alone and after prefixes, with and without BOS."""
     lm = with_tokenizer(bos)
     prompt, subject = CASES[case]
-    request = parse_requests([{"case_id": 0, "prompt": prompt, "subject": subject, "target_new": "New York"}])[0]
+    request = parse_requests(
+        [{"case_id": 0, "prompt": prompt, "subject": subject, "target_new": "New York"}]
+    )[0]
     filled = fill(template, request)
     tokens, (position,) = lookup_rows(lm, [filled], [subject], [" New York"])
     text = filled.replace("{}", subject) + " New York"
     length = len(filled.replace("{}", subject))
-    end = len(filled[:filled.index("{}")]) + len(subject)
+    end = len(filled[: filled.index("{}")]) + len(subject)
     assert tokens.ids[0] == lm.tokenizer(text)["input_ids"]
     assert subject_end(filled, subject) == end - 1
     assert position == byte_position(lm.tokenizer, text, end, bos)
@@ -89,11 +91,14 @@ def test_the_merging_cases_do_merge():
 
 
 def test_target_tokens_are_those_of_the_target_alone():
-    """" New York" after a prompt has the tokens it has alone: a leading space, no merge across the boundary."""
+    """ " New York" after a prompt has the tokens it has alone: a leading space, no merge across the boundary."""
     lm = with_tokenizer(bos=True)
     tokens, _ = lookup_rows(lm, ["{} plays"], ["Zoë"], [" polo in New York"])
     start = tokens.first_after(0, len("Zoë plays"))
-    assert tokens.ids[0][start:] == lm.tokenizer(" polo in New York", add_special_tokens=False)["input_ids"]
+    assert (
+        tokens.ids[0][start:]
+        == lm.tokenizer(" polo in New York", add_special_tokens=False)["input_ids"]
+    )
 
 
 def test_no_token():
@@ -108,9 +113,16 @@ def test_padding_repeats_the_last_token():
     assert padded(with_tokenizer(), [[5, 6, 7], [8]]).tolist() == [[5, 6, 7], [8, 8, 8]]
 
 
-@pytest.mark.parametrize(("lengths", "budget", "sizes"), [
-    ([3, 3, 3, 3], 6, [2, 2]), ([1, 1, 5, 1], 5, [2, 1, 1]), ([9, 9], 4, [1, 1]), ([2, 2, 2], 100, [3]), ([], 5, []),
-])
+@pytest.mark.parametrize(
+    ("lengths", "budget", "sizes"),
+    [
+        ([3, 3, 3, 3], 6, [2, 2]),
+        ([1, 1, 5, 1], 5, [2, 1, 1]),
+        ([9, 9], 4, [1, 1]),
+        ([2, 2, 2], 100, [3]),
+        ([], 5, []),
+    ],
+)
 def test_chunks(lengths, budget, sizes):
     """Rows × longest stays within the budget, in order, and one row always goes."""
     parts = list(chunks(lengths, budget))
@@ -119,7 +131,9 @@ def test_chunks(lengths, budget, sizes):
 
 
 def request(**changes):
-    return parse_requests([{"case_id": "c-1", "prompt": "{} is a", "subject": "Ada", "target_new": "poet"} | changes])
+    return parse_requests(
+        [{"case_id": "c-1", "prompt": "{} is a", "subject": "Ada", "target_new": "poet"} | changes]
+    )
 
 
 def test_validation_accepts(requests):
@@ -131,7 +145,7 @@ def test_validation_names_case_and_field():
     with pytest.raises(RequestError, match="'c-1': prompt: [0-9]+ tokens .* but the model has 64"):
         validate_requests(lm, request(prompt="{} " + "said " * 70), (TEMPLATES,))
     long = request(prompt="{} " + "said " * 9)
-    validate_requests(lm, long, (("{}",),))                               # fits alone, not with this context:
+    validate_requests(lm, long, (("{}",),))  # fits alone, not with this context:
     with pytest.raises(RequestError, match="'c-1': prompt"):
         validate_requests(lm, long, (("{}", "said " * 40 + "{}"),))
 
@@ -149,12 +163,19 @@ def test_validation_of_unlocatable_text():
 
 def test_real_records_with_the_real_tokenizer(benchmarks):
     """Five hundred CounterFact requests under GPT-2's tokenizer: the byte count agrees everywhere."""
-    lm = replace(with_tokenizer(), tokenizer=AutoTokenizer.from_pretrained(benchmarks / "gpt2_tokenizer"))
+    lm = replace(
+        with_tokenizer(), tokenizer=AutoTokenizer.from_pretrained(benchmarks / "gpt2_tokenizer")
+    )
     requests = load_requests(benchmarks / "counterfact_500.json")
     filled = [fill("Therefore, I am. {}", r) for r in requests]
-    tokens, positions = lookup_rows(lm, filled, [r.subject for r in requests], [" " + r.target_new for r in requests])
+    tokens, positions = lookup_rows(
+        lm, filled, [r.subject for r in requests], [" " + r.target_new for r in requests]
+    )
     for row, (template, r) in enumerate(zip(filled, requests, strict=True)):
         text = template.replace("{}", r.subject)
         end = template.index("{}") + len(r.subject)
         assert positions[row] == byte_position(lm.tokenizer, text + " " + r.target_new, end, False)
-        assert lm.tokenizer.decode(tokens.ids[row][tokens.first_after(row, len(text)):]) == " " + r.target_new
+        assert (
+            lm.tokenizer.decode(tokens.ids[row][tokens.first_after(row, len(text)) :])
+            == " " + r.target_new
+        )

@@ -126,8 +126,11 @@ def test_smoke_runs_what_has_small_parameters_and_what_is_named(chapter: Path, m
     (chapter.parent / "smoke.yml").write_text("minimal: {n: 1}\nother: {}\n")
     ran = []
     monkeypatch.setattr(chapters, "ROOT", chapter.parent.parent)
-    monkeypatch.setattr(chapters, "execute",
-                        lambda source, target, parameters, work: ran.append((source.stem, parameters)) or 0.0)
+    monkeypatch.setattr(
+        chapters,
+        "execute",
+        lambda source, target, parameters, work: ran.append((source.stem, parameters)) or 0.0,
+    )
     for names in ([], ["other"]):
         monkeypatch.setattr(sys, "argv", ["chapters.py", "smoke", *names])
         assert chapters.main() == 0
@@ -138,17 +141,22 @@ def test_streams_cut_differently_are_the_same():
     def piece(text):
         return chapters.nbformat.v4.new_output("stream", name="stdout", text=text)
 
-    assert chapters.merge_streams([piece("a\n"), piece("b\n")]) == chapters.merge_streams([piece("a\nb\n")])
+    assert chapters.merge_streams([piece("a\n"), piece("b\n")]) == chapters.merge_streams(
+        [piece("a\nb\n")]
+    )
 
 
-@pytest.mark.parametrize(("body", "problem"), [
-    ('<a href="b.html#there">x</a>', None),
-    ('<a href="https://example.org/far">x</a>', None),
-    ('<a href="c.html">x</a>', "no file c.html"),
-    ('<a href="b.html#gone">x</a>', "no anchor b.html#gone"),
-    ('<img src="gone.png">', "no file gone.png"),
-    ('<script src="https://cdn.example.org/x.js"></script>', "from the network"),
-])
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ('<a href="b.html#there">x</a>', None),
+        ('<a href="https://example.org/far">x</a>', None),
+        ('<a href="c.html">x</a>', "no file c.html"),
+        ('<a href="b.html#gone">x</a>', "no anchor b.html#gone"),
+        ('<img src="gone.png">', "no file gone.png"),
+        ('<script src="https://cdn.example.org/x.js"></script>', "from the network"),
+    ],
+)
 def test_dead_links_are_found(tmp_path: Path, body: str, problem: str | None):
     (tmp_path / "a.html").write_text(f"<p>{body}</p>")
     (tmp_path / "b.html").write_text('<p id="there"></p>')
@@ -174,6 +182,9 @@ def test_markdown_tables_in_docstrings():
 def test_reference_lists_every_module():
     """All but the command line, which explains itself."""
     listed = set(re.findall(r"automodule:: (\S+)", (ROOT / "chapters" / "api.md").read_text()))
-    there = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "seqedit").rglob("*.py")
-             if not p.name.startswith("__") and p.parent.name != "cli"}
+    there = {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts)
+        for p in (ROOT / "seqedit").rglob("*.py")
+        if not p.name.startswith("__") and p.parent.name != "cli"
+    }
     assert listed == there

@@ -21,7 +21,9 @@ from seqedit.world.train import (
     train,
 )
 
-SMALL = TrainConfig(layers=2, width=16, heads=2, inner=32, vocabulary=400, length=64, batch=2, steps=6, warmup=2)
+SMALL = TrainConfig(
+    layers=2, width=16, heads=2, inner=32, vocabulary=400, length=64, batch=2, steps=6, warmup=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +50,19 @@ def trained(quick, tmp_path):
 
 
 def content(folder):
-    return load_file(folder / "model.safetensors"), json.loads((folder / "training.json").read_text())
+    return load_file(folder / "model.safetensors"), json.loads(
+        (folder / "training.json").read_text()
+    )
 
 
 def equal(left, right) -> bool:
-    return left[1] == right[1] and all(torch.equal(left[0][name], right[0][name]) for name in left[0] | right[0])
+    return left[1] == right[1] and all(
+        torch.equal(left[0][name], right[0][name]) for name in left[0] | right[0]
+    )
 
 
 def test_training_is_deterministic(trained, tmp_path):
-    torch.manual_seed(1)                                                  # the global state does not matter
+    torch.manual_seed(1)  # the global state does not matter
     train(tmp_path / "again", SMALL, checkpoint_every=4)
     assert equal(content(tmp_path / "again"), trained)
     train(tmp_path / "other", TrainConfig(**{**SMALL.__dict__, "seed": 1}))
@@ -71,10 +77,12 @@ def test_training_is_deterministic(trained, tmp_path):
 @pytest.mark.parametrize("at", [1, 3, 4])
 def test_training_resumes(trained, tmp_path, monkeypatch, at):
     """Interrupted before a checkpoint, between two, and at one: the same bits as never interrupted."""
+
     def until(step, *rest):
         if step == at:
             raise InterruptedError
         return batch_at(step, *rest)
+
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(training, "batch_at", until)
@@ -82,7 +90,9 @@ def test_training_resumes(trained, tmp_path, monkeypatch, at):
             train(out, SMALL, checkpoint_every=2)
     assert not out.exists() and (tmp_path / "out.training" / "checkpoint.json").exists() == (at > 1)
     seen = []
-    monkeypatch.setattr(training, "batch_at", lambda step, *rest: seen.append(step) or batch_at(step, *rest))
+    monkeypatch.setattr(
+        training, "batch_at", lambda step, *rest: seen.append(step) or batch_at(step, *rest)
+    )
     train(out, SMALL, checkpoint_every=2)
     assert seen == list(range(at // 2 * 2, 6)) and equal(content(out), trained)
     assert not (tmp_path / "out.training").exists()
@@ -90,11 +100,15 @@ def test_training_resumes(trained, tmp_path, monkeypatch, at):
 
 def test_checkpoint_of_other_settings(trained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(training, "batch_at", lambda step, *rest: 1 / 0 if step == 2 else batch_at(step, *rest))
+        patch.setattr(
+            training, "batch_at", lambda step, *rest: 1 / 0 if step == 2 else batch_at(step, *rest)
+        )
         with pytest.raises(ZeroDivisionError):
             train(tmp_path / "out", SMALL, checkpoint_every=2)
     with pytest.raises(ValueError, match="out.training holds a checkpoint of other settings"):
-        train(tmp_path / "out", TrainConfig(**{**SMALL.__dict__, "lr_rest": 1e-3}), checkpoint_every=2)
+        train(
+            tmp_path / "out", TrainConfig(**{**SMALL.__dict__, "lr_rest": 1e-3}), checkpoint_every=2
+        )
 
 
 def test_packed_documents_are_as_if_alone(corpus, tokenizer):
@@ -103,13 +117,25 @@ def test_packed_documents_are_as_if_alone(corpus, tokenizer):
     tokens, positions = batch_at(0, corpus, tokenizer, SMALL)
     assert tokens.shape == positions.shape == (SMALL.batch, SMALL.length)
     with torch.no_grad():
-        together = model(tokens, position_ids=positions, attention_mask=document_mask(positions)).logits
+        together = model(
+            tokens, position_ids=positions, attention_mask=document_mask(positions)
+        ).logits
         leaking = model(tokens, position_ids=positions).logits
         count = 0
         for row in range(SMALL.batch):
-            starts = [0, *(i for i in range(1, SMALL.length) if positions[row, i] != positions[row, i - 1] + 1)]
+            starts = [
+                0,
+                *(
+                    i
+                    for i in range(1, SMALL.length)
+                    if positions[row, i] != positions[row, i - 1] + 1
+                ),
+            ]
             for start, end in pairwise([*starts, SMALL.length]):
-                alone = model(tokens[row:row + 1, start:end], position_ids=positions[row:row + 1, start:end]).logits[0]
+                alone = model(
+                    tokens[row : row + 1, start:end],
+                    position_ids=positions[row : row + 1, start:end],
+                ).logits[0]
                 torch.testing.assert_close(together[row, start:end], alone, rtol=1e-4, atol=1e-5)
                 count += 1
     assert count > SMALL.batch and not torch.allclose(together, leaking, atol=1e-3)
@@ -130,14 +156,21 @@ def test_orthogonalise(shape):
     values = torch.linalg.svdvals(found)
     assert found.shape == shape and 0.6 <= values.min() and values.max() <= 1.3
     U, _, V = torch.linalg.svd(G, full_matrices=False)
-    torch.testing.assert_close(U.T @ found @ V.T, torch.diag(torch.diag(U.T @ found @ V.T)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        U.T @ found @ V.T, torch.diag(torch.diag(U.T @ found @ V.T)), atol=1e-4, rtol=0
+    )
     torch.testing.assert_close(orthogonalise(1000 * G), found, atol=1e-4, rtol=1e-3)
 
 
 def test_muon_step():
     """One step from zero momentum: the orthogonalised gradient times lr·√(rows/columns), after the decay."""
     weight = torch.nn.Parameter(torch.randn(32, 8, generator=torch.Generator().manual_seed(0)))
-    before, gradient = weight.detach().clone(), torch.randn(32, 8, generator=torch.Generator().manual_seed(1))
+    before, gradient = (
+        weight.detach().clone(),
+        torch.randn(32, 8, generator=torch.Generator().manual_seed(1)),
+    )
     weight.grad = gradient.clone()
     Muon([weight], lr=0.1, weight_decay=0.5).step()
-    torch.testing.assert_close(weight.detach(), before * 0.95 - 0.2 * orthogonalise(gradient), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        weight.detach(), before * 0.95 - 0.2 * orthogonalise(gradient), atol=1e-4, rtol=1e-4
+    )

@@ -33,7 +33,7 @@ def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
 def refused(result, out: Path, *words: str) -> None:
     """Exit code 1, one line on stderr with all `words`, and no weights."""
     assert result.exit_code == 1, result.output
-    line, = result.stderr.strip().splitlines()
+    (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ") and all(word in line for word in words), line
     assert not list(out.glob("*.safetensors")) if out.is_dir() else not out.exists()
 
@@ -54,28 +54,45 @@ def test_edit_score_export(space):
     assert result.exit_code == 0, result.stderr
     lm = load_model(space.model, device="cpu")
     text = "The mother tongue of André is"
-    assert AutoTokenizer.from_pretrained(exported)(text)["input_ids"] == lm.tokenizer(text)["input_ids"]
-    before, after = lm.model.state_dict(), AutoModelForCausalLM.from_pretrained(exported).state_dict()
-    assert before.keys() == after.keys() and all(before[name].dtype == after[name].dtype for name in before)
+    assert (
+        AutoTokenizer.from_pretrained(exported)(text)["input_ids"]
+        == lm.tokenizer(text)["input_ids"]
+    )
+    before, after = (
+        lm.model.state_dict(),
+        AutoModelForCausalLM.from_pretrained(exported).state_dict(),
+    )
+    assert before.keys() == after.keys() and all(
+        before[name].dtype == after[name].dtype for name in before
+    )
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {f"transformer.h.{layer}.mlp.c_proj.weight" for layer in (0, 1)}
     for layer, W in load_run(space.out).weights().items():
-        assert torch.equal(after[f"transformer.h.{layer}.mlp.c_proj.weight"].T, W)             # Conv1D is in × out
-    refused(space.call("export", device=None, edited=space.out, out=exported), space.folder / "none", "exists already")
+        assert torch.equal(
+            after[f"transformer.h.{layer}.mlp.c_proj.weight"].T, W
+        )  # Conv1D is in × out
+    refused(
+        space.call("export", device=None, edited=space.out, out=exported),
+        space.folder / "none",
+        "exists already",
+    )
     assert not list(space.folder.rglob("*.part"))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method(space, method):
-    settings = {**dict.fromkeys(("alphaedit", "evoedit", "nas", "betaedit"), ["threshold=0.9", "l2=0.5"]),
-                "nse_paper": ["done_below=0.001"], "nse": ["done_below=0.001"]}.get(method, [])
+    settings = {
+        **dict.fromkeys(("alphaedit", "evoedit", "nas", "betaedit"), ["threshold=0.9", "l2=0.5"]),
+        "nse_paper": ["done_below=0.001"],
+        "nse": ["done_below=0.001"],
+    }.get(method, [])
     quick = ["steps=4", "lr=0.01" if method.startswith("ft") else "lr=0.3"]
     if "network" in method_parameters(method):
         settings = [f"network={network_for(load_model(space.model))}"]
     result = space.call(method=method, hyper=None, layers="1", set=[*quick, *settings])
     assert result.exit_code == 0 and "5 edited" in result.stdout, result.output
     exported = space.call("export", device=None, edited=space.out, out=space.folder / "exported")
-    if method == "grace":                                                 # whose edits are not in the weights
+    if method == "grace":  # whose edits are not in the weights
         refused(exported, space.folder / "exported", "keeps something beside the weights")
     else:
         assert exported.exit_code == 0, exported.output
@@ -85,39 +102,70 @@ def test_fluency(space):
     """Generated text is measured at the end only, and the model's few positions are no obstacle."""
     assert space.call(fluency=True, evaluate_every=1).exit_code == 0
     rows = [json.loads(line) for line in (space.out / "scores.jsonl").read_text().splitlines()]
-    assert [("fluency" in row) for row in rows] == [False, False, True] and 0 < rows[-1]["fluency"] < 10
+    assert [("fluency" in row) for row in rows] == [False, False, True] and 0 < rows[-1][
+        "fluency"
+    ] < 10
 
 
-@pytest.mark.parametrize("field", ["paraphrase_prompts", "neighborhood_prompts", "generation_prompts"])
+@pytest.mark.parametrize(
+    "field", ["paraphrase_prompts", "neighborhood_prompts", "generation_prompts"]
+)
 def test_evaluation_prompt_longer_than_the_context(space, field):
     """Refused before an edit is made or scored, not met half way through."""
     space.write("requests.json", [*RECORDS[:2], RECORDS[2] | {field: ["Yes", MANY]}])
     words = ("case_id 2: " + field, "the model has 64 positions")
     refused(space.call(), space.out, *words)
-    refused(space.call("score", edited=space.out, requests=space.folder / "requests.json"), space.out, *words)
+    refused(
+        space.call("score", edited=space.out, requests=space.folder / "requests.json"),
+        space.out,
+        *words,
+    )
 
 
 def test_hyper_files(space):
     """Unknown fields, and fields that would change the result and cannot be honoured."""
     for content, words in [
-            ({"v_num_grad_stepz": 3}, ("unknown field 'v_num_grad_stepz'", "v_num_grad_steps")),
-            ({"fact_token": "last"}, ("fact_token = 'last' cannot be honoured", "'subject_last'")),
-            ({"v_loss_layer": 1}, ("v_loss_layer = 1 cannot be honoured", "here it is 2")),
-            ({"rewrite_module_tmp": "mlp.{}"}, ("rewrite_module_tmp = 'mlp.{}' cannot be honoured",)),
-            ({"clamp_norm_factor": "much"}, ("clamp = 'much'",)), ([1], ("must hold an object",))]:
+        ({"v_num_grad_stepz": 3}, ("unknown field 'v_num_grad_stepz'", "v_num_grad_steps")),
+        ({"fact_token": "last"}, ("fact_token = 'last' cannot be honoured", "'subject_last'")),
+        ({"v_loss_layer": 1}, ("v_loss_layer = 1 cannot be honoured", "here it is 2")),
+        ({"rewrite_module_tmp": "mlp.{}"}, ("rewrite_module_tmp = 'mlp.{}' cannot be honoured",)),
+        ({"clamp_norm_factor": "much"}, ("clamp = 'much'",)),
+        ([1], ("must hold an object",)),
+    ]:
         refused(space.call(hyper=space.write("h.json", content), layers="0,1"), space.out, *words)
     space.write("h.json", {"mom2_dataset": "wikipedia"})
-    refused(space.call(hyper=space.folder / "h.json", corpus=None), space.out, "cannot be honoured", "--moments")
+    refused(
+        space.call(hyper=space.folder / "h.json", corpus=None),
+        space.out,
+        "cannot be honoured",
+        "--moments",
+    )
 
 
 def test_context_files(space):
-    for content, word in [([["Yes. {}"]], 'the first group must be ["{}"]'), ([["{}"], ["no place"]], "'no place'"),
-                          (["{}"], "non-empty lists")]:
-        refused(space.call(contexts=space.write("c.json", content)), space.out, "contexts: ", "c.json", word)
+    for content, word in [
+        ([["Yes. {}"]], 'the first group must be ["{}"]'),
+        ([["{}"], ["no place"]], "'no place'"),
+        (["{}"], "non-empty lists"),
+    ]:
+        refused(
+            space.call(contexts=space.write("c.json", content)),
+            space.out,
+            "contexts: ",
+            "c.json",
+            word,
+        )
 
 
-@pytest.mark.parametrize(("name", "text"), [("r.json", b'[{"case_id": 1,]'), ("r.jsonl", b'{"case_id": 1}\nno\n'),
-                                            ("r.json", b""), ("r.json", '["ü"]'.encode("latin-1"))])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("r.json", b'[{"case_id": 1,]'),
+        ("r.jsonl", b'{"case_id": 1}\nno\n'),
+        ("r.json", b""),
+        ("r.json", '["ü"]'.encode("latin-1")),
+    ],
+)
 def test_unreadable_requests(space, name, text):
     (space.folder / name).write_bytes(text)
     word = "cannot be read" if b"\xfc" in text else "not valid JSON"
@@ -126,15 +174,22 @@ def test_unreadable_requests(space, name, text):
 
 def model_errors():
     """Name, what is done to the folder, words of the message."""
+
     def config(**changes):
         def change(folder):
             content = json.loads((folder / "config.json").read_text())
             (folder / "config.json").write_text(json.dumps(content | changes))
+
         return change
 
     def without(pattern):
         return lambda folder: [path.unlink() for path in folder.glob(pattern)]
-    yield "undeclared", config(model_type="bert"), "model type 'bert' is not declared; known are gpt2"
+
+    yield (
+        "undeclared",
+        config(model_type="bert"),
+        "model type 'bert' is not declared; known are gpt2",
+    )
     yield "unheard of", config(model_type="of-tomorrow"), "of-tomorrow"
     yield "no weights", without("*.safetensors"), "no model could be loaded from"
     yield "no tokenizer", without("*token*"), "there is no tokenizer"
@@ -142,8 +197,11 @@ def model_errors():
     yield "no JSON", lambda folder: (folder / "config.json").write_text("{"), "broken"
 
 
-@pytest.mark.parametrize(("spoil", "word"), [case[1:] for case in model_errors()],
-                         ids=[case[0] for case in model_errors()])
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [case[1:] for case in model_errors()],
+    ids=[case[0] for case in model_errors()],
+)
 def test_folders_that_are_no_models(space, spoil, word):
     folder = space.folder / "broken"
     shutil.copytree(space.model, folder)
@@ -157,8 +215,10 @@ def test_record_of_another_model(space):
     other, lm = space.folder / "other", build_lm("gpt2", seed=1)
     lm.model.save_pretrained(other)
     lm.tokenizer.save_pretrained(other)
-    for command, options in (("score", {"requests": space.folder / "requests.json"}),
-                             ("export", {"device": None, "out": space.folder / "new"})):
+    for command, options in (
+        ("score", {"requests": space.folder / "requests.json"}),
+        ("export", {"device": None, "out": space.folder / "new"}),
+    ):
         wrong = space.call(command, model=other, edited=space.out, **options)
         refused(wrong, space.folder / "new", "edited: ", "was made on another model (fingerprint")
         none = space.call(command, edited=space.folder, **options)
@@ -173,11 +233,18 @@ def no_constant(word: str):
 def test_json_without_nan(space, what):
     """Where metrics are undefined and where rounds were refused: null, in the record and in the report of `score`."""
     if what == "no true targets":
-        space.write("requests.json", [{k: v for k, v in r.items() if k != "target_true"} for r in RECORDS])
+        space.write(
+            "requests.json", [{k: v for k, v in r.items() if k != "target_true"} for r in RECORDS]
+        )
     options = {"set": "max_update_ratio=1e-9"} if what == "all refused" else {}
     assert space.call(evaluate_every=1, **options).exit_code == 0
     report = space.folder / "report.json"
-    assert space.call("score", edited=space.out, requests=space.folder / "requests.json", out=report).exit_code == 0
+    assert (
+        space.call(
+            "score", edited=space.out, requests=space.folder / "requests.json", out=report
+        ).exit_code
+        == 0
+    )
     for path in [report, *space.out.glob("*.json*")]:
         text = path.read_text()
         for piece in text.splitlines() if path.suffix == ".jsonl" else [text]:
@@ -201,7 +268,7 @@ def test_help_of_the_world(command):
 def test_what_makes_a_record_stale(tmp_path, monkeypatch):
     """Code that decides results does; comments, docstrings, line breaks and the command line do not."""
     package = shutil.copytree(code.PACKAGE, tmp_path / "seqedit")
-    fresh = code_digest.__wrapped__                                       # not what was read before
+    fresh = code_digest.__wrapped__  # not what was read before
     digest = fresh()
     monkeypatch.setattr(code, "PACKAGE", package)
     assert fresh() == digest == code_digest()
@@ -213,11 +280,21 @@ def test_what_makes_a_record_stale(tmp_path, monkeypatch):
         (package / name).write_text(text)
         return changed
 
-    deciding = ("editing/sequential.py", "algebra/solve.py", "lm/targets.py", "evaluation/edits.py",
-                "base/precision.py", "requests/published.py", "runs/measure.py", "methods/combinators.py")
+    deciding = (
+        "editing/sequential.py",
+        "algebra/solve.py",
+        "lm/targets.py",
+        "evaluation/edits.py",
+        "base/precision.py",
+        "requests/published.py",
+        "runs/measure.py",
+        "methods/combinators.py",
+    )
     for name in deciding:
         assert changed_by(name, lambda text: text + "\nMORE = 1\n"), name
-        assert not changed_by(name, lambda text: text.replace('"""', '"""Other words. ', 1) + "\n# a remark\n"), name
+        assert not changed_by(
+            name, lambda text: text.replace('"""', '"""Other words. ', 1) + "\n# a remark\n"
+        ), name
     for name in ("cli/main.py", "study/plots.py"):
         assert not changed_by(name, lambda text: text + "\nMORE = 1\n"), name
 
@@ -232,10 +309,15 @@ def test_files_appear_whole(tmp_path, monkeypatch):
     with pytest.raises(UnicodeEncodeError):
         write_text(path, "half \ud800")
     with monkeypatch.context() as patch:
-        patch.setattr("seqedit.base.files.save_file", lambda tensors, part, *rest: Path(part).write_bytes(b"half") and 1 / 0)
+        patch.setattr(
+            "seqedit.base.files.save_file",
+            lambda tensors, part, *rest: Path(part).write_bytes(b"half") and 1 / 0,
+        )
         with pytest.raises(ZeroDivisionError):
             save_tensors(tensors, {"a": torch.zeros(3)})
-    assert json.loads(path.read_text()) == {"a": 1} and torch.equal(load_file(tensors)["a"], torch.ones(3))
+    assert json.loads(path.read_text()) == {"a": 1} and torch.equal(
+        load_file(tensors)["a"], torch.ones(3)
+    )
     write_json(path, {})
     save_tensors(tensors, {"a": torch.zeros(2, 3).T})
     assert json.loads(path.read_text()) == {} and load_file(tensors)["a"].shape == (3, 2)

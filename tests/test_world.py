@@ -19,9 +19,17 @@ from seqedit.world.facts import build_world
 from seqedit.world.tasks import GENERATED, test_items
 from seqedit.world.vocabulary import BY_NAME, RELATIONS
 
-test_items.__test__ = False                                               # a function of the package, not a test
-FILES = ("records.json", "calibration.json", "reversal.json", "facts.jsonl", "tasks.jsonl", "unrelated.jsonl",
-         "corpus.txt", "heldout.txt")
+test_items.__test__ = False  # a function of the package, not a test
+FILES = (
+    "records.json",
+    "calibration.json",
+    "reversal.json",
+    "facts.jsonl",
+    "tasks.jsonl",
+    "unrelated.jsonl",
+    "corpus.txt",
+    "heldout.txt",
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +50,11 @@ def stream(corpus) -> list[str]:
 
 def rows(name: str) -> list[dict]:
     text = (WORLD / name).read_text(encoding="utf-8")
-    return json.loads(text) if name.endswith(".json") else [json.loads(line) for line in text.splitlines()]
+    return (
+        json.loads(text)
+        if name.endswith(".json")
+        else [json.loads(line) for line in text.splitlines()]
+    )
 
 
 def subjects(name: str) -> set[str]:
@@ -52,7 +64,9 @@ def subjects(name: str) -> set[str]:
 def test_committed_files_are_what_is_built(tmp_path):
     """Byte for byte; another seed gives another world."""
     counts = write_world(tmp_path / "a")
-    assert sorted(counts) == sorted(FILES) == sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert (
+        sorted(counts) == sorted(FILES) == sorted(path.name for path in (tmp_path / "a").iterdir())
+    )
     for name in FILES:
         assert (tmp_path / "a" / name).read_bytes() == (WORLD / name).read_bytes(), name
     write_world(tmp_path / "b", seed=1)
@@ -66,33 +80,53 @@ def test_records_are_requests(name):
     requests = load_requests(WORLD / name)
     assert len(requests) > 100 and len({r.subject for r in requests}) == len(requests)
     for request in requests:
-        assert request.target_true and request.target_new != request.target_true and request.relation_id in BY_NAME
-        assert all(request.subject in prompt for prompt in request.paraphrase_prompts + request.generation_prompts)
-        assert request.paraphrase_prompts and request.prompt in BY_NAME[request.relation_id].train + (
-            "The mentor of {} is",)
-        assert not any(request.subject in prompt for prompt in request.neighborhood_prompts + request.attribute_prompts)
+        assert (
+            request.target_true
+            and request.target_new != request.target_true
+            and request.relation_id in BY_NAME
+        )
+        assert all(
+            request.subject in prompt
+            for prompt in request.paraphrase_prompts + request.generation_prompts
+        )
+        assert request.paraphrase_prompts and request.prompt in BY_NAME[
+            request.relation_id
+        ].train + ("The mentor of {} is",)
+        assert not any(
+            request.subject in prompt
+            for prompt in request.neighborhood_prompts + request.attribute_prompts
+        )
 
 
 def test_neighbours_have_the_true_object(world):
     """Neighbourhood prompts ask for subjects of which the true target is true, attribute prompts the new one."""
-    truth = {(template.format(fact.subject), fact.object)
-             for fact in world.facts for template in BY_NAME[fact.relation].train}
+    truth = {
+        (template.format(fact.subject), fact.object)
+        for fact in world.facts
+        for template in BY_NAME[fact.relation].train
+    }
     requests = load_requests(WORLD / "records.json")
     assert sum(len(r.neighborhood_prompts) for r in requests) > 5000
     for request in requests:
         assert (request.text, request.target_true) in truth
-        assert all((prompt, request.target_true) in truth for prompt in request.neighborhood_prompts)
+        assert all(
+            (prompt, request.target_true) in truth for prompt in request.neighborhood_prompts
+        )
         assert all((prompt, request.target_new) in truth for prompt in request.attribute_prompts)
 
 
 def test_splits_do_not_mix(world):
     """Results, calibration, reversal and never-edited facts are about different subjects."""
-    edit, calibration, reversal = (subjects(n) for n in ("records.json", "calibration.json", "reversal.json"))
+    edit, calibration, reversal = (
+        subjects(n) for n in ("records.json", "calibration.json", "reversal.json")
+    )
     kept = {fact.subject for fact in world.of_split("kept")}
     groups = (edit, calibration, reversal, kept)
-    assert all(not a & b for i, a in enumerate(groups) for b in groups[i + 1:])
+    assert all(not a & b for i, a in enumerate(groups) for b in groups[i + 1 :])
     assert len(edit) > 1000 and len(calibration) > 100
-    never_edited = {(BY_NAME[f.relation].train[0].format(f.subject), f.object) for f in world.of_split("kept")}
+    never_edited = {
+        (BY_NAME[f.relation].train[0].format(f.subject), f.object) for f in world.of_split("kept")
+    }
     assert {(row["prompt"], row["target"]) for row in rows("unrelated.jsonl")} == never_edited
     cases = [row["case_id"] for name in ("records.json", "calibration.json") for row in rows(name)]
     assert len(set(cases)) == len(cases)
@@ -119,8 +153,14 @@ def test_heldout_wordings_are_never_read(world, stream, source):
     for fact in world.facts:
         for template in BY_NAME[fact.relation].heldout:
             assert template.format(fact.subject) not in text
-    assert sum(template.format(fact.subject) in text for fact in world.facts
-               for template in BY_NAME[fact.relation].train) > 300
+    assert (
+        sum(
+            template.format(fact.subject) in text
+            for fact in world.facts
+            for template in BY_NAME[fact.relation].train
+        )
+        > 300
+    )
 
 
 @pytest.mark.parametrize("source", ["stream", "corpus.txt", "heldout.txt"])
@@ -135,7 +175,10 @@ def test_task_items_are_never_read(stream, source):
 def test_the_stream_avoids_the_written_items(tmp_path):
     """Of a world of another seed too; they are common enough to be met otherwise."""
     write_world(tmp_path, seed=3)
-    items = [json.loads(line) for line in (tmp_path / "tasks.jsonl").read_text(encoding="utf-8").splitlines()]
+    items = [
+        json.loads(line)
+        for line in (tmp_path / "tasks.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     prompts = {item["prompt"] for item in items if item["task"] != "questions"}
     assert Corpus(build_world(3), 3).test_prompts == prompts
     drawn = random.Random(0)
@@ -146,27 +189,43 @@ def test_tasks(world):
     """Equally many distinct items of each task; questions are about facts that are never edited."""
     items = rows("tasks.jsonl")
     tasks = [item["task"] for item in items]
-    assert {task: tasks.count(task) for task in tasks} == dict.fromkeys([*GENERATED, "questions"], 200)
+    assert {task: tasks.count(task) for task in tasks} == dict.fromkeys(
+        [*GENERATED, "questions"], 200
+    )
     assert len({item["prompt"] for item in items}) == len(items)
     assert all(item["choices"] is None or item["answer"] in item["choices"] for item in items)
-    kept = {(BY_NAME[f.relation].question.format(f.subject), f.object) for f in world.of_split("kept")}
-    asked = {(i["prompt"].removeprefix("Question: ").removesuffix(" Answer:"), i["answer"])
-             for i in items if i["task"] == "questions"}
+    kept = {
+        (BY_NAME[f.relation].question.format(f.subject), f.object) for f in world.of_split("kept")
+    }
+    asked = {
+        (i["prompt"].removeprefix("Question: ").removesuffix(" Answer:"), i["answer"])
+        for i in items
+        if i["task"] == "questions"
+    }
     assert asked <= kept
 
 
 def test_documents_of_a_step_are_always_the_same(corpus, world):
     first = corpus.documents(7, 20)
     corpus.documents(3, 5)
-    assert corpus.documents(7, 20) == first == Corpus(world).documents(7, 20) != corpus.documents(8, 20)
+    assert (
+        corpus.documents(7, 20)
+        == first
+        == Corpus(world).documents(7, 20)
+        != corpus.documents(8, 20)
+    )
 
 
-needs_model = pytest.mark.skipif(not (MODEL / "model.safetensors").exists(), reason="data/model is not trained yet")
+needs_model = pytest.mark.skipif(
+    not (MODEL / "model.safetensors").exists(), reason="data/model is not trained yet"
+)
 
 
 @needs_model
 def test_model_is_the_one_described():
-    stated = re.search(r"^SHA-256: ([0-9a-f]{64})$", (DATA / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    stated = re.search(
+        r"^SHA-256: ([0-9a-f]{64})$", (DATA / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert hashlib.sha256((MODEL / "model.safetensors").read_bytes()).hexdigest() == stated[1]
 
 

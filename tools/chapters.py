@@ -35,11 +35,16 @@ class ChapterError(ValueError):
 
 def sources(folder: Path, names: Iterable[str] = ()) -> list[Path]:
     """The chapters with code cells in `folder` (their header says `format_name: myst`), or those named."""
-    found = {p.stem: p for p in sorted(folder.glob("*.md"))
-             if "format_name: myst" in p.read_text(encoding="utf-8")[:400]}
+    found = {
+        p.stem: p
+        for p in sorted(folder.glob("*.md"))
+        if "format_name: myst" in p.read_text(encoding="utf-8")[:400]
+    }
     unknown = sorted(set(names) - set(found))
     if unknown:
-        raise ChapterError(f"no chapter named {', '.join(unknown)}; there are {', '.join(found) or 'none'}")
+        raise ChapterError(
+            f"no chapter named {', '.join(unknown)}; there are {', '.join(found) or 'none'}"
+        )
     return [found[name] for name in (names or found)]
 
 
@@ -47,7 +52,9 @@ def read_text(path: Path) -> nbformat.NotebookNode:
     """The notebook that a chapter's text describes, without outputs; ids from position and source."""
     notebook = jupytext.read(path)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    notebook.metadata = {"kernelspec": {"name": KERNEL, "display_name": "Python 3", "language": "python"}}
+    notebook.metadata = {
+        "kernelspec": {"name": KERNEL, "display_name": "Python 3", "language": "python"}
+    }
     for i, cell in enumerate(notebook.cells):
         cell["id"] = f"c{i:02d}-" + hashlib.sha256(cell.source.encode()).hexdigest()[:8]
     return notebook
@@ -55,7 +62,9 @@ def read_text(path: Path) -> nbformat.NotebookNode:
 
 def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Remove times, paths and versions; join what one stream printed in several pieces."""
-    notebook.metadata = {k: v for k, v in notebook.metadata.items() if k in ("kernelspec", "language_info")}
+    notebook.metadata = {
+        k: v for k, v in notebook.metadata.items() if k in ("kernelspec", "language_info")
+    }
     notebook.metadata.get("language_info", {}).pop("version", None)
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
@@ -96,11 +105,20 @@ def execute(source: Path, target: Path, parameters: dict, work: Path) -> float:
         known = papermill.inspect_notebook(str(plain))
         unknown = sorted(set(parameters) - set(known))
         if unknown:
-            raise ChapterError(f"{source.stem} has no parameter {', '.join(unknown)}; "
-                               f"it has {', '.join(known) or 'none'}")
-        papermill.execute_notebook(str(plain), str(running), parameters=parameters, kernel_name=KERNEL,
-                                   cwd=str(source.parent), progress_bar=False, start_timeout=180,
-                                   extra_arguments=["--log-level=ERROR"])
+            raise ChapterError(
+                f"{source.stem} has no parameter {', '.join(unknown)}; "
+                f"it has {', '.join(known) or 'none'}"
+            )
+        papermill.execute_notebook(
+            str(plain),
+            str(running),
+            parameters=parameters,
+            kernel_name=KERNEL,
+            cwd=str(source.parent),
+            progress_bar=False,
+            start_timeout=180,
+            extra_arguments=["--log-level=ERROR"],
+        )
     finally:
         plain.unlink()
     part = target.with_suffix(".part")
@@ -116,7 +134,9 @@ def twin_problem(source: Path) -> str | None:
     if not path.exists():
         return f"{path.name} is missing: run 'make chapters'"
     made, text = nbformat.read(path, 4), read_text(source)
-    if [(c.cell_type, c.source) for c in made.cells] != [(c.cell_type, c.source) for c in text.cells]:
+    if [(c.cell_type, c.source) for c in made.cells] != [
+        (c.cell_type, c.source) for c in text.cells
+    ]:
         return f"{path.name} was not made from {source.name}: run 'make chapters'"
     code = [c for c in made.cells if c.cell_type == "code"]
     if any(c.execution_count is None for c in code if c.source):
@@ -131,7 +151,9 @@ def check(folder: Path) -> list[str]:
     texts = sources(folder)
     strays = sorted({p.stem for p in folder.glob("*.ipynb")} - {p.stem for p in texts})
     problems = [problem for problem in map(twin_problem, texts) if problem]
-    return problems + [f"{name}.ipynb has no {name}.md: chapters are written as text" for name in strays]
+    return problems + [
+        f"{name}.ipynb has no {name}.md: chapters are written as text" for name in strays
+    ]
 
 
 def small_parameters(folder: Path) -> dict[str, dict]:
@@ -139,15 +161,22 @@ def small_parameters(folder: Path) -> dict[str, dict]:
     small = yaml.safe_load((folder / "smoke.yml").read_text(encoding="utf-8")) or {}
     wrong = sorted(set(small) ^ {p.stem for p in sources(folder)})
     if wrong:
-        raise ChapterError(f"smoke.yml and the chapters disagree on {', '.join(wrong)}; list every chapter")
+        raise ChapterError(
+            f"smoke.yml and the chapters disagree on {', '.join(wrong)}; list every chapter"
+        )
     return small
 
 
-def run_all(todo: list[Path], target_of, parameters: dict[str, dict], jobs: int, work: Path) -> bool:
+def run_all(
+    todo: list[Path], target_of, parameters: dict[str, dict], jobs: int, work: Path
+) -> bool:
     """Execute chapters, `jobs` at a time, telling how each went; True when all went well."""
     good = True
     with ThreadPoolExecutor(jobs) as pool:
-        runs = [(s, pool.submit(execute, s, target_of(s), parameters.get(s.stem, {}), work)) for s in todo]
+        runs = [
+            (s, pool.submit(execute, s, target_of(s), parameters.get(s.stem, {}), work))
+            for s in todo
+        ]
         for source, run in runs:
             try:
                 print(f"{source.stem}: {run.result():.1f} s", flush=True)
@@ -156,14 +185,18 @@ def run_all(todo: list[Path], target_of, parameters: dict[str, dict], jobs: int,
                 print(error, file=sys.stderr)
             except papermill.PapermillExecutionError as error:
                 good = False
-                print(f"{source.stem} FAILED in code cell {error.exec_count}: {error.ename}: {error.evalue}\n"
-                      f"  the notebook as far as it came: {work / source.stem}.failed.ipynb", file=sys.stderr)
+                print(
+                    f"{source.stem} FAILED in code cell {error.exec_count}: {error.ename}: {error.evalue}\n"
+                    f"  the notebook as far as it came: {work / source.stem}.failed.ipynb",
+                    file=sys.stderr,
+                )
     return good
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=["build", "smoke", "check"])
     parser.add_argument("names", nargs="*", help="chapters, without suffix; all when none is named")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="chapters at a time")
@@ -177,8 +210,13 @@ def main() -> int:
         small = small_parameters(folder) if args.command == "smoke" else {}
         names = args.names or [name for name, parameters in small.items() if parameters]
         out = build / "smoke" if args.command == "smoke" else folder
-        return not run_all(sources(folder, names), lambda s: out / f"{s.stem}.ipynb", small, args.jobs,
-                           build / f"work-{args.command}")
+        return not run_all(
+            sources(folder, names),
+            lambda s: out / f"{s.stem}.ipynb",
+            small,
+            args.jobs,
+            build / f"work-{args.command}",
+        )
     except ChapterError as error:
         print(error, file=sys.stderr)
         return 1

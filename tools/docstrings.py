@@ -26,7 +26,9 @@ def markdown_tables(lines: list[str]) -> list[str]:
                 i += 1
             out += ["", f"{pad}.. list-table::", f"{pad}   :header-rows: 1", ""]
             for row in rows:
-                out += [f"{pad}   {'* -' if k == 0 else '  -'} {cell}" for k, cell in enumerate(row)]
+                out += [
+                    f"{pad}   {'* -' if k == 0 else '  -'} {cell}" for k, cell in enumerate(row)
+                ]
             out.append("")
         else:
             out.append(lines[i])
@@ -38,5 +40,5 @@ def setup(app) -> dict:
     def process(app, what, name, obj, options, lines):
         lines[:] = markdown_tables(lines)
 
-    app.connect("autodoc-process-docstring", process, priority=100)      # before napoleon
+    app.connect("autodoc-process-docstring", process, priority=100)  # before napoleon
     return {"parallel_read_safe": True}

@@ -1,6 +1,6 @@
 """Fail on a dead link, anchor or picture inside the built book, and on a page that loads from the network.
 
-    python tools/links.py _build/html
+python tools/links.py _build/html
 """
 
 from __future__ import annotations

@@ -31,7 +31,12 @@ class CompactMoment:
         return 2 * (len(self.vectors),)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"values": self.values, "vectors": self.vectors, "rest": self.rest, "floor": self.floor}
+        return {
+            "values": self.values,
+            "vectors": self.vectors,
+            "rest": self.rest,
+            "floor": self.floor,
+        }
 
     def to(self, where: torch.device | str | torch.dtype) -> "CompactMoment":
         return replace(self, **{name: tensor.to(where) for name, tensor in self.tensors().items()})
@@ -42,8 +47,10 @@ class CompactMoment:
     def drift(self, update: Float[Tensor, "d_model d_ff"]) -> float:
         """tr(ΔCΔᵀ), with the mean in place of each eigenvalue below the floor."""
         delta = update.double()
-        seen = (delta @ self.vectors.double()).square().sum(0)            # ‖Δv‖² of each v, (k,)
-        return (seen @ self.values.double() + self.rest.double() * (delta.square().sum() - seen.sum())).item()
+        seen = (delta @ self.vectors.double()).square().sum(0)  # ‖Δv‖² of each v, (k,)
+        return (
+            seen @ self.values.double() + self.rest.double() * (delta.square().sum() - seen.sum())
+        ).item()
 
     def __mul__(self, factor: float) -> Tensor:
         """Raises ValueError: a price λC moves in every direction, also in those that are no longer known."""
@@ -62,11 +69,15 @@ def compacted(C: Float[Tensor, "d_ff d_ff"], floor: float) -> CompactMoment:
         ValueError: the floor is not positive.
     """
     if not floor > 0:
-        raise ValueError(f"floor is {floor:g}; it must be positive, the smallest threshold τ that is to be used")
+        raise ValueError(
+            f"floor is {floor:g}; it must be positive, the smallest threshold τ that is to be used"
+        )
     values, vectors = torch.linalg.eigh(C.double())
-    cut = int((values < floor).sum())                                     # eigenvalues ascend
+    cut = int((values < floor).sum())  # eigenvalues ascend
     rest = values[:cut].mean() if cut else values.new_zeros(())
-    return CompactMoment(values[cut:].flip(0), vectors[:, cut:].flip(1), rest, torch.tensor(floor).to(values))
+    return CompactMoment(
+        values[cut:].flip(0), vectors[:, cut:].flip(1), rest, torch.tensor(floor).to(values)
+    )
 
 
 def whole(C: Tensor | CompactMoment) -> Tensor:
@@ -77,6 +88,8 @@ def whole(C: Tensor | CompactMoment) -> Tensor:
     """
     if isinstance(C, Tensor):
         return C
-    raise ValueError(f"moments: they are compact, without the eigenvalues below {C.floor.item():g}, but this method "
-                     "prices movement in every direction; give it the whole second moments (AlphaEdit and others that "
-                     "need no more than a null space take compact ones)")
+    raise ValueError(
+        f"moments: they are compact, without the eigenvalues below {C.floor.item():g}, but this method "
+        "prices movement in every direction; give it the whole second moments (AlphaEdit and others that "
+        "need no more than a null space take compact ones)"
+    )

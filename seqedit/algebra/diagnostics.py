@@ -26,11 +26,17 @@ def condition_number(W: Float[Tensor, "d_model d_ff"], without_mean: bool = Fals
         without_mean: of (I − 11ᵀ/d_model)W, over its min(d_model − 1, d_ff) singular values: of what a LayerNorm reads
             of the layer's output.
     """
-    values = spectrum(W - W.mean(dim=0))[:min(W.shape[0] - 1, W.shape[1])] if without_mean else spectrum(W)
+    values = (
+        spectrum(W - W.mean(dim=0))[: min(W.shape[0] - 1, W.shape[1])]
+        if without_mean
+        else spectrum(W)
+    )
     return (values[0] / values[-1]).item() if values[-1] > 0 else float("inf")
 
 
-def drift(update: Float[Tensor, "d_model d_ff"], C: Float[Tensor, "d_ff d_ff"] | CompactMoment) -> float:
+def drift(
+    update: Float[Tensor, "d_model d_ff"], C: Float[Tensor, "d_ff d_ff"] | CompactMoment
+) -> float:
     """tr(ΔCΔᵀ): the mean squared change of the layer's output over the tokens C was read from.
 
     Of compact moments it is an estimate, see `CompactMoment.drift`.

@@ -12,7 +12,7 @@ class LowRank(NamedTuple):
 
     left: Float[Tensor, "d_model r"]
     right: Float[Tensor, "r d_ff"]
-    error: float                        # ‖Δ − left @ right‖ / ‖Δ‖, after rounding to float32
+    error: float  # ‖Δ − left @ right‖ / ‖Δ‖, after rounding to float32
 
     @property
     def rank(self) -> int:
@@ -41,4 +41,6 @@ def low_rank(update: Float[Tensor, "d_model d_ff"], tolerance: float) -> LowRank
     share = values[:rank].sqrt()
     found = LowRank((U[:, :rank] * share).float(), (share[:, None] * Vh[:rank]).float(), 0.0)
     size = update.norm()
-    return found._replace(error=((update - found.product()).norm() / size).item() if size > 0 else 0.0)
+    return found._replace(
+        error=((update - found.product()).norm() / size).item() if size > 0 else 0.0
+    )

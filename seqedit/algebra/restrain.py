@@ -10,8 +10,9 @@ from torch import Tensor
 Mode = Literal["log", "linear", "clip", "scale_free"]
 
 
-def keep_largest_relative(W: Float[Tensor, "d_model d_ff"], update: Float[Tensor, "d_model d_ff"],
-                          share: float = 0.4) -> Float[Tensor, "d_model d_ff"]:
+def keep_largest_relative(
+    W: Float[Tensor, "d_model d_ff"], update: Float[Tensor, "d_model d_ff"], share: float = 0.4
+) -> Float[Tensor, "d_model d_ff"]:
     """RECT: the entries of Δ that are largest in proportion to W's; the others are zero.
 
     Args:
@@ -23,14 +24,15 @@ def keep_largest_relative(W: Float[Tensor, "d_model d_ff"], update: Float[Tensor
     """
     check_share("share", share)
     ratio = (update / (W + 1e-8)).abs().flatten()
-    rank = int((1 - share) * ratio.numel())                               # of the smallest ratio that stays
+    rank = int((1 - share) * ratio.numel())  # of the smallest ratio that stays
     if rank == 0:
         return update
     return torch.where(ratio.reshape(update.shape) >= ratio.kthvalue(rank).values, update, 0)
 
 
-def restrain_spectrum(values: Float[Tensor, "k"], limit: float, alpha: float = math.e,
-                      mode: Mode = "log") -> Float[Tensor, "k"]:
+def restrain_spectrum(
+    values: Float[Tensor, "k"], limit: float, alpha: float = math.e, mode: Mode = "log"
+) -> Float[Tensor, "k"]:
     """PRUNE's F on singular values: those up to `limit` stay, larger ones are compressed.
 
     * "log": log_α σ − log_α s + s for σ > s = `limit`. Continuous and increasing, with slope 1/(σ ln α) above s, so
@@ -45,14 +47,22 @@ def restrain_spectrum(values: Float[Tensor, "k"], limit: float, alpha: float = m
         raise ValueError(f"limit is {limit:g}; it must be positive, σ_max(W₀)")
     if mode not in Mode.__args__:
         raise ValueError(f"mode is {mode!r}; known are {', '.join(Mode.__args__)}")
-    excess = (values.clamp(min=limit) / limit).log() / math.log(alpha)    # log_α(σ/s), 0 up to s
-    large = {"log": limit + excess, "linear": (values + limit) / 2, "clip": torch.full_like(values, limit),
-             "scale_free": limit * (1 + excess)}[mode]
+    excess = (values.clamp(min=limit) / limit).log() / math.log(alpha)  # log_α(σ/s), 0 up to s
+    large = {
+        "log": limit + excess,
+        "linear": (values + limit) / 2,
+        "clip": torch.full_like(values, limit),
+        "scale_free": limit * (1 + excess),
+    }[mode]
     return torch.where(values > limit, large, values)
 
 
-def compress(W0: Float[Tensor, "d_model d_ff"], update: Float[Tensor, "d_model d_ff"], alpha: float = math.e,
-             mode: Mode = "log") -> Float[Tensor, "d_model d_ff"]:
+def compress(
+    W0: Float[Tensor, "d_model d_ff"],
+    update: Float[Tensor, "d_model d_ff"],
+    alpha: float = math.e,
+    mode: Mode = "log",
+) -> Float[Tensor, "d_model d_ff"]:
     """PRUNE: Δ with its singular values restrained by σ_max(W₀), its singular vectors kept.
 
     Source: PRUNE (2405.16821) §4; the thin SVD replaces the full one of the released code.
@@ -62,8 +72,9 @@ def compress(W0: Float[Tensor, "d_model d_ff"], update: Float[Tensor, "d_model d
     return ((U * restrain_spectrum(values, limit, alpha, mode)) @ Vh).to(update)
 
 
-def outside_top_subspaces(W0: Float[Tensor, "d_model d_ff"], update: Float[Tensor, "d_model d_ff"],
-                          share: float = 0.9) -> Float[Tensor, "d_model d_ff"]:
+def outside_top_subspaces(
+    W0: Float[Tensor, "d_model d_ff"], update: Float[Tensor, "d_model d_ff"], share: float = 0.9
+) -> Float[Tensor, "d_model d_ff"]:
     """REVIVE: Δ without its part in the leading singular subspaces of W₀, on both sides.
 
     Args:
@@ -79,8 +90,12 @@ def outside_top_subspaces(W0: Float[Tensor, "d_model d_ff"], update: Float[Tenso
     return (left - (left @ V) @ V.T).to(update)
 
 
-def damp_principal_directions(W: Float[Tensor, "d_model d_ff"], update: Float[Tensor, "d_model d_ff"],
-                              share: float = 0.5, strength: float = 0.5) -> Float[Tensor, "d_model d_ff"]:
+def damp_principal_directions(
+    W: Float[Tensor, "d_model d_ff"],
+    update: Float[Tensor, "d_model d_ff"],
+    share: float = 0.5,
+    strength: float = 0.5,
+) -> Float[Tensor, "d_model d_ff"]:
     """SPHERE: Δ(I − αUUᵀ), U the principal directions of the matrix's normalised rows.
 
     Args:
@@ -93,7 +108,7 @@ def damp_principal_directions(W: Float[Tensor, "d_model d_ff"], update: Float[Te
     rows = W.double() / W.double().norm(dim=1, keepdim=True)
     _, values, Vh = torch.linalg.svd(rows, full_matrices=False)
     energy = values**2
-    U = Vh[:int((energy.cumsum(0) < share * energy.sum()).sum()) + 1].T   # (d_ff, k)
+    U = Vh[: int((energy.cumsum(0) < share * energy.sum()).sum()) + 1].T  # (d_ff, k)
     return (update.double() - strength * (update.double() @ U) @ U.T).to(update)
 
 

@@ -1,6 +1,5 @@
 """The uncentred second moment of keys: streamed and merged."""
 
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -48,7 +47,9 @@ def top_eigenvalues(C: Float[Tensor, "d_ff d_ff"], k: int = 10, sweeps: int = 20
     They are Rayleigh quotients, so never too large, and small by as much as the spectrum hesitates to decay.
     """
     width = min(3 * k, len(C))
-    start = torch.randn(len(C), width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    start = torch.randn(
+        len(C), width, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     C, basis = C.double(), start.to(C.device)
     for _ in range(sweeps):
         basis = torch.linalg.qr(C @ basis)[0]

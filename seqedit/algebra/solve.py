@@ -44,13 +44,13 @@ def solve_update(
     k, m = K.double(), _symmetric(M.double())
     if basis is not None:
         b = basis.double()
-        k, m = b.T @ k, _symmetric(b.T @ m @ b)                           # (r, n), (r, r)
+        k, m = b.T @ k, _symmetric(b.T @ m @ b)  # (r, n), (r, r)
     if mu == 0.0:
-        read = spd_solve(m, k)                                           # m⁻¹k, (r, n)
-        gain = spd_solve(_symmetric(k.T @ read), read.T)                 # (kᵀm⁻¹k)⁻¹ kᵀm⁻¹, (n, r)
+        read = spd_solve(m, k)  # m⁻¹k, (r, n)
+        gain = spd_solve(_symmetric(k.T @ read), read.T)  # (kᵀm⁻¹k)⁻¹ kᵀm⁻¹, (n, r)
     else:
-        gain = spd_solve(mu * m + k @ k.T, k).T                          # kᵀ (μm + kkᵀ)⁻¹, (n, r)
-    update = R.double() @ gain                                            # (d_model, r)
+        gain = spd_solve(mu * m + k @ k.T, k).T  # kᵀ (μm + kkᵀ)⁻¹, (n, r)
+    update = R.double() @ gain  # (d_model, r)
     return (update if basis is None else update @ b.T).to(R.dtype)
 
 
@@ -66,11 +66,19 @@ def spd_solve(A: Tensor, B: Tensor) -> Tensor:
 
 def _check_shapes(K: Tensor, R: Tensor, M: Tensor, basis: Tensor | None, mu: float) -> None:
     if K.shape[1] != R.shape[1]:
-        raise ValueError(f"K has {K.shape[1]} columns but R has {R.shape[1]}; give one key and one residual per edit")
+        raise ValueError(
+            f"K has {K.shape[1]} columns but R has {R.shape[1]}; give one key and one residual per edit"
+        )
     if M.shape != (K.shape[0], K.shape[0]):
-        raise ValueError(f"K has {K.shape[0]} rows but M is {'×'.join(map(str, M.shape))}; K must hold inputs of the "
-                         "edited matrix (d_ff), and M be a metric on that space")
+        raise ValueError(
+            f"K has {K.shape[0]} rows but M is {'×'.join(map(str, M.shape))}; K must hold inputs of the "
+            "edited matrix (d_ff), and M be a metric on that space"
+        )
     if basis is not None and basis.shape[0] != K.shape[0]:
-        raise ValueError(f"K has {K.shape[0]} rows but the basis has {basis.shape[0]}; both live in key space (d_ff)")
+        raise ValueError(
+            f"K has {K.shape[0]} rows but the basis has {basis.shape[0]}; both live in key space (d_ff)"
+        )
     if mu < 0:
-        raise ValueError(f"mu is {mu}; a price of movement cannot be negative (0 makes the fit exact)")
+        raise ValueError(
+            f"mu is {mu}; a price of movement cannot be negative (0 makes the fit exact)"
+        )

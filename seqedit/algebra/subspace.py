@@ -33,7 +33,7 @@ class Subspace:
         """Orthonormal columns B that span the subspace: P = BBᵀ."""
         if not self.complement:
             return self.vectors
-        return torch.linalg.qr(self.vectors, mode="complete").Q[:, self.vectors.shape[1]:]
+        return torch.linalg.qr(self.vectors, mode="complete").Q[:, self.vectors.shape[1] :]
 
 
 def null_space(C: Float[Tensor, "d_ff d_ff"] | CompactMoment, threshold: float) -> Subspace:
@@ -57,10 +57,12 @@ def null_space(C: Float[Tensor, "d_ff d_ff"] | CompactMoment, threshold: float) 
     if isinstance(C, CompactMoment):
         return _above(C, threshold)
     eigenvalues, vectors = torch.linalg.eigh(C.double())
-    kept = int((eigenvalues < threshold).sum())                           # eigenvalues ascend
+    kept = int((eigenvalues < threshold).sum())  # eigenvalues ascend
     if not kept:
-        raise ValueError(f"no direction of key space has a second moment below threshold = {threshold:g}; the smallest "
-                         f"eigenvalue of C is {eigenvalues[0].item():.3g}: raise the threshold above it")
+        raise ValueError(
+            f"no direction of key space has a second moment below threshold = {threshold:g}; the smallest "
+            f"eigenvalue of C is {eigenvalues[0].item():.3g}: raise the threshold above it"
+        )
     complement = 2 * kept > len(C)
     return Subspace((vectors[:, kept:] if complement else vectors[:, :kept]).clone(), complement)
 
@@ -68,12 +70,16 @@ def null_space(C: Float[Tensor, "d_ff d_ff"] | CompactMoment, threshold: float) 
 def _above(C: CompactMoment, threshold: float) -> Subspace:
     """`null_space` of a compact form: what the eigenvectors from the threshold on leave."""
     if threshold < C.floor:
-        raise ValueError(f"threshold is {threshold:g}, but these compact second moments keep nothing below "
-                         f"{C.floor.item():g}: raise it, or make them anew with a lower --floor")
-    removed = int((C.values >= threshold).sum())                          # eigenvalues descend
+        raise ValueError(
+            f"threshold is {threshold:g}, but these compact second moments keep nothing below "
+            f"{C.floor.item():g}: raise it, or make them anew with a lower --floor"
+        )
+    removed = int((C.values >= threshold).sum())  # eigenvalues descend
     if removed == len(C.vectors):
-        raise ValueError(f"no direction of key space has a second moment below threshold = {threshold:g}; the smallest "
-                         f"eigenvalue of C is {C.values[-1].item():.3g}: raise the threshold above it")
+        raise ValueError(
+            f"no direction of key space has a second moment below threshold = {threshold:g}; the smallest "
+            f"eigenvalue of C is {C.values[-1].item():.3g}: raise the threshold above it"
+        )
     return Subspace(C.vectors[:, :removed].double(), complement=True)
 
 

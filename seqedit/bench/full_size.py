@@ -39,11 +39,16 @@ def random_model(config: PretrainedConfig, device: str, dtype: torch.dtype) -> L
             model = AutoModelForCausalLM.from_config(config)
     finally:
         torch.set_default_dtype(before)
-    return LanguageModel(model.to(device, dtype).eval().requires_grad_(False), AutoTokenizer.from_pretrained(MODEL),
-                         architecture_of(config.model_type))
+    return LanguageModel(
+        model.to(device, dtype).eval().requires_grad_(False),
+        AutoTokenizer.from_pretrained(MODEL),
+        architecture_of(config.model_type),
+    )
 
 
-def synthetic_moments(lm: LanguageModel, layers: tuple[int, ...], removed: float) -> dict[int, CompactMoment]:
+def synthetic_moments(
+    lm: LanguageModel, layers: tuple[int, ...], removed: float
+) -> dict[int, CompactMoment]:
     """Compact moments with a random subspace above every τ: a share `removed` of the directions, eigenvalues 1."""
     size = read_weight(lm, layers[0]).shape[1]
     generator = torch.Generator(lm.device).manual_seed(0)
@@ -51,13 +56,23 @@ def synthetic_moments(lm: LanguageModel, layers: tuple[int, ...], removed: float
     for layer in layers:
         columns = torch.randn(size, round(removed * size), device=lm.device, generator=generator)
         vectors = torch.linalg.qr(columns)[0].cpu()
-        moments[layer] = CompactMoment(torch.ones(vectors.shape[1]), vectors, torch.tensor(1e-3), torch.tensor(2e-3))
+        moments[layer] = CompactMoment(
+            torch.ones(vectors.shape[1]), vectors, torch.tensor(1e-3), torch.tensor(2e-3)
+        )
     return moments
 
 
-def bench_model(config: PretrainedConfig, layers: tuple[int, ...], *, device: str = "cuda",
-                dtype: torch.dtype = torch.bfloat16, rounds: int = 3, batch_size: int = 100, removed: float = 0.3,
-                moments_tokens: int = 65_536) -> dict[str, Any]:
+def bench_model(
+    config: PretrainedConfig,
+    layers: tuple[int, ...],
+    *,
+    device: str = "cuda",
+    dtype: torch.dtype = torch.bfloat16,
+    rounds: int = 3,
+    batch_size: int = 100,
+    removed: float = 0.3,
+    moments_tokens: int = 65_536,
+) -> dict[str, Any]:
     """AlphaEdit on a random model: seconds of each round by stage, peak memory, tokens a second of second moments.
 
     Targets take all their steps. Requests are the embedded world's, so texts are of its tokenizer; the estimate of
@@ -66,38 +81,66 @@ def bench_model(config: PretrainedConfig, layers: tuple[int, ...], *, device: st
     start = time.perf_counter()
     lm = random_model(config, device, dtype)
     seconds = {"load": time.perf_counter() - start}
-    requests: list[EditRequest] = load_requests(WORLD / "records.json")[:rounds * batch_size]
-    result: dict[str, Any] = {"device": torch.cuda.get_device_name() if lm.device.type == "cuda" else "cpu",
-                              "dtype": str(dtype).removeprefix("torch."), "layers": list(layers),
-                              "batch_size": batch_size}
+    requests: list[EditRequest] = load_requests(WORLD / "records.json")[: rounds * batch_size]
+    result: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if lm.device.type == "cuda" else "cpu",
+        "dtype": str(dtype).removeprefix("torch."),
+        "layers": list(layers),
+        "batch_size": batch_size,
+    }
     _reset_peak(lm)
     start = time.perf_counter()
     reading, moments = Reading(tokens=moments_tokens), {}
-    for _ in accumulate_moments(lm, Corpus(file=WORLD / "corpus.txt").texts(), layers, reading, moments):
+    for _ in accumulate_moments(
+        lm, Corpus(file=WORLD / "corpus.txt").texts(), layers, reading, moments
+    ):
         pass
     _wait(lm)
     count = moments[layers[0]].count
-    result |= {"moments_tokens": count, "moments_tokens_per_second": count / (time.perf_counter() - start),
-               "moments_peak_bytes": _peak(lm)}
+    result |= {
+        "moments_tokens": count,
+        "moments_tokens_per_second": count / (time.perf_counter() - start),
+        "moments_peak_bytes": _peak(lm),
+    }
     del moments
     _reset_peak(lm)
     start = time.perf_counter()
     contexts = world_contexts()
-    plan = EditPlan(layers=layers, moments=synthetic_moments(lm, layers, removed), contexts=contexts,
-                    target=TargetConfig(stop_loss=0.0), max_update_ratio=float("inf"))
+    plan = EditPlan(
+        layers=layers,
+        moments=synthetic_moments(lm, layers, removed),
+        contexts=contexts,
+        target=TargetConfig(stop_loss=0.0),
+        max_update_ratio=float("inf"),
+    )
     seconds["prepare"] = time.perf_counter() - start
-    batches = [requests[i:i + batch_size] for i in range(0, len(requests), batch_size)]
+    batches = [requests[i : i + batch_size] for i in range(0, len(requests), batch_size)]
     result["rounds"] = [done.seconds for done in run_sequential(lm, batches, alphaedit(), plan)]
     result |= {"seconds": seconds, "peak_bytes": _peak(lm)}
     shape = shape_of(config)
-    work = Work(method=alphaedit(), layers=layers, edits=len(requests), batch_size=batch_size, dtype=dtype,
-                removed=removed, moments_tokens=count)
+    work = Work(
+        method=alphaedit(),
+        layers=layers,
+        edits=len(requests),
+        batch_size=batch_size,
+        dtype=dtype,
+        removed=removed,
+        moments_tokens=count,
+    )
     texts = texts_of(lm, requests, contexts)
     found = estimate(shape, work, texts)
-    return result | {"parameters": shape.parameters, "texts": asdict(texts), "estimated": {
-        "peak_bytes": found["memory"]["run"], "moments_peak_bytes": found["memory"]["second moments"],
-        "round_flops": (found["flops"]["targets"] + found["flops"]["keys"] + found["flops"]["solve"])
-        / found["rounds"]}}
+    return result | {
+        "parameters": shape.parameters,
+        "texts": asdict(texts),
+        "estimated": {
+            "peak_bytes": found["memory"]["run"],
+            "moments_peak_bytes": found["memory"]["second moments"],
+            "round_flops": (
+                found["flops"]["targets"] + found["flops"]["keys"] + found["flops"]["solve"]
+            )
+            / found["rounds"],
+        },
+    }
 
 
 def world_contexts(count: int = 5, words: int = 8) -> Contexts:
@@ -108,14 +151,24 @@ def world_contexts(count: int = 5, words: int = 8) -> Contexts:
 
 def texts_of(lm: LanguageModel, requests: list[EditRequest], contexts: Contexts) -> Texts:
     """Mean lengths of requests under this model's tokenizer."""
+
     def mean(texts) -> float:
         return sum(len(ids) for ids in lm.tokenizer(list(texts))["input_ids"]) / len(requests)
+
     prompt = mean(r.text for r in requests)
     templates = [t for group in contexts for t in group]
-    longest = max(len(ids) for ids in lm.tokenizer([t.replace("{}", "") for t in templates])["input_ids"])
-    return replace(Texts(), prompt=prompt, kl=mean(r.subject for r in requests), context=longest,
-                   subject_end=mean(r.text[:r.prompt.index("{}") + len(r.subject)] for r in requests),
-                   target=mean(" " + r.target_new for r in requests), contexts=len(templates))
+    longest = max(
+        len(ids) for ids in lm.tokenizer([t.replace("{}", "") for t in templates])["input_ids"]
+    )
+    return replace(
+        Texts(),
+        prompt=prompt,
+        kl=mean(r.subject for r in requests),
+        context=longest,
+        subject_end=mean(r.text[: r.prompt.index("{}") + len(r.subject)] for r in requests),
+        target=mean(" " + r.target_new for r in requests),
+        contexts=len(templates),
+    )
 
 
 def bench_full_size(names: tuple[str, ...] = FULL_SIZE) -> dict[str, Any]:
@@ -125,10 +178,14 @@ def bench_full_size(names: tuple[str, ...] = FULL_SIZE) -> dict[str, Any]:
         ValueError: there is no GPU, or no embedded model to take texts from.
     """
     if not torch.cuda.is_available():
-        raise ValueError("full-size needs a GPU: about 30 GB for these models in bfloat16 (`seqedit plan --model "
-                         "llama-3-8b --edits 300 --dtype bfloat16` says what takes how much)")
+        raise ValueError(
+            "full-size needs a GPU: about 30 GB for these models in bfloat16 (`seqedit plan --model "
+            "llama-3-8b --edits 300 --dtype bfloat16` says what takes how much)"
+        )
     if not Path(MODEL).exists():
-        raise ValueError(f"full-size takes its texts from {WORLD}, which is not here; work in a clone")
+        raise ValueError(
+            f"full-size takes its texts from {WORLD}, which is not here; work in a clone"
+        )
     return {name: bench_model(config_of(name), EDITED[name]) for name in names}
 
 
@@ -154,13 +211,20 @@ def report_full_size(results: dict[str, dict]) -> str:
     lines = []
     for name, r in results.items():
         rounds = [sum(v for k, v in s.items() if k != "total") for s in r["rounds"]]
-        stages = ", ".join(f"{stage} {s:.1f}" for stage, s in r["rounds"][-1].items() if stage != "total")
-        peak = (f"peak {r['peak_bytes'] / 1e9:.1f} GB (estimated {r['estimated']['peak_bytes'] / 1e9:.1f}), "
-                f"second moments {r['moments_peak_bytes'] / 1e9:.1f} GB "
-                f"({r['estimated']['moments_peak_bytes'] / 1e9:.1f})"
-                if r["peak_bytes"] else "peak not measured on a CPU")
+        stages = ", ".join(
+            f"{stage} {s:.1f}" for stage, s in r["rounds"][-1].items() if stage != "total"
+        )
+        peak = (
+            f"peak {r['peak_bytes'] / 1e9:.1f} GB (estimated {r['estimated']['peak_bytes'] / 1e9:.1f}), "
+            f"second moments {r['moments_peak_bytes'] / 1e9:.1f} GB "
+            f"({r['estimated']['moments_peak_bytes'] / 1e9:.1f})"
+            if r["peak_bytes"]
+            else "peak not measured on a CPU"
+        )
         rate = r["estimated"]["round_flops"] / rounds[-1] / 1e12
-        lines.append(f"{name}, {r['dtype']}, {r['device']}: rounds of {r['batch_size']} edits "
-                     f"{', '.join(f'{s:.1f}' for s in rounds)} s (last: {stages}; {rate:.3g} TFLOP/s); {peak}; second "
-                     f"moments {r['moments_tokens_per_second']:,.0f} tokens/s")
+        lines.append(
+            f"{name}, {r['dtype']}, {r['device']}: rounds of {r['batch_size']} edits "
+            f"{', '.join(f'{s:.1f}' for s in rounds)} s (last: {stages}; {rate:.3g} TFLOP/s); {peak}; second "
+            f"moments {r['moments_tokens_per_second']:,.0f} tokens/s"
+        )
     return "\n".join(lines)

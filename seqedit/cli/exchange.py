@@ -14,11 +14,20 @@ from .common import (
 )
 
 
-def export(model: Model, edited: Edited, out: Annotated[Path, typer.Option(help="What to write; must not exist.")],
-           as_: Annotated[Literal["folder", "factors", "adapter"], typer.Option(
-               "--as", help="folder: an ordinary transformers folder. factors: one small safetensors file of low-rank "
-                            "factors. adapter: a LoRA adapter for peft.")] = "folder",
-           dtype: Dtype = "float32") -> None:
+def export(
+    model: Model,
+    edited: Edited,
+    out: Annotated[Path, typer.Option(help="What to write; must not exist.")],
+    as_: Annotated[
+        Literal["folder", "factors", "adapter"],
+        typer.Option(
+            "--as",
+            help="folder: an ordinary transformers folder. factors: one small safetensors file of low-rank "
+            "factors. adapter: a LoRA adapter for peft.",
+        ),
+    ] = "folder",
+    dtype: Dtype = "float32",
+) -> None:
     """Write the edited model, or its edits, for other tools.
 
     Example: seqedit export --model data/model --edited runs/alphaedit --as adapter --out runs/alphaedit-lora
@@ -43,15 +52,25 @@ def export(model: Model, edited: Edited, out: Annotated[Path, typer.Option(help=
     else:
         save_edits(out, edits)
     for layer, edit in edits.layers.items():
-        typer.echo(f"layer {layer}: rank {edit.factors.rank}, relative error {edit.factors.error:.1e}")
-    typer.echo(f"{out}: " + ("load it with peft.PeftModel.from_pretrained(model, folder)" if as_ == "adapter" else
-                             "put it on with --edited, take it off with `seqedit revert`"))
+        typer.echo(
+            f"layer {layer}: rank {edit.factors.rank}, relative error {edit.factors.error:.1e}"
+        )
+    typer.echo(
+        f"{out}: "
+        + (
+            "load it with peft.PeftModel.from_pretrained(model, folder)"
+            if as_ == "adapter"
+            else "put it on with --edited, take it off with `seqedit revert`"
+        )
+    )
 
 
-def revert(model: Annotated[str, typer.Option(help="Folder or hub id of the edited model.")],
-           edits: Annotated[Path, typer.Option(help="File that `seqedit export --as factors` wrote.")],
-           out: Annotated[Path, typer.Option(help="New folder for the model without these edits.")],
-           dtype: Dtype = "float32") -> None:
+def revert(
+    model: Annotated[str, typer.Option(help="Folder or hub id of the edited model.")],
+    edits: Annotated[Path, typer.Option(help="File that `seqedit export --as factors` wrote.")],
+    out: Annotated[Path, typer.Option(help="New folder for the model without these edits.")],
+    dtype: Dtype = "float32",
+) -> None:
     """Take edits off a model again, by subtraction.
 
     Example: seqedit revert --model runs/alphaedit-model --edits runs/alphaedit.safetensors --out runs/unedited
@@ -66,18 +85,33 @@ def revert(model: Annotated[str, typer.Option(help="Folder or hub id of the edit
         raise ValueError(f"out: {out} exists already; choose another folder")
     told, lm = load_edits(edits), load_model(model, device="cpu", dtype=getattr(torch, dtype))
     for layer, exact in revert_edits(lm, told).items():
-        typer.echo(f"layer {layer}: " + ("as before the edits, bit for bit" if exact else
-                                         "as before the edits within round-off, or edited further"))
+        typer.echo(
+            f"layer {layer}: "
+            + (
+                "as before the edits, bit for bit"
+                if exact
+                else "as before the edits within round-off, or edited further"
+            )
+        )
     save_folder(lm, out)
     typer.echo(str(out))
 
 
-def diff(a: Annotated[str, typer.Argument(metavar="A", help="A model (folder or hub id), a run's folder or a file of "
-                                                            "factors.")],
-         b: Annotated[str, typer.Argument(metavar="B", help="The other.")],
-         model: Annotated[str | None, typer.Option(help="The unedited model, for runs and files of factors.")] = None,
-         out: Annotated[Path | None, typer.Option(help="JSON file for the table.")] = None,
-         dtype: Dtype = "float32", device: Device = "auto") -> None:
+def diff(
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="A model (folder or hub id), a run's folder or a file of factors."
+        ),
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other.")],
+    model: Annotated[
+        str | None, typer.Option(help="The unedited model, for runs and files of factors.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the table.")] = None,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+) -> None:
     """Say in which tensors two models differ, by how much, and with what rank and condition numbers.
 
     Example: seqedit diff data/model runs/alphaedit --model data/model
@@ -95,21 +129,33 @@ def diff(a: Annotated[str, typer.Argument(metavar="A", help="A model (folder or 
     total = sum(1 for _ in left.model.parameters())
     if found:
         typer.echo(table(found))
-    typer.echo(f"{len(found)} of {total} tensors differ" if found else f"no difference in {total} tensors")
+    typer.echo(
+        f"{len(found)} of {total} tensors differ" if found else f"no difference in {total} tensors"
+    )
     if out:
         write_json(out, [asdict(one) for one in found])
 
 
 def abilities(
     model: Model,
-    edited: Annotated[Path | None, typer.Option(help="A run's folder or a file of factors; default: the unedited "
-                                                     "model.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Names of the harness, separated by commas; default: the embedded "
-                                                   "world's for its model, else those of the papers.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Items of each task; default: all.")] = None,
+    edited: Annotated[
+        Path | None,
+        typer.Option(help="A run's folder or a file of factors; default: the unedited model."),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of the harness, separated by commas; default: the embedded "
+            "world's for its model, else those of the papers."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Items of each task; default: all.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Items at a time.")] = 16,
     out: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
-    dtype: Dtype = "float32", device: Device = "auto",
+    dtype: Dtype = "float32",
+    device: Device = "auto",
 ) -> None:
     """Measure general abilities with lm-evaluation-harness (the extra `harness`).
 

@@ -19,51 +19,113 @@ from .moments import app as moments
 from .plan import plan
 from .world import app as world
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Sequential model editing: write facts into a model's weights, and measure what it cost.")
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Sequential model editing: write facts into a model's weights, and measure what it cost.",
+)
 app.add_typer(world, name="world")
 app.add_typer(moments, name="moments")
 
-MEASURES = ("efficacy", "paraphrase", "neighborhood", "score", "efficacy_accuracy", "efficacy_tokens",
-            "locality_gold", "locality_unedited")
+MEASURES = (
+    "efficacy",
+    "paraphrase",
+    "neighborhood",
+    "score",
+    "efficacy_accuracy",
+    "efficacy_tokens",
+    "locality_gold",
+    "locality_unedited",
+)
 
-Requests = Annotated[str, typer.Option(help="counterfact, mcf, zsre or wikidata_counterfact; or a .json, .jsonl, .csv "
-                                            "or .parquet file of one of their schemas, or of plain {case_id, prompt, "
-                                            "subject, target_new, target_true?}.")]
-References = Annotated[Path | None, typer.Option(
-    help="With --fluency: reference texts for consistency, CounterFact's attribute_snippets.json or a world's "
-         "facts.jsonl; all generation prompts are continued then.")]
-Clean = Annotated[bool, typer.Option("--clean", help="Leave out records that are wrong, repeated or contradictory, and "
-                                                     "say how many; else they are refused. Benchmarks by name are.")]
+Requests = Annotated[
+    str,
+    typer.Option(
+        help="counterfact, mcf, zsre or wikidata_counterfact; or a .json, .jsonl, .csv "
+        "or .parquet file of one of their schemas, or of plain {case_id, prompt, "
+        "subject, target_new, target_true?}."
+    ),
+]
+References = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --fluency: reference texts for consistency, CounterFact's attribute_snippets.json or a world's "
+        "facts.jsonl; all generation prompts are continued then."
+    ),
+]
+Clean = Annotated[
+    bool,
+    typer.Option(
+        "--clean",
+        help="Leave out records that are wrong, repeated or contradictory, and "
+        "say how many; else they are refused. Benchmarks by name are.",
+    ),
+]
 
 
 @app.command()
 @_plain_errors
 def edit(
-    model: Model, requests: Requests,
-    method: Annotated[str, typer.Option(help="A name, or several joined by + as in memit+null_space; see `seqedit "
-                                             "methods`.")],
-    out: Annotated[Path, typer.Option(help="Folder for the record; run again, an interrupted run resumes.")],
-    hyper: Annotated[Path | None, typer.Option(
-        help="Settings: our JSON, or a configuration file of a released repository as it is.")] = None,
-    preset: Annotated[str | None, typer.Option(
-        help="Published settings for this model (`seqedit presets`); default: by the model's hub id.")] = None,
+    model: Model,
+    requests: Requests,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="A name, or several joined by + as in memit+null_space; see `seqedit methods`."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the record; run again, an interrupted run resumes.")
+    ],
+    hyper: Annotated[
+        Path | None,
+        typer.Option(
+            help="Settings: our JSON, or a configuration file of a released repository as it is."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Published settings for this model (`seqedit presets`); default: by the model's hub id."
+        ),
+    ] = None,
     clean: Clean = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; repeatable.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Requests per round; default: the file's rounds.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, key=value; repeatable.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Requests per round; default: the file's rounds.")
+    ] = None,
     layers: Annotated[str | None, typer.Option(help="Edited layers, e.g. 3,4,5.")] = None,
     n_edits: Annotated[int | None, typer.Option(help="Only the first so many requests.")] = None,
-    shuffle: Annotated[bool, typer.Option(help="Draw the order of the requests from the seed.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of context templates, order and generated text.")] = 0,
-    contexts: Annotated[Path | None, typer.Option(help="JSON list of template groups; default: sampled.")] = None,
-    moments: Annotated[Path | None, typer.Option(help="safetensors with C.<layer>; default: computed.")] = None,
-    corpus: Annotated[Path | None, typer.Option(help="Text for second moments, one document a line.")] = None,
-    evaluate_every: Annotated[int, typer.Option(
-        min=0, help="Also evaluate every so many rounds; 0: at the end only.")] = 0,
-    fluency: Annotated[bool, typer.Option(help="Generate text at the end and measure its entropy.")] = False,
+    shuffle: Annotated[
+        bool, typer.Option(help="Draw the order of the requests from the seed.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(help="Seed of context templates, order and generated text.")
+    ] = 0,
+    contexts: Annotated[
+        Path | None, typer.Option(help="JSON list of template groups; default: sampled.")
+    ] = None,
+    moments: Annotated[
+        Path | None, typer.Option(help="safetensors with C.<layer>; default: computed.")
+    ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Text for second moments, one document a line.")
+    ] = None,
+    evaluate_every: Annotated[
+        int, typer.Option(min=0, help="Also evaluate every so many rounds; 0: at the end only.")
+    ] = 0,
+    fluency: Annotated[
+        bool, typer.Option(help="Generate text at the end and measure its entropy.")
+    ] = False,
     references: References = None,
-    save_rounds: Annotated[bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")] = False,
-    dtype: Dtype = "float32", device: Device = "auto",
+    save_rounds: Annotated[
+        bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")
+    ] = False,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
 ) -> None:
     """Edit a model by a file of requests, round by round.
 
@@ -79,11 +141,28 @@ def edit(
     settings = parse_assignments(set_ or [])
     if layers is not None:
         settings["layers"] = _layers(layers)
-    config = RunConfig(model=model, requests=requests, method=method, settings=settings, hyper=hyper,
-                       preset=preset, clean=clean,
-                       batch_size=batch_size, n_edits=n_edits, shuffle=shuffle, seed=seed, contexts=contexts,
-                       moments=moments, corpus=corpus, evaluate_every=evaluate_every, fluency=fluency,
-                       references=references, save_rounds=save_rounds, dtype=dtype, device=device)
+    config = RunConfig(
+        model=model,
+        requests=requests,
+        method=method,
+        settings=settings,
+        hyper=hyper,
+        preset=preset,
+        clean=clean,
+        batch_size=batch_size,
+        n_edits=n_edits,
+        shuffle=shuffle,
+        seed=seed,
+        contexts=contexts,
+        moments=moments,
+        corpus=corpus,
+        evaluate_every=evaluate_every,
+        fluency=fluency,
+        references=references,
+        save_rounds=save_rounds,
+        dtype=dtype,
+        device=device,
+    )
     if run(config, out, say=_say):
         _summary(out)
 
@@ -95,23 +174,33 @@ def _summary(out: Path) -> None:
 
     record = load_run(out)
     counts = Counter(record.outcomes["status"])
-    typer.echo(f"{record.run['n_edits']} requests in {record.run['seconds']:.1f} s: "
-               + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    typer.echo(
+        f"{record.run['n_edits']} requests in {record.run['seconds']:.1f} s: "
+        + ", ".join(f"{count} {status}" for status, count in counts.items())
+    )
     for reason, count in Counter(record.outcomes.query("status == 'refused'")["reason"]).items():
         typer.echo(f"  refused ({count}): {reason}")
     last = record.scores.iloc[-1].reindex([f"edits.{name}" for name in MEASURES]).dropna()
-    typer.echo("  ".join(f"{name.removeprefix('edits.')} {value:.3f}" for name, value in last.items()))
+    typer.echo(
+        "  ".join(f"{name.removeprefix('edits.')} {value:.3f}" for name, value in last.items())
+    )
 
 
 @app.command()
 @_plain_errors
 def score(
-    model: Model, edited: Edited, requests: Requests, clean: Clean = False,
-    out: Annotated[Path | None, typer.Option(help="File for the JSON; default: standard output.")] = None,
+    model: Model,
+    edited: Edited,
+    requests: Requests,
+    clean: Clean = False,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the JSON; default: standard output.")
+    ] = None,
     fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
     references: References = None,
     seed: Annotated[int, typer.Option(help="Seed of generated text.")] = 0,
-    dtype: Dtype = "float32", device: Device = "auto",
+    dtype: Dtype = "float32",
+    device: Device = "auto",
 ) -> None:
     """Measure an edited model on a file of requests, against the unedited one.
 
@@ -148,8 +237,15 @@ def score(
     unedited = score_edits(lm, wanted, progress=True)
     put_edited(lm, edited)
     generator = torch.Generator().manual_seed(seed) if fluency else None
-    report = evaluate(lm, wanted, unedited=unedited, world=WORLD if is_embedded(model) else None,
-                      generator=generator, references=texts, progress=True)
+    report = evaluate(
+        lm,
+        wanted,
+        unedited=unedited,
+        world=WORLD if is_embedded(model) else None,
+        generator=generator,
+        references=texts,
+        progress=True,
+    )
     if out:
         typer.echo(table(report))
         write_json(out, report)
@@ -166,22 +262,30 @@ def methods() -> None:
     from ..methods.catalogue import COMBINATORS, METHODS, method_parameters
 
     def line(name: str, make, told: dict) -> str:
-        words = " ".join(f"{k}={v:g}" if isinstance(v, int | float) else f"{k}={v}" for k, v in told.items())
+        words = " ".join(
+            f"{k}={v:g}" if isinstance(v, int | float) else f"{k}={v}" for k, v in told.items()
+        )
         return f"{name:<19}{words:<52}{make.__doc__.splitlines()[0]}"
 
     for name, make in METHODS.items():
         typer.echo(line(name, make, method_parameters(name)))
     typer.echo("\nAfter a method, joined by +, as in memit+with_history+prune:")
     for name, combine in COMBINATORS.items():
-        told = {p.name: p.default for p in signature(combine).parameters.values() if p.name != "base"}
+        told = {
+            p.name: p.default for p in signature(combine).parameters.values() if p.name != "base"
+        }
         typer.echo(line(f"+{name}", combine, told))
 
 
 @app.command()
 @_plain_errors
 def presets(
-    method: Annotated[str | None, typer.Argument(help="A method, as in `seqedit methods`; default: all.")] = None,
-    model: Annotated[str | None, typer.Argument(help="A model of the list; default: say which there are.")] = None,
+    method: Annotated[
+        str | None, typer.Argument(help="A method, as in `seqedit methods`; default: all.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="A model of the list; default: say which there are.")
+    ] = None,
 ) -> None:
     """List the published settings that come along, or show those of one method and model, each with its source.
 
@@ -191,7 +295,7 @@ def presets(
     from ..runs.presets import HUB_IDS, PRESETS, preset_rows
 
     if method:
-        method_parameters(method)                                         # refuses what is no method
+        method_parameters(method)  # refuses what is no method
         method = canonical(method)
     if method and model:
         for name, value, source in preset_rows(method, model):
@@ -200,7 +304,9 @@ def presets(
     for name, models in PRESETS.items():
         if method is None or method.partition("+")[0] == name:
             typer.echo(f"{name:<14}{', '.join(models)}")
-    typer.echo("\nTaken by themselves for these models, or by name with --preset for a local folder:")
+    typer.echo(
+        "\nTaken by themselves for these models, or by name with --preset for a local folder:"
+    )
     for name, ids in HUB_IDS.items():
         typer.echo(f"{name:<14}{', '.join(ids)}")
 
@@ -208,12 +314,25 @@ def presets(
 @app.command()
 @_plain_errors
 def study(
-    names: Annotated[list[str] | None, typer.Argument(
-        help="Names of studies or of single runs, or all; default: say what is there.")] = None,
-    quick: Annotated[bool, typer.Option(help="A few edits for each run, one seed, under names of their own.")] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")] = 1,
-    again: Annotated[bool, typer.Option(help="Make records that are there once more, aside, and say what differs; "
-                                             "ends with 1 if anything does.")] = False,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Names of studies or of single runs, or all; default: say what is there."
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option(help="A few edits for each run, one seed, under names of their own.")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")
+    ] = 1,
+    again: Annotated[
+        bool,
+        typer.Option(
+            help="Make records that are there once more, aside, and say what differs; "
+            "ends with 1 if anything does."
+        ),
+    ] = False,
 ) -> None:
     """Make the records that chapters read, those that are not there yet; interrupted, it goes on where it was.
 
@@ -228,7 +347,9 @@ def study(
         from ..study.reproduce import repeat
 
         if not names:
-            raise ValueError("again: name studies or single runs, or all, e.g. `seqedit study methods --again`")
+            raise ValueError(
+                "again: name studies or single runs, or all, e.g. `seqedit study methods --again`"
+            )
         found = repeat(names, quick=quick, jobs=jobs)
         for run_id, repetition in found.items():
             typer.echo(f"{run_id}: {repetition}")
@@ -242,8 +363,12 @@ def study(
 @app.command()
 @_plain_errors
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(
-        help="round, flops, rounds, evaluation, solve, forms; default: all of these. On a GPU also full-size.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="round, flops, rounds, evaluation, solve, forms; default: all of these. On a GPU also full-size."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the record.")] = None,
 ) -> None:
     """Measure the speed-ups beside the plain way (minutes; needs a clone with its embedded model).

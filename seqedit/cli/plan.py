@@ -10,19 +10,40 @@ from .common import Dtype, parse_layers, plain_errors
 
 @plain_errors
 def plan(
-    model: Annotated[str, typer.Option(help="Folder or hub id, of which only the configuration is read; or gpt2-xl, "
-                                            "gpt-j-6b, llama-2-7b, llama-3-8b, qwen2.5-7b.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Folder or hub id, of which only the configuration is read; or gpt2-xl, "
+            "gpt-j-6b, llama-2-7b, llama-3-8b, qwen2.5-7b."
+        ),
+    ],
     edits: Annotated[str, typer.Option(help="Number of edits, or a file of requests.")],
-    method: Annotated[str, typer.Option(help="A locate-then-edit method; see `seqedit methods`.")] = "alphaedit",
+    method: Annotated[
+        str, typer.Option(help="A locate-then-edit method; see `seqedit methods`.")
+    ] = "alphaedit",
     batch_size: Annotated[int, typer.Option(min=1, help="Requests per round.")] = 100,
-    layers: Annotated[str | None, typer.Option(help="Edited layers; default: the papers', for named models.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Edited layers; default: the papers', for named models.")
+    ] = None,
     dtype: Dtype = "float32",
-    removed: Annotated[float, typer.Option(min=0, max=1, help="Share of the directions of C above τ.")] = 0.3,
-    compact: Annotated[bool, typer.Option("--compact", help="With compact second moments, floor at τ.")] = False,
-    tokens: Annotated[int, typer.Option(min=0, help="Tokens that second moments are read from.")] = 100_000_000,
-    tflops: Annotated[float | None, typer.Option(
-        help="10¹² operations a second that the device reaches; default: measured, on a GPU if there is one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON, bytes and operations, instead of a table.")] = False,
+    removed: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the directions of C above τ.")
+    ] = 0.3,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="With compact second moments, floor at τ.")
+    ] = False,
+    tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens that second moments are read from.")
+    ] = 100_000_000,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            help="10¹² operations a second that the device reaches; default: measured, on a GPU if there is one."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON, bytes and operations, instead of a table.")
+    ] = False,
 ) -> None:
     """Estimate memory, time and disk of a run from the model's configuration; nothing is loaded.
 
@@ -41,45 +62,79 @@ def plan(
     if count < 1:
         raise ValueError("--edits: give at least one")
     if layers is None and model not in EDITED:
-        raise ValueError(f"--layers: give the edited layers; they are known for {', '.join(EDITED)}")
+        raise ValueError(
+            f"--layers: give the edited layers; they are known for {', '.join(EDITED)}"
+        )
     chosen = EDITED[model] if layers is None else parse_layers(layers)
-    work = Work(method=make_method(method), layers=chosen, edits=count, batch_size=min(batch_size, count),
-                dtype=getattr(torch, dtype), removed=removed, compact=compact, moments_tokens=tokens)
-    rate = tflops * 1e12 if tflops else measured_rate("cuda" if torch.cuda.is_available() else "cpu", dtype)
+    work = Work(
+        method=make_method(method),
+        layers=chosen,
+        edits=count,
+        batch_size=min(batch_size, count),
+        dtype=getattr(torch, dtype),
+        removed=removed,
+        compact=compact,
+        moments_tokens=tokens,
+    )
+    rate = (
+        tflops * 1e12
+        if tflops
+        else measured_rate("cuda" if torch.cuda.is_available() else "cpu", dtype)
+    )
     found = estimate(shape_of(config_of(model)), work, Texts(), rate)
     typer.echo(json.dumps(found, indent=1) if as_json else table(found))
     if not as_json and not tflops:
-        typer.echo(f"\nat {rate / 1e12:.3g} TFLOP/s, a bare matrix product's rate on this machine; --tflops tells "
-                   "another")
+        typer.echo(
+            f"\nat {rate / 1e12:.3g} TFLOP/s, a bare matrix product's rate on this machine; --tflops tells "
+            "another"
+        )
 
 
 def table(found: dict[str, Any]) -> str:
     """The estimate as lines of text, in GB (10⁹ bytes), TFLOP and hours."""
     shape, memory = found["shape"], found["memory"]
-    lines = [f"{shape['parameters']:,} parameters, {shape['n_layers']} layers, d_model {shape['d_model']}, "
-             f"d_ff {shape['d_ff']}; {found['rounds']} rounds"]
+    lines = [
+        f"{shape['parameters']:,} parameters, {shape['n_layers']} layers, d_model {shape['d_model']}, "
+        f"d_ff {shape['d_ff']}; {found['rounds']} rounds"
+    ]
 
-    def section(title: str, values: dict[str, float], total: str | None = None, unit: str = "GB",
-                scale: float = 1e9) -> None:
+    def section(
+        title: str,
+        values: dict[str, float],
+        total: str | None = None,
+        unit: str = "GB",
+        scale: float = 1e9,
+    ) -> None:
         lines.append(f"\n{title}")
-        lines.extend(f"  {name:<32}{value / scale:>12,.2f} {unit}" for name, value in values.items() if value)
+        lines.extend(
+            f"  {name:<32}{value / scale:>12,.2f} {unit}" for name, value in values.items() if value
+        )
         if total:
             lines.append(f"  {total}")
+
     section("memory on the device, throughout", memory["standing"])
-    section("memory on the device, one at a time", memory["passing"],
-            f"at its peak: a run {memory['run'] / 1e9:.1f} GB, second moments {memory['second moments'] / 1e9:.1f} GB")
+    section(
+        "memory on the device, one at a time",
+        memory["passing"],
+        f"at its peak: a run {memory['run'] / 1e9:.1f} GB, second moments {memory['second moments'] / 1e9:.1f} GB",
+    )
     section("memory of the CPU", found["cpu_memory"])
     section("disk", found["disk"])
     section("work, if no target stops early", found["flops"], unit="TFLOP", scale=1e12)
     if found["seconds"]:
         lines.append("\ntime, at least")
-        lines.extend(f"  {name:<32}{_duration(value):>15}" for name, value in found["seconds"].items())
+        lines.extend(
+            f"  {name:<32}{_duration(value):>15}" for name, value in found["seconds"].items()
+        )
     return "\n".join(lines)
 
 
 def _duration(seconds: float) -> str:
-    return next(f"{seconds / size:,.1f} {unit}" for size, unit in ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
-                if seconds >= size or unit == "ms")
+    return next(
+        f"{seconds / size:,.1f} {unit}"
+        for size, unit in ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
+        if seconds >= size or unit == "ms"
+    )
 
 
 def measured_rate(device: str, dtype: str, size: int = 2048, repeats: int = 5) -> float:
@@ -90,6 +145,6 @@ def measured_rate(device: str, dtype: str, size: int = 2048, repeats: int = 5) -
     best = float("inf")
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        (a @ b)[0, 0].item()                                              # which waits for the device
+        (a @ b)[0, 0].item()  # which waits for the device
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best

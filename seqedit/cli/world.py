@@ -17,8 +17,10 @@ app = typer.Typer(no_args_is_help=True, help="The fictional world and the model 
 
 
 @app.command()
-def build(out: Annotated[Path, typer.Option(help="Folder for the world's records.")] = WORLD,
-          seed: Annotated[int, typer.Option(help="Seed of names, facts, records and texts.")] = 0) -> None:
+def build(
+    out: Annotated[Path, typer.Option(help="Folder for the world's records.")] = WORLD,
+    seed: Annotated[int, typer.Option(help="Seed of names, facts, records and texts.")] = 0,
+) -> None:
     """Write facts, edit records, tasks and texts (seconds; byte-identical for a seed)."""
     from ..world.build import write_world
 
@@ -27,10 +29,14 @@ def build(out: Annotated[Path, typer.Option(help="Folder for the world's records
 
 
 @app.command()
-def train(out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = MODEL,
-          seed: Annotated[int, typer.Option(help="Seed of the weights and of the text stream.")] = 0,
-          steps: Annotated[int, typer.Option(help="Steps of 4,096 tokens; fewer give a weaker model.")] = 1400,
-          device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto") -> None:
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = MODEL,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of the text stream.")] = 0,
+    steps: Annotated[
+        int, typer.Option(help="Steps of 4,096 tokens; fewer give a weaker model.")
+    ] = 1400,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
     """Train the embedded model. Interrupted, it resumes from its last checkpoint.
 
     Example: seqedit world train --out data/model
@@ -47,8 +53,11 @@ def train(out: Annotated[Path, typer.Option(help="Folder for the trained model."
 
 
 @app.command()
-def check(model: Annotated[Path, typer.Option(help="Folder of the trained model.")] = MODEL,
-          out: Annotated[Path, typer.Option(help="Where the figures are written.")] = DATA / "acceptance.json") -> None:
+def check(
+    model: Annotated[Path, typer.Option(help="Folder of the trained model.")] = MODEL,
+    out: Annotated[Path, typer.Option(help="Where the figures are written.")] = DATA
+    / "acceptance.json",
+) -> None:
     """Measure the acceptance figures; exit code 1 when one is missed."""
     from ..lm.load import load_model
     from ..world.acceptance import measure
@@ -60,8 +69,10 @@ def check(model: Annotated[Path, typer.Option(help="Folder of the trained model.
 
 
 @app.command()
-def tune(method: Annotated[str, typer.Argument(help="Method whose settings are searched.")],
-         out: Annotated[Path, typer.Option(help="Folder for settings and search.")] = DATA / "hyper") -> None:
+def tune(
+    method: Annotated[str, typer.Argument(help="Method whose settings are searched.")],
+    out: Annotated[Path, typer.Option(help="Folder for settings and search.")] = DATA / "hyper",
+) -> None:
     """Choose a method's settings for the embedded model on calibration facts (a few minutes).
 
     Example: seqedit world tune memit
@@ -73,9 +84,12 @@ def tune(method: Annotated[str, typer.Argument(help="Method whose settings are s
 
 
 @app.command("train-editor")
-def train_editor(name: Annotated[str, typer.Argument(help="mend, rledit or rledit_released.")],
-                 out: Annotated[Path | None, typer.Option(help="File to write; data/editors/NAME.safetensors unless "
-                                                               "given.")] = None) -> None:
+def train_editor(
+    name: Annotated[str, typer.Argument(help="mend, rledit or rledit_released.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; data/editors/NAME.safetensors unless given.")
+    ] = None,
+) -> None:
     """Train the network of an editor for the embedded model on calibration facts (minutes).
 
     Example: seqedit world train-editor mend
@@ -85,4 +99,6 @@ def train_editor(name: Annotated[str, typer.Argument(help="mend, rledit or rledi
     out = out or EDITORS / f"{name}.safetensors"
     losses = train_network(name, out)
     last = losses[-20:]
-    typer.echo(f"{out.name}: loss {losses[0]:.3f} at the first batch, {sum(last) / len(last):.3f} over the last ones")
+    typer.echo(
+        f"{out.name}: loss {losses[0]:.3f} at the first batch, {sum(last) / len(last):.3f} over the last ones"
+    )

@@ -41,18 +41,28 @@ class EditPlan:
     def check(self, lm: LanguageModel) -> None:
         """Raises ValueError when layers or moments do not fit the model, naming the layer."""
         if not self.layers or list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers {list(self.layers)}: give at least one, ascending, none twice")
+            raise ValueError(
+                f"layers {list(self.layers)}: give at least one, ascending, none twice"
+            )
         for layer in self.layers:
             if not 0 <= layer < lm.n_layers:
-                raise ValueError(f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}")
+                raise ValueError(
+                    f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}"
+                )
             if layer not in self.moments:
-                raise ValueError(f"moments: none for layer {layer}; there are {sorted(self.moments)}")
+                raise ValueError(
+                    f"moments: none for layer {layer}; there are {sorted(self.moments)}"
+                )
             size = read_weight(lm, layer).shape[1]
             if tuple(self.moments[layer].shape) != (size, size):
-                raise ValueError(f"moments: C.{layer} is {tuple(self.moments[layer].shape)}, but keys of layer {layer} "
-                                 f"have {size} entries; these moments belong to another model")
+                raise ValueError(
+                    f"moments: C.{layer} is {tuple(self.moments[layer].shape)}, but keys of layer {layer} "
+                    f"have {size} entries; these moments belong to another model"
+                )
             if not self.moments[layer].isfinite().all():
-                raise ValueError(f"moments: C.{layer} has entries that are not finite; compute it again")
+                raise ValueError(
+                    f"moments: C.{layer} has entries that are not finite; compute it again"
+                )
 
 
 @dataclass(frozen=True)
@@ -80,25 +90,48 @@ class EditState:
     @classmethod
     def start(cls, lm: LanguageModel, layers: Sequence[int]) -> "EditState":
         original = {layer: read_weight(lm, layer).cpu() for layer in layers}
-        return cls(0, original, {layer: W.new_zeros(W.shape[1], 0) for layer, W in original.items()},
-                   {layer: torch.zeros(0, 0, dtype=torch.float64) for layer in layers})
+        return cls(
+            0,
+            original,
+            {layer: W.new_zeros(W.shape[1], 0) for layer, W in original.items()},
+            {layer: torch.zeros(0, 0, dtype=torch.float64) for layer in layers},
+        )
 
     def past(self, layer: int) -> Tensor:
         """K_pK_pᵀ of the edits written so far, (d_ff, d_ff), float64; zero at the start."""
         keys = self.keys[layer].double()
         return keys @ keys.T
 
-    def remember(self, keys: dict[int, Tensor], solvers: dict[int, Solver] | None = None) -> "EditState":
+    def remember(
+        self, keys: dict[int, Tensor], solvers: dict[int, Solver] | None = None
+    ) -> "EditState":
         """The state after more edits with these keys; nothing is changed in place.
 
         Args:
             solvers: of a method with history, to extend the Gram matrices.
         """
-        grams = {layer: solvers[layer].extend(gram.to(keys[layer].device), self.keys[layer].to(keys[layer].device),
-                                              keys[layer]).cpu() for layer, gram in self.grams.items()} \
-            if solvers else self.grams
-        return replace(self, grams=grams, keys={
-            layer: torch.cat([old, keys[layer].cpu()], dim=1) for layer, old in self.keys.items()})
+        grams = (
+            {
+                layer: solvers[layer]
+                .extend(
+                    gram.to(keys[layer].device),
+                    self.keys[layer].to(keys[layer].device),
+                    keys[layer],
+                )
+                .cpu()
+                for layer, gram in self.grams.items()
+            }
+            if solvers
+            else self.grams
+        )
+        return replace(
+            self,
+            grams=grams,
+            keys={
+                layer: torch.cat([old, keys[layer].cpu()], dim=1)
+                for layer, old in self.keys.items()
+            },
+        )
 
     def recalling(self, memory: dict[str, Tensor]) -> "EditState":
         """The state with another memory."""
@@ -118,7 +151,7 @@ class Outcome:
     reason: str
     target_loss: float
     target_updates: int
-    clamped: bool                     # ‖δ‖ ended on its limit
+    clamped: bool  # ‖δ‖ ended on its limit
 
 
 @dataclass(frozen=True)
@@ -126,13 +159,15 @@ class LayerObservation:
     """Measurements of one layer after a round; Δ is the round's update, W the weight after it, W₀ the original."""
 
     layer: int
-    update_norm: float                # ‖Δ‖
-    update_sigma_max: float           # σ₁(Δ)
-    total_norm: float                 # ‖W − W₀‖
-    sigma_max: float                  # σ₁(W)
-    condition_number: float           # κ(W)
-    condition_number_read: float      # κ of what the norms behind the layer read of its output; see `removes_mean`
-    drift: float                      # tr((W − W₀) C (W − W₀)ᵀ)
+    update_norm: float  # ‖Δ‖
+    update_sigma_max: float  # σ₁(Δ)
+    total_norm: float  # ‖W − W₀‖
+    sigma_max: float  # σ₁(W)
+    condition_number: float  # κ(W)
+    condition_number_read: (
+        float  # κ of what the norms behind the layer read of its output; see `removes_mean`
+    )
+    drift: float  # tr((W − W₀) C (W − W₀)ᵀ)
 
 
 @dataclass(frozen=True)
@@ -228,5 +263,7 @@ def guard(update: Tensor, layer: int, original: Tensor, limit: float) -> None:
         raise UpdateRefused(f"the update of layer {layer} is not finite")
     ratio = update.norm().item() / original.norm().item()
     if ratio > limit:
-        raise UpdateRefused(f"the update of layer {layer} is {ratio:.3g} times as large as the original matrix "
-                            f"(max_update_ratio {limit:g})")
+        raise UpdateRefused(
+            f"the update of layer {layer} is {ratio:.3g} times as large as the original matrix "
+            f"(max_update_ratio {limit:g})"
+        )

@@ -33,8 +33,13 @@ from .contract import (
 )
 
 
-def run_sequential(lm: LanguageModel, rounds: Iterable[list[EditRequest]], method: EditMethod, plan: EditPlan,
-                   state: EditState | None = None) -> Iterator[Round]:
+def run_sequential(
+    lm: LanguageModel,
+    rounds: Iterable[list[EditRequest]],
+    method: EditMethod,
+    plan: EditPlan,
+    state: EditState | None = None,
+) -> Iterator[Round]:
     """Edit `lm` round by round, yielding a `Round` after each; the model ends in its edited state.
 
     A round whose update is not finite or too large is undone, bit for bit, and its requests are refused. A round that
@@ -50,7 +55,7 @@ def run_sequential(lm: LanguageModel, rounds: Iterable[list[EditRequest]], metho
     if method.one_at_a_time and len(plan.layers) != 1:
         raise ValueError(f"layers: {method.name} edits one layer, {list(plan.layers)} were given")
     state = state or EditState.start(lm, plan.layers)
-    with rewound(lm, state.original):                                     # prepared on the model as it was
+    with rewound(lm, state.original):  # prepared on the model as it was
         writer = method.writer(lm, plan)
     for requests in rounds:
         done = edit_round(lm, requests, method, plan, state, writer)
@@ -58,8 +63,14 @@ def run_sequential(lm: LanguageModel, rounds: Iterable[list[EditRequest]], metho
         yield done
 
 
-def edit_round(lm: LanguageModel, requests: list[EditRequest], method: EditMethod, plan: EditPlan, state: EditState,
-               writer: Writer) -> Round:
+def edit_round(
+    lm: LanguageModel,
+    requests: list[EditRequest],
+    method: EditMethod,
+    plan: EditPlan,
+    state: EditState,
+    writer: Writer,
+) -> Round:
     """One round: written, restrained, observed; or undone."""
     if not requests:
         raise ValueError(f"round {state.round} holds no requests; leave it out")
@@ -75,18 +86,34 @@ def edit_round(lm: LanguageModel, requests: list[EditRequest], method: EditMetho
             after = written.state
         with clock.stage("observe"):
             distances = _distances(lm, requests, method, plan, targets)
-            layers = tuple(_observe(lm, layer, before[layer], state.original[layer], plan.moments[layer])
-                           for layer in plan.layers)
-    except BaseException as error:                                        # no half-written round, whatever happened
+            layers = tuple(
+                _observe(lm, layer, before[layer], state.original[layer], plan.moments[layer])
+                for layer in plan.layers
+            )
+    except BaseException as error:  # no half-written round, whatever happened
         for layer, W in before.items():
             write_weight(lm, layer, W)
         if not isinstance(error, UpdateRefused | torch.linalg.LinAlgError):
             raise
-        outcomes = tuple(Outcome(r.case_id, "refused", str(error), float("nan"), 0, False) for r in requests)
-        return Round(state.round, outcomes, (), *3 * (float("nan"),), clock.seconds(),
-                     replace(state, round=state.round + 1))
-    return Round(state.round, tuple(outcomes), layers, *distances, clock.seconds(),
-                 replace(after, round=state.round + 1))
+        outcomes = tuple(
+            Outcome(r.case_id, "refused", str(error), float("nan"), 0, False) for r in requests
+        )
+        return Round(
+            state.round,
+            outcomes,
+            (),
+            *3 * (float("nan"),),
+            clock.seconds(),
+            replace(state, round=state.round + 1),
+        )
+    return Round(
+        state.round,
+        tuple(outcomes),
+        layers,
+        *distances,
+        clock.seconds(),
+        replace(after, round=state.round + 1),
+    )
 
 
 @contextmanager
@@ -103,8 +130,15 @@ def handed_over(lm: LanguageModel, method: EditMethod, state: EditState) -> Iter
         yield
 
 
-def _write(lm: LanguageModel, requests: list[EditRequest], method: EditMethod, plan: EditPlan, state: EditState,
-           writer: Writer, clock: Clock) -> Written:
+def _write(
+    lm: LanguageModel,
+    requests: list[EditRequest],
+    method: EditMethod,
+    plan: EditPlan,
+    state: EditState,
+    writer: Writer,
+    clock: Clock,
+) -> Written:
     """Write requests together; then put the restrained update of every layer in place of the full one."""
     before = {layer: read_weight(lm, layer) for layer in plan.layers}
     written = writer.write(requests, state, clock)
@@ -118,11 +152,20 @@ def _write(lm: LanguageModel, requests: list[EditRequest], method: EditMethod, p
             write_weight(lm, layer, W)
             apply_update(lm, layer, kept)
             taken[layer] = update - kept
-        return replace(written, state=writer.owe(written.state, taken)) if method.compensate else written
+        return (
+            replace(written, state=writer.owe(written.state, taken))
+            if method.compensate
+            else written
+        )
 
 
-def _distances(lm: LanguageModel, requests: list[EditRequest], method: EditMethod, plan: EditPlan,
-               targets: list[Targets | None]) -> tuple[float, float, float]:
+def _distances(
+    lm: LanguageModel,
+    requests: list[EditRequest],
+    method: EditMethod,
+    plan: EditPlan,
+    targets: list[Targets | None],
+) -> tuple[float, float, float]:
     """Mean ‖z* − h‖ over the requests before and after the round, and mean ‖z*‖; NaN for a method without targets."""
     if any(found is None for found in targets):
         return 3 * (float("nan"),)
@@ -135,5 +178,12 @@ def _observe(lm, layer: int, before: Tensor, original: Tensor, C: Tensor) -> Lay
     W = read_weight(lm, layer)
     update, total = W - before, W - original.to(W)
     return LayerObservation(
-        layer, update.norm().item(), spectrum(update)[0].item(), total.norm().item(), spectrum(W)[0].item(),
-        condition_number(W), condition_number(W, without_mean=lm.removes_mean), drift(total, C.to(W.device)))
+        layer,
+        update.norm().item(),
+        spectrum(update)[0].item(),
+        total.norm().item(),
+        spectrum(W)[0].item(),
+        condition_number(W),
+        condition_number(W, without_mean=lm.removes_mean),
+        drift(total, C.to(W.device)),
+    )

@@ -43,8 +43,12 @@ def perplexity(lm: LanguageModel, texts: Sequence[str], batch_tokens: int = 16_3
     for part in chunks([len(row) for row in ids], batch_tokens):
         batch = padded(lm, ids[part])
         hidden = observe(lm, batch, {last: lm.block(last)}, last=last)[last].hidden.to(lm.device)
-        real = torch.arange(batch.shape[1] - 1) + 1 < torch.tensor([[len(row)] for row in ids[part]])
-        real = real.to(batch.device)                                                  # (rows, tokens − 1)
-        total += cross_entropy(lm.logits(hidden[:, :-1][real]), batch[:, 1:][real], reduction="sum").item()
+        real = torch.arange(batch.shape[1] - 1) + 1 < torch.tensor(
+            [[len(row)] for row in ids[part]]
+        )
+        real = real.to(batch.device)  # (rows, tokens − 1)
+        total += cross_entropy(
+            lm.logits(hidden[:, :-1][real]), batch[:, 1:][real], reduction="sum"
+        ).item()
         count += int(real.sum())
     return float(np.exp(total / count))

@@ -38,7 +38,9 @@ class References:
         return ()
 
 
-def load_references(path: Path | str, templates: Mapping[str, Sequence[str]] | None = None) -> References:
+def load_references(
+    path: Path | str, templates: Mapping[str, Sequence[str]] | None = None
+) -> References:
     """Reference texts of a file in the schema of CounterFact's attribute_snippets.json, or of a world's facts.jsonl.
 
     The snippets are a list of {"relation_id", "target_id", "samples": [{"text", …}, …]}.
@@ -57,19 +59,27 @@ def load_references(path: Path | str, templates: Mapping[str, Sequence[str]] | N
             _facts(path, templates or {}, texts)
         else:
             for entry in json.loads(path.read_text(encoding="utf-8")):
-                texts[entry["relation_id"], entry["target_id"]] += [sample["text"] for sample in entry["samples"]]
+                texts[entry["relation_id"], entry["target_id"]] += [
+                    sample["text"] for sample in entry["samples"]
+                ]
     except (OSError, ValueError) as error:
         raise ValueError(f"references: {path} cannot be read: {error}") from error
     except (KeyError, TypeError) as error:
-        raise ValueError(f"references: {path}: expected {SNIPPETS}'s list of {{relation_id, target_id, samples: "
-                         f"[{{text}}]}}, or a world's facts.jsonl") from error
+        raise ValueError(
+            f"references: {path}: expected {SNIPPETS}'s list of {{relation_id, target_id, samples: "
+            f"[{{text}}]}}, or a world's facts.jsonl"
+        ) from error
     if not any(texts.values()):
         raise ValueError(f"references: {path} holds no texts")
     return References(dict(texts), *_vectorizer(path.parent, texts))
 
 
-def consistency(texts: Sequence[str], owners: Sequence[int], requests: Sequence[EditRequest],
-                references: References) -> tuple[float | None, int]:
+def consistency(
+    texts: Sequence[str],
+    owners: Sequence[int],
+    requests: Sequence[EditRequest],
+    references: References,
+) -> tuple[float | None, int]:
     """Mean cosine between TF-IDF vectors of each request's generated texts, joined, and its references, joined.
 
     CounterFact's tables print it × 100.
@@ -85,18 +95,28 @@ def consistency(texts: Sequence[str], owners: Sequence[int], requests: Sequence[
     known = [i for i, request in enumerate(requests) if references.of(request)]
     if not known:
         return None, 0
-    own = [" ".join(text for text, owner in zip(texts, owners, strict=True) if owner == i) for i in known]
+    own = [
+        " ".join(text for text, owner in zip(texts, owners, strict=True) if owner == i)
+        for i in known
+    ]
     reference = [" ".join(references.of(requests[i])) for i in known]
-    left, right = references.vectorizer.transform(own), references.vectorizer.transform(reference)   # rows of length 1
+    left, right = (
+        references.vectorizer.transform(own),
+        references.vectorizer.transform(reference),
+    )  # rows of length 1
     return float(np.mean(left.multiply(right).sum(axis=1))), len(known)
 
 
-def _facts(path: Path, templates: Mapping[str, Sequence[str]], texts: dict[tuple[str, str], list[str]]) -> None:
+def _facts(
+    path: Path, templates: Mapping[str, Sequence[str]], texts: dict[tuple[str, str], list[str]]
+) -> None:
     """A sentence by each template for every fact of a world."""
     for line in path.read_text(encoding="utf-8").splitlines():
         fact = json.loads(line)
         texts[fact["relation"], fact["object"]] += [
-            f"{template.format(fact['subject'])} {fact['object']}." for template in templates[fact["relation"]]]
+            f"{template.format(fact['subject'])} {fact['object']}."
+            for template in templates[fact["relation"]]
+        ]
 
 
 def _vectorizer(folder: Path, texts: Mapping[tuple[str, str], Sequence[str]]) -> tuple[Any, str]:
@@ -106,8 +126,12 @@ def _vectorizer(folder: Path, texts: Mapping[tuple[str, str], Sequence[str]]) ->
     if not ((folder / VOCABULARY).is_file() and (folder / IDF).is_file()):
         return TfidfVectorizer().fit([" ".join(own) for own in texts.values()]), "fitted"
     try:
-        vectorizer = TfidfVectorizer(vocabulary=json.loads((folder / VOCABULARY).read_text(encoding="utf-8")))
+        vectorizer = TfidfVectorizer(
+            vocabulary=json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
+        )
         vectorizer.idf_ = np.load(folder / IDF, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"references: {folder / VOCABULARY} and {IDF} do not fit together: {error}") from error
+        raise ValueError(
+            f"references: {folder / VOCABULARY} and {IDF} do not fit together: {error}"
+        ) from error
     return vectorizer, "released"

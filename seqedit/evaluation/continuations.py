@@ -34,8 +34,14 @@ class Ratings:
 
 
 @torch.no_grad()
-def rate(lm: LanguageModel, prompts: Sequence[str], continuations: Sequence[str], *, batch_tokens: int = 16_384,
-         progress: bool = False) -> Ratings:
+def rate(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    continuations: Sequence[str],
+    *,
+    batch_tokens: int = 16_384,
+    progress: bool = False,
+) -> Ratings:
     """Rate each continuation after its prompt, a space between them.
 
     Prompt and continuation are tokenised as one text with the tokenizer's own special tokens, so a BOS appears
@@ -45,7 +51,7 @@ def rate(lm: LanguageModel, prompts: Sequence[str], continuations: Sequence[str]
     """
     tokens = tokenise(lm, [f"{p} {c}" for p, c in zip(prompts, continuations, strict=True)])
     starts = [tokens.first_after(row, len(prompt)) for row, prompt in enumerate(prompts)]
-    sharing = defaultdict(list)                                           # what is read → the texts that begin so
+    sharing = defaultdict(list)  # what is read → the texts that begin so
     for row, ids in enumerate(tokens.ids):
         sharing[tuple(ids[:-1])].append(row)
     read = sorted(sharing, key=len)
@@ -53,16 +59,29 @@ def rate(lm: LanguageModel, prompts: Sequence[str], continuations: Sequence[str]
     top, share = np.zeros(len(prompts), dtype=np.int64), np.zeros(len(prompts))
     predicted: list[tuple[int, ...]] = [()] * len(prompts)
     last = ("block", lm.n_layers - 1)
-    bar = tqdm(total=len(read), unit="text", disable=None if progress else True, leave=False, desc="evaluate")
+    bar = tqdm(
+        total=len(read),
+        unit="text",
+        disable=None if progress else True,
+        leave=False,
+        desc="evaluate",
+    )
     for part in chunks([len(ids) for ids in read], batch_tokens):
-        hidden = observe(lm, padded(lm, read[part]), {last: lm.block(lm.n_layers - 1)}, last=last)[last].hidden
+        hidden = observe(lm, padded(lm, read[part]), {last: lm.block(lm.n_layers - 1)}, last=last)[
+            last
+        ].hidden
         hidden = hidden.to(lm.device)
         rows = [row for ids in read[part] for row in sharing[ids]]
         of = [i for i, ids in enumerate(read[part]) for _ in sharing[ids]]
-        at = [(n, i, p, tokens.ids[row][p]) for n, (row, i) in enumerate(zip(rows, of, strict=True))
-              for p in range(starts[row], len(tokens.ids[row]))]
-        n, i, position, told = (torch.tensor(column, device=lm.device) for column in zip(*at, strict=True))
-        log_p = log_softmax(lm.logits(hidden[i, position - 1]), dim=-1)               # (tokens, vocabulary)
+        at = [
+            (n, i, p, tokens.ids[row][p])
+            for n, (row, i) in enumerate(zip(rows, of, strict=True))
+            for p in range(starts[row], len(tokens.ids[row]))
+        ]
+        n, i, position, told = (
+            torch.tensor(column, device=lm.device) for column in zip(*at, strict=True)
+        )
+        log_p = log_softmax(lm.logits(hidden[i, position - 1]), dim=-1)  # (tokens, vocabulary)
         best = log_p.argmax(dim=-1)
         counts = torch.bincount(n, minlength=len(rows))
         said = log_p.gather(1, told[:, None])[:, 0].double()

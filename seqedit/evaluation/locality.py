@@ -10,8 +10,13 @@ from ..requests.request import EditRequest
 from .continuations import rate
 
 
-def score_probes(lm: LanguageModel, requests: Sequence[EditRequest], before: Sequence | None = None, *,
-                 progress: bool = False) -> pd.DataFrame:
+def score_probes(
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    before: Sequence | None = None,
+    *,
+    progress: bool = False,
+) -> pd.DataFrame:
     """One row per request, means over its locality and portability prompts; no columns where no request has any.
 
     * `locality_gold`: share of the gold answer's tokens that are the most probable ones, teacher forced. It measures
@@ -41,8 +46,14 @@ def score_probes(lm: LanguageModel, requests: Sequence[EditRequest], before: Seq
             best = [[ratings.best[row] for row in own] for own in rows]
             if before is not None:
                 columns["locality_unedited"] = [
-                    _mean([np.mean(np.equal(now, then)) for now, then in zip(own, earlier, strict=True)])
-                    for own, earlier in zip(best, before, strict=True)]
+                    _mean(
+                        [
+                            np.mean(np.equal(now, then))
+                            for now, then in zip(own, earlier, strict=True)
+                        ]
+                    )
+                    for own, earlier in zip(best, before, strict=True)
+                ]
             columns["locality_best"] = best
     return pd.DataFrame(columns, index=range(len(requests)))
 

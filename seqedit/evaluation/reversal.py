@@ -25,11 +25,21 @@ class ReverseQuestion:
 
 def reverse_questions(world: Path = WORLD) -> list[ReverseQuestion]:
     """The inverse of every record of `world`/reversal.json."""
-    facts = [json.loads(line) for line in (world / "facts.jsonl").read_text(encoding="utf-8").splitlines()]
+    facts = [
+        json.loads(line)
+        for line in (world / "facts.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     pupils = {fact["subject"]: fact["object"] for fact in facts if fact["relation"] == "pupil"}
     records = json.loads((world / "reversal.json").read_text(encoding="utf-8"))
-    return [ReverseQuestion(record["case_id"], record["reverse_prompt"], record["reverse_target"],
-                            pupils[record["requested_rewrite"]["target_new"]["str"]]) for record in records]
+    return [
+        ReverseQuestion(
+            record["case_id"],
+            record["reverse_prompt"],
+            record["reverse_target"],
+            pupils[record["requested_rewrite"]["target_new"]["str"]],
+        )
+        for record in records
+    ]
 
 
 def reversibility(lm: LanguageModel, questions: list[ReverseQuestion]) -> dict[str, float]:
@@ -38,5 +48,8 @@ def reversibility(lm: LanguageModel, questions: list[ReverseQuestion]) -> dict[s
     Source: BAKE (2310.10322); its judgement score needs a prompt of its own for every model and is left out.
     """
     prompts = [q.prompt for q in questions]
-    new, old = rate(lm, prompts, [q.target for q in questions]), rate(lm, prompts, [q.previous for q in questions])
+    new, old = (
+        rate(lm, prompts, [q.target for q in questions]),
+        rate(lm, prompts, [q.previous for q in questions]),
+    )
     return {"success": float((new.nll < old.nll).mean()), "accuracy": float(new.correct.mean())}

@@ -29,17 +29,29 @@ def save_adapter(lm: LanguageModel, edits: Edits, base: str, out: Path) -> None:
     try:
         from peft import LoraConfig, TaskType
     except ImportError as error:
-        raise ValueError("adapter: needs peft; pip install -c constraints.txt -e '.[peft]'") from error
+        raise ValueError(
+            "adapter: needs peft; pip install -c constraints.txt -e '.[peft]'"
+        ) from error
     path = {layer: lm.architecture.down_proj.format(layer) for layer in edits.layers}
-    factors = {path[layer]: edit.factors for layer, edit in edits.layers.items() if edit.factors.rank}
+    factors = {
+        path[layer]: edit.factors for layer, edit in edits.layers.items() if edit.factors.rank
+    }
     if not factors:
         raise ValueError("adapter: the edits changed no matrix, there is nothing to adapt")
     ranks = {name: found.rank for name, found in factors.items()}
     module = lm.down_proj(min(edits.layers))
-    config = LoraConfig(task_type=TaskType.CAUSAL_LM, base_model_name_or_path=base, inference_mode=True,
-                        target_modules=sorted(ranks), r=max(ranks.values()), lora_alpha=max(ranks.values()),
-                        rank_pattern=ranks, alpha_pattern=ranks, lora_dropout=0.0,
-                        fan_in_fan_out=isinstance(module, Conv1D))
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        base_model_name_or_path=base,
+        inference_mode=True,
+        target_modules=sorted(ranks),
+        r=max(ranks.values()),
+        lora_alpha=max(ranks.values()),
+        rank_pattern=ranks,
+        alpha_pattern=ranks,
+        lora_dropout=0.0,
+        fan_in_fan_out=isinstance(module, Conv1D),
+    )
     tensors: dict[str, Tensor] = {}
     for name, found in factors.items():
         tensors[f"base_model.model.{name}.lora_A.weight"] = found.right

@@ -43,25 +43,42 @@ def compare(a: LanguageModel, b: LanguageModel) -> list[Difference]:
         ValueError: their parameters differ in name or shape.
     """
     left, right = (dict(lm.model.named_parameters()) for lm in (a, b))
-    shapes = [{name: tuple(parameter.shape) for name, parameter in side.items()} for side in (left, right)]
+    shapes = [
+        {name: tuple(parameter.shape) for name, parameter in side.items()} for side in (left, right)
+    ]
     if shapes[0] != shapes[1]:
         name = next(n for n in (shapes[0] | shapes[1]) if shapes[0].get(n) != shapes[1].get(n))
-        raise ValueError(f"diff: the models are of different kinds: {name} is {shapes[0].get(name, 'absent')} in the "
-                         f"first and {shapes[1].get(name, 'absent')} in the second")
-    return [difference(name, left[name].detach(), right[name].detach())
-            for name in left if not torch.equal(left[name], right[name].to(left[name]))]
+        raise ValueError(
+            f"diff: the models are of different kinds: {name} is {shapes[0].get(name, 'absent')} in the "
+            f"first and {shapes[1].get(name, 'absent')} in the second"
+        )
+    return [
+        difference(name, left[name].detach(), right[name].detach())
+        for name in left
+        if not torch.equal(left[name], right[name].to(left[name]))
+    ]
 
 
 def difference(name: str, A: Tensor, B: Tensor) -> Difference:
     """How one parameter changed; products and spectra in float64."""
     A, B = A.double(), B.double().to(A.device)
     norm = (B - A).norm().item()
-    told = Difference(name, tuple(A.shape), norm, norm / A.norm().item() if A.norm() > 0 else float("inf"))
+    told = Difference(
+        name, tuple(A.shape), norm, norm / A.norm().item() if A.norm() > 0 else float("inf")
+    )
     if A.dim() != 2:
         return told
     values = spectrum(B - A)
-    return Difference(name, told.shape, norm, told.relative, int((values > round_off(B, WRITES)).sum()),
-                      values[0].item(), condition_number(A), condition_number(B))
+    return Difference(
+        name,
+        told.shape,
+        norm,
+        told.relative,
+        int((values > round_off(B, WRITES)).sum()),
+        values[0].item(),
+        condition_number(A),
+        condition_number(B),
+    )
 
 
 def table(found: list[Difference]) -> str:

@@ -36,7 +36,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     if out.exists():
         raise ValueError(f"out: {out} exists already; choose another folder")
     part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)                               # of an export that was interrupted
+    shutil.rmtree(part, ignore_errors=True)  # of an export that was interrupted
     part.mkdir(parents=True)
     yield part
     os.replace(part, out)

@@ -95,8 +95,15 @@ def factor_edits(lm: LanguageModel, run: Path) -> Edits:
     before = {layer: read_weight(lm, layer) for layer in layers}
     rest = fingerprint_of_rest(lm, layers)
     put_weights(lm, run)
-    edits = {layer: layer_edit(W0, read_weight(lm, layer), record["n_edits"]) for layer, W0 in before.items()}
-    about = {"method": record["method"], "n_edits": record["n_edits"], "model": record["parameters"]["model"]}
+    edits = {
+        layer: layer_edit(W0, read_weight(lm, layer), record["n_edits"])
+        for layer, W0 in before.items()
+    }
+    about = {
+        "method": record["method"],
+        "n_edits": record["n_edits"],
+        "model": record["parameters"]["model"],
+    }
     return Edits(edits, base, rest, about)
 
 
@@ -106,21 +113,43 @@ def layer_edit(W0: Tensor, W: Tensor, writes: int) -> LayerEdit:
     edit = LayerEdit(factors, *2 * (torch.empty(0),), digest(W0), "")
     after = edit.apply(W0)
     lost = edit.undo(after) != W0
-    return LayerEdit(factors, torch.from_numpy(np.packbits(lost.cpu().numpy())), W0[lost].cpu(), edit.before,
-                     digest(after))
+    return LayerEdit(
+        factors,
+        torch.from_numpy(np.packbits(lost.cpu().numpy())),
+        W0[lost].cpu(),
+        edit.before,
+        digest(after),
+    )
 
 
 def save_edits(path: Path, edits: Edits) -> None:
     """safetensors with left.<layer>, right.<layer>, mask.<layer> and was.<layer>; what else is known as metadata."""
     tensors, layers = {}, {}
     for layer, edit in edits.layers.items():
-        tensors |= {f"left.{layer}": edit.factors.left, f"right.{layer}": edit.factors.right,
-                    f"mask.{layer}": edit.mask, f"was.{layer}": edit.was}
-        layers[layer] = {"rank": edit.factors.rank, "error": edit.factors.error, "before": edit.before,
-                         "after": edit.after}
+        tensors |= {
+            f"left.{layer}": edit.factors.left,
+            f"right.{layer}": edit.factors.right,
+            f"mask.{layer}": edit.mask,
+            f"was.{layer}": edit.was,
+        }
+        layers[layer] = {
+            "rank": edit.factors.rank,
+            "error": edit.factors.error,
+            "before": edit.before,
+            "after": edit.after,
+        }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(path, tensors, {"format": FORMAT, "base": edits.base, "rest": edits.rest,
-                                 "about": json.dumps(edits.about), "layers": json.dumps(layers)})
+    save_tensors(
+        path,
+        tensors,
+        {
+            "format": FORMAT,
+            "base": edits.base,
+            "rest": edits.rest,
+            "about": json.dumps(edits.about),
+            "layers": json.dumps(layers),
+        },
+    )
 
 
 def load_edits(path: Path) -> Edits:
@@ -133,13 +162,17 @@ def load_edits(path: Path) -> Edits:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise ValueError(f"edits: {path} is no file of edits; `seqedit export --as factors` writes one")
+                raise ValueError(
+                    f"edits: {path} is no file of edits; `seqedit export --as factors` writes one"
+                )
             layers = {}
             for layer, told in json.loads(metadata["layers"]).items():
-                left, right, mask, was = (file.get_tensor(f"{name}.{layer}")
-                                          for name in ("left", "right", "mask", "was"))
-                layers[int(layer)] = LayerEdit(LowRank(left, right, told["error"]), mask, was, told["before"],
-                                               told["after"])
+                left, right, mask, was = (
+                    file.get_tensor(f"{name}.{layer}") for name in ("left", "right", "mask", "was")
+                )
+                layers[int(layer)] = LayerEdit(
+                    LowRank(left, right, told["error"]), mask, was, told["before"], told["after"]
+                )
     except (SafetensorError, OSError) as error:
         raise ValueError(f"edits: {path} cannot be read: {error}") from error
     return Edits(layers, metadata["base"], metadata["rest"], json.loads(metadata["about"]))
@@ -152,8 +185,10 @@ def apply_edits(lm: LanguageModel, edits: Edits) -> None:
         ValueError: it is another model, or it is edited already.
     """
     if fingerprint(lm) != edits.base:
-        raise ValueError(f"edits: they were made on another model (fingerprint {edits.base}, this one has "
-                         f"{fingerprint(lm)}); give the unedited {edits.about['model']}")
+        raise ValueError(
+            f"edits: they were made on another model (fingerprint {edits.base}, this one has "
+            f"{fingerprint(lm)}); give the unedited {edits.about['model']}"
+        )
     for layer, edit in edits.layers.items():
         write_weight(lm, layer, edit.apply(read_weight(lm, layer)))
 
@@ -173,10 +208,14 @@ def revert_edits(lm: LanguageModel, edits: Edits) -> dict[int, bool]:
     """
     rest = fingerprint_of_rest(lm, edits.layers)
     if rest != edits.rest:
-        raise ValueError(f"edits: they were made on another model (outside the edited matrices its fingerprint is "
-                         f"{edits.rest}, here it is {rest})")
+        raise ValueError(
+            f"edits: they were made on another model (outside the edited matrices its fingerprint is "
+            f"{edits.rest}, here it is {rest})"
+        )
     if all(digest(read_weight(lm, layer)) == edit.before for layer, edit in edits.layers.items()):
         raise ValueError("edits: the model does not hold them; its matrices are the unedited ones")
     for layer, edit in edits.layers.items():
         write_weight(lm, layer, edit.undo(read_weight(lm, layer)))
-    return {layer: digest(read_weight(lm, layer)) == edit.before for layer, edit in edits.layers.items()}
+    return {
+        layer: digest(read_weight(lm, layer)) == edit.before for layer, edit in edits.layers.items()
+    }

@@ -34,28 +34,51 @@ class Architecture:
     bos: bool = False
 
 
-_GPT2 = {"block": "transformer.h.{}", "mlp": "transformer.h.{}.mlp", "final_norm": "transformer.ln_f",
-         "head": "lm_head"}
-_LLAMA = {"block": "model.layers.{}", "mlp": "model.layers.{}.mlp", "down_proj": "model.layers.{}.mlp.down_proj",
-          "final_norm": "model.norm", "head": "lm_head"}
+_GPT2 = {
+    "block": "transformer.h.{}",
+    "mlp": "transformer.h.{}.mlp",
+    "final_norm": "transformer.ln_f",
+    "head": "lm_head",
+}
+_LLAMA = {
+    "block": "model.layers.{}",
+    "mlp": "model.layers.{}.mlp",
+    "down_proj": "model.layers.{}.mlp.down_proj",
+    "final_norm": "model.norm",
+    "head": "lm_head",
+}
 _POST_NORM = {"post_norm": "model.layers.{}.post_feedforward_layernorm"}
 _GEMMA = _LLAMA | {"bos": True}
 
 ARCHITECTURES = {
     "gpt2": Architecture(**_GPT2, down_proj="transformer.h.{}.mlp.c_proj"),
     "gptj": Architecture(**_GPT2, down_proj="transformer.h.{}.mlp.fc_out"),
-    "gpt_neox": Architecture(block="gpt_neox.layers.{}", mlp="gpt_neox.layers.{}.mlp",
-                             down_proj="gpt_neox.layers.{}.mlp.dense_4h_to_h",
-                             final_norm="gpt_neox.final_layer_norm", head="lm_head"),
-    "llama": Architecture(**_LLAMA), "mistral": Architecture(**_LLAMA), "qwen2": Architecture(**_LLAMA),
-    "qwen3": Architecture(**_LLAMA), "phi3": Architecture(**_LLAMA),
-    "phi": Architecture(**_LLAMA | {"down_proj": "model.layers.{}.mlp.fc2", "final_norm": "model.final_layernorm"}),
+    "gpt_neox": Architecture(
+        block="gpt_neox.layers.{}",
+        mlp="gpt_neox.layers.{}.mlp",
+        down_proj="gpt_neox.layers.{}.mlp.dense_4h_to_h",
+        final_norm="gpt_neox.final_layer_norm",
+        head="lm_head",
+    ),
+    "llama": Architecture(**_LLAMA),
+    "mistral": Architecture(**_LLAMA),
+    "qwen2": Architecture(**_LLAMA),
+    "qwen3": Architecture(**_LLAMA),
+    "phi3": Architecture(**_LLAMA),
+    "phi": Architecture(
+        **_LLAMA | {"down_proj": "model.layers.{}.mlp.fc2", "final_norm": "model.final_layernorm"}
+    ),
     "olmo2": Architecture(**_LLAMA, **_POST_NORM),
     "gemma": Architecture(**_GEMMA),
     "gemma2": Architecture(**_GEMMA, **_POST_NORM, soft_cap="final_logit_softcapping"),
     "gemma3_text": Architecture(**_GEMMA, **_POST_NORM, soft_cap="final_logit_softcapping"),
-    "gemma3": Architecture(**{name: path.replace("model.", "model.language_model.")
-                              for name, path in (_LLAMA | _POST_NORM).items()}, bos=True),     # with a vision tower
+    "gemma3": Architecture(
+        **{
+            name: path.replace("model.", "model.language_model.")
+            for name, path in (_LLAMA | _POST_NORM).items()
+        },
+        bos=True,
+    ),  # with a vision tower
 }
 """Declared architectures by `config.model_type`."""
 
@@ -73,10 +96,14 @@ def declare(model_type: str, architecture: Architecture) -> None:
         ValueError: the package declares this type itself, or a path lacks "{}".
     """
     if model_type in DECLARED:
-        raise ValueError(f"{model_type!r} is declared by the package; declare a model type of your own")
+        raise ValueError(
+            f"{model_type!r} is declared by the package; declare a model type of your own"
+        )
     for name in ("block", "mlp", "down_proj"):
         if getattr(architecture, name).count("{}") != 1:
-            raise ValueError(f'{model_type}: {name}: {getattr(architecture, name)!r} must hold one "{{}}", the layer')
+            raise ValueError(
+                f'{model_type}: {name}: {getattr(architecture, name)!r} must hold one "{{}}", the layer'
+            )
     ARCHITECTURES[model_type] = architecture
 
 
@@ -96,8 +123,10 @@ def declare_file(path: Path) -> None:
         raise ValueError(f"SEQEDIT_ARCHITECTURES: {path} must hold {{model_type: {{field: path}}}}")
     for model_type, row in rows.items():
         if wrong := sorted(row.keys() - known) + sorted(needed - row.keys()):
-            raise ValueError(f"SEQEDIT_ARCHITECTURES: {path}: {model_type}: {wrong[0]} is "
-                             f"{'unknown' if wrong[0] in row else 'missing'}; fields are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"SEQEDIT_ARCHITECTURES: {path}: {model_type}: {wrong[0]} is "
+                f"{'unknown' if wrong[0] in row else 'missing'}; fields are {', '.join(sorted(known))}"
+            )
         declare(model_type, Architecture(**row))
 
 
@@ -112,7 +141,10 @@ def architecture_of(model_type: str) -> Architecture:
     if model_type not in ARCHITECTURES:
         raise ValueError(
             f"model type {model_type!r} is not declared; known are {', '.join(ARCHITECTURES)}. Declare where "
-            'its modules are in a JSON file, {"' + model_type + '": {"block": "model.layers.{}", "mlp": …, '
+            'its modules are in a JSON file, {"'
+            + model_type
+            + '": {"block": "model.layers.{}", "mlp": …, '
             '"down_proj": …, "final_norm": …, "head": …}}, and name the file in the environment variable '
-            "SEQEDIT_ARCHITECTURES; or call seqedit.lm.architecture.declare. The chapter on architectures shows both")
+            "SEQEDIT_ARCHITECTURES; or call seqedit.lm.architecture.declare. The chapter on architectures shows both"
+        )
     return ARCHITECTURES[model_type]

@@ -30,22 +30,37 @@ def check_architecture(lm: LanguageModel) -> None:
     """
     _check_paths(lm)
     ids, last = torch.linspace(1, lm.config.vocab_size - 1, TOKENS).long().tolist(), lm.n_layers - 1
-    modules = {"last": lm.block(last), "block": lm.block(0), "mlp": lm.mlp(0), "down_proj": lm.down_proj(0)}
+    modules = {
+        "last": lm.block(last),
+        "block": lm.block(0),
+        "mlp": lm.mlp(0),
+        "down_proj": lm.down_proj(0),
+    }
     row = torch.tensor([ids], device=lm.device)
     with recording(modules) as calls:
         logits = lm.model(input_ids=row, use_cache=False).logits
     top, hidden, m = (calls[name].hidden for name in ("last", "block", "mlp"))
     if (shape := tuple(calls["down_proj"].input.shape[:-1])) != row.shape:
-        raise ValueError(f"{_name(lm)}: down_proj: its input must be (rows, tokens, d_ff), but its first dimensions "
-                         f"are {shape} for {tuple(row.shape)}; this architecture cannot be edited")
+        raise ValueError(
+            f"{_name(lm)}: down_proj: its input must be (rows, tokens, d_ff), but its first dimensions "
+            f"are {shape} for {tuple(row.shape)}; this architecture cannot be edited"
+        )
     _same(lm, calls["down_proj"].hidden, m, "mlp: its output is not that of down_proj")
-    _same(lm, lm.logits(top), logits, "final_norm, head or soft_cap: they do not give the model's logits")
+    _same(
+        lm,
+        lm.logits(top),
+        logits,
+        "final_norm, head or soft_cap: they do not give the model's logits",
+    )
 
-    size = max(m.norm(), hidden.norm()) / m.numel() ** 0.5                # well above the rounding of short floats
+    size = (
+        max(m.norm(), hidden.norm()) / m.numel() ** 0.5
+    )  # well above the rounding of short floats
     shift = size * torch.linspace(-1, 1, m.shape[-1], device=m.device).to(m)
 
     def shifted(module, args, output):
         return (output[0] + shift, *output[1:]) if isinstance(output, tuple) else output + shift
+
     handle = lm.mlp(0).register_forward_hook(shifted)
     try:
         with recording(modules) as moved:
@@ -53,12 +68,20 @@ def check_architecture(lm: LanguageModel) -> None:
     finally:
         handle.remove()
     gain = Site(lm.post_norm(0), m).gain(shift)
-    _same(lm, moved["block"].hidden - hidden, gain.expand_as(hidden),
-          "block, mlp or post_norm: what is added to the MLP's output does not reach the block's output as declared")
-    _same(lm, _on_some_tokens(lm, ids), top[0, SOME],
-          "block: run on some tokens, with attention's keys and values of the others, it gives other values than on "
-          "all; its attention or arguments are of a kind that seqedit/lm/tails.py does not know: this architecture "
-          "cannot be edited")
+    _same(
+        lm,
+        moved["block"].hidden - hidden,
+        gain.expand_as(hidden),
+        "block, mlp or post_norm: what is added to the MLP's output does not reach the block's output as declared",
+    )
+    _same(
+        lm,
+        _on_some_tokens(lm, ids),
+        top[0, SOME],
+        "block: run on some tokens, with attention's keys and values of the others, it gives other values than on "
+        "all; its attention or arguments are of a kind that seqedit/lm/tails.py does not know: this architecture "
+        "cannot be edited",
+    )
 
 
 def _check_paths(lm: LanguageModel) -> None:
@@ -70,8 +93,10 @@ def _check_paths(lm: LanguageModel) -> None:
             try:
                 lm.model.get_submodule(path.format(layer))
             except AttributeError as error:
-                raise ValueError(f"{_name(lm)}: {field.name}: there is no {path.format(layer)!r} in "
-                                 f"{type(lm.model).__name__} ({error}); print(model) shows its modules") from error
+                raise ValueError(
+                    f"{_name(lm)}: {field.name}: there is no {path.format(layer)!r} in "
+                    f"{type(lm.model).__name__} ({error}); print(model) shows its modules"
+                ) from error
     try:
         read_weight(lm, 0)
     except TypeError as error:
@@ -81,7 +106,7 @@ def _check_paths(lm: LanguageModel) -> None:
 def _on_some_tokens(lm: LanguageModel, ids: list[int]) -> Tensor:
     """Output of the last block at `SOME` tokens by the way targets take, in a row shorter than its neighbour."""
     last = lm.n_layers - 1
-    sweep = LayerSweep(lm, [ids, ids[:SOME.stop]], [0, 0], [SOME.start, SOME.start])
+    sweep = LayerSweep(lm, [ids, ids[: SOME.stop]], [0, 0], [SOME.start, SOME.start])
     for _ in range(last):
         sweep.advance()
     stem = sweep.residual()[1:, SOME]
@@ -93,9 +118,11 @@ def _on_some_tokens(lm: LanguageModel, ids: list[int]) -> Tensor:
 def _same(lm: LanguageModel, found: Tensor, expected: Tensor, problem: str) -> None:
     found, expected = found.double(), expected.double().to(found.device)
     error = ((found - expected).norm() / expected.norm()).item()
-    if not error <= TOLERANCE.get(lm.model.dtype, 0.05):                  # NaN is no agreement
-        raise ValueError(f"{_name(lm)}: {problem} (relative difference {error:.1g}); compare the declaration with the "
-                         "model's code in transformers")
+    if not error <= TOLERANCE.get(lm.model.dtype, 0.05):  # NaN is no agreement
+        raise ValueError(
+            f"{_name(lm)}: {problem} (relative difference {error:.1g}); compare the declaration with the "
+            "model's code in transformers"
+        )
 
 
 def _name(lm: LanguageModel) -> str:

@@ -12,8 +12,12 @@ STARTS = ("The", "Therefore", "Because", "I", "You")
 
 
 @torch.no_grad()
-def sample_contexts(lm: LanguageModel, generator: torch.Generator,
-                    lengths: tuple[tuple[int, int], ...] = ((10, 5),), top_k: int = 5) -> Contexts:
+def sample_contexts(
+    lm: LanguageModel,
+    generator: torch.Generator,
+    lengths: tuple[tuple[int, int], ...] = ((10, 5),),
+    top_k: int = 5,
+) -> Contexts:
     """The bare prompt, and one group of templates sampled from the model itself for each (length, count).
 
     A template is one of five opening words, continued by top-k sampling to `length` tokens (with BOS where the
@@ -32,9 +36,20 @@ def sample_contexts(lm: LanguageModel, generator: torch.Generator,
         for i in range(count):
             ids = lm.tokenizer(STARTS[i % len(STARTS)])["input_ids"]
             while len(ids) < length:
-                logits = lm.model(torch.tensor([ids], device=lm.device), use_cache=False).logits[0, -1].float().cpu()
+                logits = (
+                    lm.model(torch.tensor([ids], device=lm.device), use_cache=False)
+                    .logits[0, -1]
+                    .float()
+                    .cpu()
+                )
                 best = logits.topk(top_k)
-                ids.append(int(best.indices[torch.multinomial(best.values.softmax(-1), 1, generator=generator)]))
+                ids.append(
+                    int(
+                        best.indices[
+                            torch.multinomial(best.values.softmax(-1), 1, generator=generator)
+                        ]
+                    )
+                )
             text = lm.tokenizer.decode(ids, skip_special_tokens=True)
             group.append(" ".join(text.replace("{", " ").replace("}", " ").split()) + ". {}")
         groups.append(tuple(group))
@@ -51,11 +66,15 @@ def load_contexts(path: Path) -> Contexts:
         groups = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"contexts: {path} cannot be read: {error}") from error
-    if not isinstance(groups, list) or not all(isinstance(group, list) and group for group in groups):
+    if not isinstance(groups, list) or not all(
+        isinstance(group, list) and group for group in groups
+    ):
         raise ValueError(f"contexts: {path} must hold a list of non-empty lists of templates")
     for template in (t for group in groups for t in group):
         if not isinstance(template, str) or template.count("{}") != 1:
-            raise ValueError(f'contexts: {path}: {template!r} must be a string with exactly one "{{}}"')
+            raise ValueError(
+                f'contexts: {path}: {template!r} must be a string with exactly one "{{}}"'
+            )
     if groups[0] != ["{}"]:
         raise ValueError(f'contexts: {path}: the first group must be ["{{}}"], the bare prompt')
     return tuple(tuple(group) for group in groups)

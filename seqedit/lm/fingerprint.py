@@ -22,7 +22,10 @@ def identity(lm: LanguageModel) -> dict[str, str]:
     """
     model = hashlib.sha256()
     _digest_weights(lm, model, torch.bfloat16)
-    return {"model": model.hexdigest()[:16], "tokenizer": hashlib.sha256(_vocabulary(lm)).hexdigest()[:16]}
+    return {
+        "model": model.hexdigest()[:16],
+        "tokenizer": hashlib.sha256(_vocabulary(lm)).hexdigest()[:16],
+    }
 
 
 def _digest_weights(lm: LanguageModel, digest, dtype: torch.dtype) -> None:

@@ -33,7 +33,9 @@ class Stop(Exception):
 
 
 @contextmanager
-def recording(modules: Mapping[Hashable, nn.Module], last: Hashable = None) -> Iterator[dict[Any, Call]]:
+def recording(
+    modules: Mapping[Hashable, nn.Module], last: Hashable = None
+) -> Iterator[dict[Any, Call]]:
     """The calls of `modules` inside, which ends early, without an error, after module `last`.
 
     Hooks are removed whatever happens.
@@ -45,9 +47,13 @@ def recording(modules: Mapping[Hashable, nn.Module], last: Hashable = None) -> I
             calls[name] = Call(args, kwargs, output)
             if name == last:
                 raise Stop
+
         return record
 
-    handles = [module.register_forward_hook(hook(name), with_kwargs=True) for name, module in modules.items()]
+    handles = [
+        module.register_forward_hook(hook(name), with_kwargs=True)
+        for name, module in modules.items()
+    ]
     try:
         yield calls
     except Stop:
@@ -58,8 +64,13 @@ def recording(modules: Mapping[Hashable, nn.Module], last: Hashable = None) -> I
 
 
 @torch.no_grad()
-def observe(lm: LanguageModel, ids: Tensor, modules: Mapping[Hashable, nn.Module], last: Hashable,
-            cache: Cache | None = None) -> dict[Any, Call]:
+def observe(
+    lm: LanguageModel,
+    ids: Tensor,
+    modules: Mapping[Hashable, nn.Module],
+    last: Hashable,
+    cache: Cache | None = None,
+) -> dict[Any, Call]:
     """One forward pass over right-padded `ids` (rows, tokens); the calls of `modules`, stopping after module `last`.
 
     Attention's keys and values stay in `cache`, if one is given.

@@ -14,23 +14,37 @@ def why_not_loaded(name: str, error: BaseException) -> str:
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
-    found = next((cause for cause in causes if isinstance(cause, HfHubHTTPError | LocalEntryNotFoundError)), None)
+    found = next(
+        (cause for cause in causes if isinstance(cause, HfHubHTTPError | LocalEntryNotFoundError)),
+        None,
+    )
     status = getattr(getattr(found, "response", None), "status_code", None)
     begin = f"no model could be loaded from {name!r}: "
     if isinstance(found, GatedRepoError):
-        return begin + (f"it is gated; ask for access at https://huggingface.co/{name}, then log in with `hf auth "
-                        "login` (or set HF_TOKEN to a token that may read it)")
+        return begin + (
+            f"it is gated; ask for access at https://huggingface.co/{name}, then log in with `hf auth "
+            "login` (or set HF_TOKEN to a token that may read it)"
+        )
     if isinstance(found, RepositoryNotFoundError):
-        return begin + ("there is no such folder, and no such model on the hub that you may see; check the spelling, "
-                        "and for a private one log in with `hf auth login`")
+        return begin + (
+            "there is no such folder, and no such model on the hub that you may see; check the spelling, "
+            "and for a private one log in with `hf auth login`"
+        )
     if status in (401, 403):
-        return begin + (f"the hub refused it (HTTP {status}); log in with `hf auth login` and see at "
-                        f"https://huggingface.co/{name} that you may read it")
+        return begin + (
+            f"the hub refused it (HTTP {status}); log in with `hf auth login` and see at "
+            f"https://huggingface.co/{name} that you may read it"
+        )
     if isinstance(found, LocalEntryNotFoundError):
-        remedy = (f"HF_HUB_OFFLINE forbids to look further: unset it once, or run `hf download {name}` beforehand"
-                  if constants.HF_HUB_OFFLINE else
-                  "the hub could not be reached: check the network, or name a local folder")
+        remedy = (
+            f"HF_HUB_OFFLINE forbids to look further: unset it once, or run `hf download {name}` beforehand"
+            if constants.HF_HUB_OFFLINE
+            else "the hub could not be reached: check the network, or name a local folder"
+        )
         return begin + "there is no such folder, and it is not in the cache of the hub; " + remedy
     if "model.safetensors" in (line := str(error).splitlines()[0]):
-        return begin + f"{line.rstrip('.')}; only safetensors are read, convert other weights with save_pretrained"
+        return (
+            begin
+            + f"{line.rstrip('.')}; only safetensors are read, convert other weights with save_pretrained"
+        )
     return begin + line

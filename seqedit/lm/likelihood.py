@@ -41,7 +41,9 @@ def hidden_states(lm: LanguageModel, rows: Sequence[Told]) -> Float[Tensor, "row
     return calls[last].hidden.to(lm.device)
 
 
-def log_likelihood(lm: LanguageModel, rows: Sequence[Told], *, at_prompt: bool = False) -> tuple[Tensor, Tensor]:
+def log_likelihood(
+    lm: LanguageModel, rows: Sequence[Told], *, at_prompt: bool = False
+) -> tuple[Tensor, Tensor]:
     """Mean log p of each target's tokens, (rows,), and whether all of them are the most probable ones.
 
     Args:
@@ -49,8 +51,11 @@ def log_likelihood(lm: LanguageModel, rows: Sequence[Told], *, at_prompt: bool =
             instead of each from its own.
     """
     hidden = hidden_states(lm, rows)
-    at = [(n, row.places[0] if at_prompt else place, token)
-          for n, row in enumerate(rows) for place, token in zip(row.places, row.target, strict=True)]
+    at = [
+        (n, row.places[0] if at_prompt else place, token)
+        for n, row in enumerate(rows)
+        for place, token in zip(row.places, row.target, strict=True)
+    ]
     n, place, token = (torch.tensor(column, device=lm.device) for column in zip(*at, strict=True))
     log_p = log_softmax(lm.logits(hidden[n, place]), dim=-1)
     said = log_p.gather(1, token[:, None])[:, 0]
@@ -62,13 +67,14 @@ def log_likelihood(lm: LanguageModel, rows: Sequence[Told], *, at_prompt: bool =
 class Features(NamedTuple):
     """What an edited matrix saw at some tokens."""
 
-    x: Float[Tensor, "tokens d_ff"]         # its inputs
-    g: Float[Tensor, "tokens d_model"]      # gradients of the loss at its outputs
-    row: Tensor                             # row of each token
+    x: Float[Tensor, "tokens d_ff"]  # its inputs
+    g: Float[Tensor, "tokens d_model"]  # gradients of the loss at its outputs
+    row: Tensor  # row of each token
 
 
-def read_features(lm: LanguageModel, rows: Sequence[Told], layers: Sequence[int], *,
-                  everywhere: bool = False) -> tuple[dict[int, Features], Tensor, Tensor]:
+def read_features(
+    lm: LanguageModel, rows: Sequence[Told], layers: Sequence[int], *, everywhere: bool = False
+) -> tuple[dict[int, Features], Tensor, Tensor]:
     """Inputs and output gradients of the edited matrices, from one pass forward and one backward.
 
     The loss is the sum over rows of −`log_likelihood`, so that a row's gradients do not depend on the others.
@@ -87,6 +93,7 @@ def read_features(lm: LanguageModel, rows: Sequence[Told], layers: Sequence[int]
             outputs[layer] = output if output.requires_grad else output.detach().requires_grad_()
             outputs[layer].retain_grad()
             return outputs[layer]
+
         return hook
 
     try:
@@ -98,21 +105,39 @@ def read_features(lm: LanguageModel, rows: Sequence[Told], layers: Sequence[int]
     finally:
         for handle in handles:
             handle.remove()
-    at = [(n, place) for n, row in enumerate(rows)
-          for place in (range(len(row.ids)) if everywhere else row.places)]
+    at = [
+        (n, place)
+        for n, row in enumerate(rows)
+        for place in (range(len(row.ids)) if everywhere else row.places)
+    ]
     n, place = (torch.tensor(column, device=lm.device) for column in zip(*at, strict=True))
-    return ({layer: Features(inputs[layer].to(lm.device)[n, place].float(),
-                             outputs[layer].grad.to(lm.device)[n, place].float(), n)
-             for layer in layers}, said.detach(), right)
+    return (
+        {
+            layer: Features(
+                inputs[layer].to(lm.device)[n, place].float(),
+                outputs[layer].grad.to(lm.device)[n, place].float(),
+                n,
+            )
+            for layer in layers
+        },
+        said.detach(),
+        right,
+    )
 
 
 @contextmanager
-def shifted(lm: LanguageModel, updates: Mapping[int, Float[Tensor, "d_model d_ff"]]) -> Iterator[None]:
+def shifted(
+    lm: LanguageModel, updates: Mapping[int, Float[Tensor, "d_model d_ff"]]
+) -> Iterator[None]:
     """Inside, the matrices act as W + Δ, differentiably in Δ; the weights themselves are not touched."""
+
     def shift(update):
         return lambda module, args, output: output + args[0] @ update.to(output).T
 
-    handles = [lm.down_proj(layer).register_forward_hook(shift(update)) for layer, update in updates.items()]
+    handles = [
+        lm.down_proj(layer).register_forward_hook(shift(update))
+        for layer, update in updates.items()
+    ]
     try:
         yield
     finally:

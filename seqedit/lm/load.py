@@ -19,7 +19,9 @@ def _not_about_masks(record) -> bool:
     return "attention_mask" not in record.getMessage()
 
 
-def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32) -> LanguageModel:
+def load_model(
+    folder_or_id: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32
+) -> LanguageModel:
     """Load a local folder or hub id in evaluation mode, gradients off. Remote code is never run.
 
     Args:
@@ -41,7 +43,9 @@ def load_model(folder_or_id: str | Path, *, device: str = "auto", dtype: torch.d
     try:
         architecture = architecture_of(_model_type(folder_or_id))
         tokenizer = load_tokenizer(folder_or_id, bos=architecture.bos)
-        model = AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, use_safetensors=True, **spread)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder_or_id, dtype=dtype, use_safetensors=True, **spread
+        )
     except OSError as error:
         raise ValueError(why_not_loaded(str(folder_or_id), error)) from error
     if spread:
@@ -59,13 +63,17 @@ def _model_type(folder_or_id: str | Path) -> str:
     try:
         return AutoConfig.from_pretrained(folder_or_id).model_type
     except ValueError as error:
-        raise ValueError(f"{folder_or_id}: {str(error).split('. ')[0]}. A newer transformers may know it; code from a "
-                         "model folder is never run") from error
+        raise ValueError(
+            f"{folder_or_id}: {str(error).split('. ')[0]}. A newer transformers may know it; code from a "
+            "model folder is never run"
+        ) from error
 
 
 def check_not_offloaded(model: nn.Module) -> None:
     """Raises ValueError for a model of which some is not on any device: blocks run often, and are written to."""
     if away := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
-        raise ValueError(f"the model does not fit: {len(away)} of its matrices, the first being {away[0]}, were left "
-                         "in the CPU's memory or on disk, where they cannot be edited. Use --dtype bfloat16, more or "
-                         "larger GPUs, or --device cpu; `seqedit plan` tells what is needed")
+        raise ValueError(
+            f"the model does not fit: {len(away)} of its matrices, the first being {away[0]}, were left "
+            "in the CPU's memory or on disk, where they cannot be edited. Use --dtype bfloat16, more or "
+            "larger GPUs, or --device cpu; `seqedit plan` tells what is needed"
+        )

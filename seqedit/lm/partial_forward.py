@@ -44,15 +44,21 @@ class Block:
     arguments: dict[str, Any]
     shape: tuple[int, int, int]
 
-    def run(self, hidden: Float[Tensor, "rows length d_model"], kept: KeysValues,
-            at: Int[Tensor, "rows length"]) -> tuple[Tensor, KeysValues]:
+    def run(
+        self,
+        hidden: Float[Tensor, "rows length d_model"],
+        kept: KeysValues,
+        at: Int[Tensor, "rows length"],
+    ) -> tuple[Tensor, KeysValues]:
         """Output at the tokens `at` of each row, given their input; and `kept` with their keys and values put in.
 
         All of it, whatever device it comes from, ends on that of the block.
         """
         hidden, kept, at = self.here(hidden, kept, at)
         cache = _Cache(kept, at)
-        out = self.module(hidden, **{name: _cut(name, value, cache, at) for name, value in self.arguments.items()})
+        out = self.module(
+            hidden, **{name: _cut(name, value, cache, at) for name, value in self.arguments.items()}
+        )
         return out[0] if isinstance(out, tuple) else out, cache.kept
 
     def keys_and_values(self, hidden: Tensor, kept: KeysValues, at: Tensor) -> KeysValues:
@@ -60,7 +66,10 @@ class Block:
         hidden, kept, at = self.here(hidden, kept, at)
         cache = _Cache(kept, at, stop=True)
         try:
-            self.module(hidden, **{name: _cut(name, value, cache, at) for name, value in self.arguments.items()})
+            self.module(
+                hidden,
+                **{name: _cut(name, value, cache, at) for name, value in self.arguments.items()},
+            )
         except Stop:
             pass
         return cache.kept
@@ -69,7 +78,9 @@ class Block:
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
 
-    def here(self, hidden: Tensor, kept: KeysValues, at: Tensor) -> tuple[Tensor, KeysValues, Tensor]:
+    def here(
+        self, hidden: Tensor, kept: KeysValues, at: Tensor
+    ) -> tuple[Tensor, KeysValues, Tensor]:
         """The same on the block's device."""
         where = self.device
         return hidden.to(where), (kept[0].to(where), kept[1].to(where)), at.to(where)
@@ -79,8 +90,10 @@ def all_blocks(lm: LanguageModel, ids: Sequence[int]) -> list[Block]:
     """Every block, with its arguments from a pass over one row of `ids`."""
     modules, cache = {i: lm.block(i) for i in range(lm.n_layers)}, DynamicCache()
     calls = observe(lm, padded(lm, [ids]), modules, last=lm.n_layers - 1, cache=cache)
-    return [Block(module, _arguments(module, calls[i]), tuple(cache.layers[i].keys.shape[1:]))
-            for i, module in modules.items()]
+    return [
+        Block(module, _arguments(module, calls[i]), tuple(cache.layers[i].keys.shape[1:]))
+        for i, module in modules.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -96,10 +109,14 @@ class Tails:
     at: Int[Tensor, "rows length"]
 
     def __getitem__(self, rows: Tensor) -> "Tails":
-        kept = [(keys[rows.to(keys.device)], values[rows.to(keys.device)]) for keys, values in self.kept]
+        kept = [
+            (keys[rows.to(keys.device)], values[rows.to(keys.device)]) for keys, values in self.kept
+        ]
         return Tails(self.blocks, kept, self.at[rows])
 
-    def run(self, hidden: Float[Tensor, "rows length d_model"], count: int) -> Float[Tensor, "rows count d_model"]:
+    def run(
+        self, hidden: Float[Tensor, "rows length d_model"], count: int
+    ) -> Float[Tensor, "rows count d_model"]:
         """Output of the last block at the last `count` tokens of the tails, given the input of the first block.
 
         The last block tells the other tokens' keys and values only.
@@ -117,9 +134,9 @@ class Tails:
 class _Batch:
     """Rows that run together."""
 
-    rows: Tensor                      # their numbers, (r,)
-    at: Tensor                        # positions of the tokens that are run, (r, length)
-    hidden: Tensor                    # their residual stream, (r, length, d_model)
+    rows: Tensor  # their numbers, (r,)
+    at: Tensor  # positions of the tokens that are run, (r, length)
+    hidden: Tensor  # their residual stream, (r, length, d_model)
 
 
 class LayerSweep:
@@ -139,18 +156,28 @@ class LayerSweep:
     """
 
     @torch.no_grad()
-    def __init__(self, lm: LanguageModel, rows: Sequence[Sequence[int]], groups: Sequence[int], own: Sequence[int]):
+    def __init__(
+        self,
+        lm: LanguageModel,
+        rows: Sequence[Sequence[int]],
+        groups: Sequence[int],
+        own: Sequence[int],
+    ):
         self.lm, self.layer, self.count = lm, 0, len(rows)
         self.blocks = all_blocks(lm, max(rows, key=len))
-        hidden = embed(lm, padded(lm, rows)).to(lm.device)                # (rows, tokens, d_model)
+        hidden = embed(lm, padded(lm, rows)).to(lm.device)  # (rows, tokens, d_model)
         self.group = torch.tensor(groups, device=lm.device)
         members = defaultdict(list)
         for i, group in enumerate(groups):
             members[group].append(i)
-        shared = [_common([rows[i][:own[i]] for i in members[group]]) for group in range(len(members))]
+        shared = [
+            _common([rows[i][: own[i]] for i in members[group]]) for group in range(len(members))
+        ]
         first = torch.tensor([members[group][0] for group in range(len(members))], device=lm.device)
         at = torch.arange(max(*shared, 1), device=lm.device).expand(len(first), -1)
-        self.shared = _Batch(first, at, hidden[first[:, None], at])       # what is beyond a shorter beginning is unused
+        self.shared = _Batch(
+            first, at, hidden[first[:, None], at]
+        )  # what is beyond a shorter beginning is unused
         alike = defaultdict(list)
         for i, row in enumerate(rows):
             alike[len(row) - shared[groups[i]]].append(i)
@@ -184,7 +211,7 @@ class LayerSweep:
         for batch, kept in self._kept(self._beginnings()[0]):
             with recording({"module": module}, last="module") as calls:
                 self.blocks[self.layer].run(batch.hidden, kept, batch.at)
-            found = pick(calls["module"]).to(self.lm.device)              # (r, length, width)
+            found = pick(calls["module"]).to(self.lm.device)  # (r, length, width)
             read = found.new_empty(self.count, found.shape[-1]) if read is None else read
             column = positions[batch.rows] - batch.at[:, 0]
             read[batch.rows] = found[torch.arange(len(column), device=column.device), column]
@@ -192,8 +219,9 @@ class LayerSweep:
 
     def residual(self) -> Tensor:
         """The residual stream before the next block, (rows, tokens, d_model); without meaning where rows are shared."""
-        stream = self.shared.hidden.new_empty(self.count, self.blocks[0].shape[1], self.shared.hidden.shape[-1],
-                                              device=self.lm.device)
+        stream = self.shared.hidden.new_empty(
+            self.count, self.blocks[0].shape[1], self.shared.hidden.shape[-1], device=self.lm.device
+        )
         for batch in self.batches:
             stream[batch.rows[:, None], batch.at] = batch.hidden.to(self.lm.device)
         return stream
@@ -202,8 +230,11 @@ class LayerSweep:
         """A sweep that goes its own way from here with some rows, `chosen` by mask, under their old numbers."""
         other = copy(self)
         other.shared = copy(self.shared)
-        other.batches = [_Batch(b.rows[keep], b.at[keep], b.hidden[keep.to(b.hidden.device)]) for b in self.batches
-                         if (keep := chosen[b.rows]).any()]
+        other.batches = [
+            _Batch(b.rows[keep], b.at[keep], b.hidden[keep.to(b.hidden.device)])
+            for b in self.batches
+            if (keep := chosen[b.rows]).any()
+        ]
         return other
 
     def _beginnings(self) -> tuple[KeysValues, Tensor]:
@@ -240,12 +271,18 @@ def _cut(name: str, value: Any, cache: _Cache, at: Tensor) -> Any:
         return cache
     if name == "attention_mask":
         tokens = cache.kept[0].shape[2]
-        seen = torch.ones(tokens, tokens, dtype=torch.bool, device=at.device).tril() if value is None else value[0, 0]
-        return seen.to(at.device)[at][:, None]                            # (rows, 1, length, tokens)
+        seen = (
+            torch.ones(tokens, tokens, dtype=torch.bool, device=at.device).tril()
+            if value is None
+            else value[0, 0]
+        )
+        return seen.to(at.device)[at][:, None]  # (rows, 1, length, tokens)
     if name == "position_ids":
         return value.flatten().to(at.device)[at]
     if name == "position_embeddings":
-        return tuple(table[0].to(at.device)[at] for table in value)       # cosines and sines, (rows, length, width)
+        return tuple(
+            table[0].to(at.device)[at] for table in value
+        )  # cosines and sines, (rows, length, width)
     return value
 
 

@@ -16,14 +16,17 @@ FAINT = 0.01
 
 
 @torch.no_grad()
-def before_norm(norm: nn.Module, m: Float[Tensor, "d_model n"], gain: Float[Tensor, "d_model n"]
-                ) -> Float[Tensor, "d_model n"]:
+def before_norm(
+    norm: nn.Module, m: Float[Tensor, "d_model n"], gain: Float[Tensor, "d_model n"]
+) -> Float[Tensor, "d_model n"]:
     """What m must gain so that N(m), up to its length, which nothing changes, gains `gain`.
 
     Returns m′ − m with m′ ∥ (N(m) + gain) / g and ‖m′‖ = ‖m‖. If some m′ gives the gain exactly, so does this one; what
     several layers share, and what lies beyond the norm's reach, is met in direction.
     """
-    g = _through(norm, torch.ones_like(m[:, :1]).T)[0, :, None].to(m)     # N of ones, of root mean square 1, is g
+    g = _through(norm, torch.ones_like(m[:, :1]).T)[0, :, None].to(
+        m
+    )  # N of ones, of root mean square 1, is g
     faint = g.abs() < FAINT * g.square().mean().sqrt()
     rms = m.norm(dim=0) / len(m) ** 0.5
     wanted = m / rms + torch.where(faint, 0.0, gain / g)
@@ -46,7 +49,11 @@ class Site:
 
     def gain(self, delta: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_model"]:
         """What the residual stream gains by δ."""
-        return delta if self.norm is None else _through(self.norm, self.m + delta) - _through(self.norm, self.m)
+        return (
+            delta
+            if self.norm is None
+            else _through(self.norm, self.m + delta) - _through(self.norm, self.m)
+        )
 
 
 def _through(norm: nn.Module, x: Tensor) -> Tensor:

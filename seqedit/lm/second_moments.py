@@ -41,8 +41,14 @@ class Place:
     batches: int = 0
 
 
-def accumulate_moments(lm: LanguageModel, texts: Iterable[str], layers: Sequence[int], reading: Reading,
-                       moments: dict[int, SecondMoment], place: Place | None = None) -> Iterator[Place]:
+def accumulate_moments(
+    lm: LanguageModel,
+    texts: Iterable[str],
+    layers: Sequence[int],
+    reading: Reading,
+    moments: dict[int, SecondMoment],
+    place: Place | None = None,
+) -> Iterator[Place]:
     """Adds the keys of every token of `texts` to `moments`, layer by layer; yields after each batch how far it is.
 
     Going on from a place, with the moments as they were there, adds up the same numbers in the same order.
@@ -67,8 +73,14 @@ def accumulate_moments(lm: LanguageModel, texts: Iterable[str], layers: Sequence
         yield place
 
 
-def collect_second_moments(lm: LanguageModel, texts: Sequence[str], layers: Sequence[int], *,
-                           batch_tokens: int = 16_384, progress: bool = True) -> dict[int, SecondMoment]:
+def collect_second_moments(
+    lm: LanguageModel,
+    texts: Sequence[str],
+    layers: Sequence[int],
+    *,
+    batch_tokens: int = 16_384,
+    progress: bool = True,
+) -> dict[int, SecondMoment]:
     """Σ k kᵀ and count of the keys of every token of `texts`, for each layer.
 
     Texts are cut to the model's positions and batched by length; padding is not counted. The model's own special
@@ -78,7 +90,9 @@ def collect_second_moments(lm: LanguageModel, texts: Sequence[str], layers: Sequ
     """
     moments: dict[int, SecondMoment] = {}
     bar = tqdm(unit="batch", desc="second moments", disable=None if progress else True, leave=False)
-    for _ in accumulate_moments(lm, texts, layers, Reading(window=None, batch_tokens=batch_tokens), moments):
+    for _ in accumulate_moments(
+        lm, texts, layers, Reading(window=None, batch_tokens=batch_tokens), moments
+    ):
         bar.update()
     bar.close()
     return moments
@@ -100,15 +114,21 @@ def _within(rows: list[list[int]], left: int | None) -> list[list[int]]:
     """Rows that hold something, sorted by length; in their own order the first `left` tokens of them."""
     if left is not None:
         ends = accumulate(map(len, rows))
-        rows = [row[:max(0, left - end + len(row))] for row, end in zip(rows, ends, strict=True)]
+        rows = [row[: max(0, left - end + len(row))] for row, end in zip(rows, ends, strict=True)]
     return sorted((row for row in rows if row), key=len)
 
 
-def _add(lm: LanguageModel, rows: list[list[int]], modules: dict, moments: dict[int, SecondMoment], chunk: int) -> None:
+def _add(
+    lm: LanguageModel,
+    rows: list[list[int]],
+    modules: dict,
+    moments: dict[int, SecondMoment],
+    chunk: int,
+) -> None:
     """Adds the keys of one batch, rows in ascending length, to each layer's moments, where that layer is."""
     calls = observe(lm, padded(lm, rows), modules, last=max(modules))
     real = torch.arange(len(rows[-1]))[None] < torch.tensor([[len(row)] for row in rows])
     for layer in modules:
         keys = calls[layer].input
-        keys = keys[real.to(keys.device)]                                             # (tokens, d_ff)
+        keys = keys[real.to(keys.device)]  # (tokens, d_ff)
         moments.setdefault(layer, SecondMoment(keys.shape[1], keys.device)).update(keys, chunk)

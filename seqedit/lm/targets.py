@@ -47,9 +47,18 @@ class Targets:
     right: Tensor
 
 
-def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Contexts, layer: int,
-                     config: TargetConfig, *, site: str = "block", patience: int = 0,
-                     anchors: Anchors | None = None, batch_tokens: int = 16_384) -> Targets:
+def optimise_targets(
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    contexts: Contexts,
+    layer: int,
+    config: TargetConfig,
+    *,
+    site: str = "block",
+    patience: int = 0,
+    anchors: Anchors | None = None,
+    batch_tokens: int = 16_384,
+) -> Targets:
     """Targets z* = h + δ of the requests at `layer`, under the current weights, which stay as they are.
 
     Args:
@@ -69,31 +78,43 @@ def optimise_targets(lm: LanguageModel, requests: Sequence[EditRequest], context
     """
     templates = [t for group in contexts for t in group]
     rows = target_rows(lm, requests, templates, config)
-    parts = [_optimise(Problem.of(lm, rows[part], layer, config, site, anchors and anchors.select(part)), patience)
-             for part in chunks([sum(len(row.ids) for row in own) for own in rows], batch_tokens)]
-    return Targets(torch.cat([p.z for p in parts]), torch.cat([p.h for p in parts]),
-                   torch.cat([p.loss for p in parts]), torch.cat([p.updates for p in parts]),
-                   [reason for p in parts for reason in p.stopped], torch.cat([p.clamped for p in parts]),
-                   torch.cat([p.right for p in parts]))
+    parts = [
+        _optimise(
+            Problem.of(lm, rows[part], layer, config, site, anchors and anchors.select(part)),
+            patience,
+        )
+        for part in chunks([sum(len(row.ids) for row in own) for own in rows], batch_tokens)
+    ]
+    return Targets(
+        torch.cat([p.z for p in parts]),
+        torch.cat([p.h for p in parts]),
+        torch.cat([p.loss for p in parts]),
+        torch.cat([p.updates for p in parts]),
+        [reason for p in parts for reason in p.stopped],
+        torch.cat([p.clamped for p in parts]),
+        torch.cat([p.right for p in parts]),
+    )
 
 
 def _optimise(problem: Problem, patience: int) -> Targets:
     """Adam on δ (n, d_model); requests that are finished leave the batch."""
     whole, config, h = problem, problem.config, problem.h
     n = len(h)
-    delta, first, second = (torch.zeros_like(h) for _ in range(3))        # δ, Adam's two averages
+    delta, first, second = (torch.zeros_like(h) for _ in range(3))  # δ, Adam's two averages
     loss, updates = h.new_zeros(n), torch.zeros(n, dtype=torch.long, device=h.device)
-    active = torch.arange(n, device=h.device)                             # requests still running
+    active = torch.arange(n, device=h.device)  # requests still running
     times_told, stopped = torch.zeros_like(updates), ["steps"] * n
     for step in range(1, config.steps + 1):
         trial = delta[active].requires_grad_()
-        value, more, told = problem.loss(trial)                           # (active,) each
-        gradient, = torch.autograd.grad((value + more).sum(), trial)
+        value, more, told = problem.loss(trial)  # (active,) each
+        (gradient,) = torch.autograd.grad((value + more).sum(), trial)
         loss[active] = value.detach()
         times_told[active] += told
-        low = value.detach() < config.stop_loss                           # not NaN, which goes on, to be refused
+        low = value.detach() < config.stop_loss  # not NaN, which goes on, to be refused
         enough = (times_told[active] >= patience) & (patience > 0)
-        for i, by_loss in zip(active[low | enough].tolist(), low[low | enough].tolist(), strict=True):
+        for i, by_loss in zip(
+            active[low | enough].tolist(), low[low | enough].tolist(), strict=True
+        ):
             stopped[i] = "loss" if by_loss else "most probable"
         moving = ~(low | enough)
         active, gradient = active[moving], gradient[moving]
@@ -108,7 +129,9 @@ def _optimise(problem: Problem, patience: int) -> Targets:
         limit = config.clamp * h[active].norm(dim=1, keepdim=True)
         delta[active] = moved * (limit / moved.norm(dim=1, keepdim=True)).clamp(max=1.0)
         updates[active] += 1
-    clamped = delta.norm(dim=1) >= config.clamp * h.norm(dim=1) * (1 - 1e-4)         # the clamp's own rounding
+    clamped = delta.norm(dim=1) >= config.clamp * h.norm(dim=1) * (
+        1 - 1e-4
+    )  # the clamp's own rounding
     return Targets(*whole.values(delta), loss, updates, stopped, clamped, whole.right)
 
 
@@ -116,5 +139,9 @@ def _optimise(problem: Problem, patience: int) -> Targets:
 def mean_states(lm: LanguageModel, texts: Sequence[str]) -> Float[Tensor, "n d_model"]:
     """Output of the last block, mean over the tokens of each text alone."""
     last, ids = lm.n_layers - 1, tokenise(lm, texts).ids
-    hidden = observe(lm, padded(lm, ids), {last: lm.block(last)}, last=last)[last].hidden.to(lm.device)
-    return torch.stack([at_least_float32(hidden[i, :len(row)]).mean(dim=0) for i, row in enumerate(ids)])
+    hidden = observe(lm, padded(lm, ids), {last: lm.block(last)}, last=last)[last].hidden.to(
+        lm.device
+    )
+    return torch.stack(
+        [at_least_float32(hidden[i, : len(row)]).mean(dim=0) for i, row in enumerate(ids)]
+    )

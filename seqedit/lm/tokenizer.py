@@ -18,16 +18,24 @@ def load_tokenizer(folder_or_id: str | Path, *, bos: bool) -> PreTrainedTokenize
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
-    except (ValueError, ImportError, TypeError) as error:                 # what it is depends on the class asked for
-        raise ValueError(f"{folder_or_id}: there is no tokenizer that can be loaded; save tokenizer.json beside the "
-                         "model. If there is a tokenizer.model only, install sentencepiece and tiktoken to convert it "
-                         f"({str(error).splitlines()[0]})") from error
+    except (
+        ValueError,
+        ImportError,
+        TypeError,
+    ) as error:  # what it is depends on the class asked for
+        raise ValueError(
+            f"{folder_or_id}: there is no tokenizer that can be loaded; save tokenizer.json beside the "
+            "model. If there is a tokenizer.model only, install sentencepiece and tiktoken to convert it "
+            f"({str(error).splitlines()[0]})"
+        ) from error
     ids = tokenizer("a", add_special_tokens=False)["input_ids"]
-    if not ids or set(ids) == {tokenizer.unk_token_id}:                   # an empty one, made up from the model type
+    if not ids or set(ids) == {tokenizer.unk_token_id}:  # an empty one, made up from the model type
         raise ValueError(f"{folder_or_id}: there is no tokenizer; save it beside the model")
     if not tokenizer.is_fast:
-        raise ValueError(f"{folder_or_id}: {type(tokenizer).__name__} has no character offsets, which "
-                         "are needed to find the subject; save the model with a fast tokenizer")
+        raise ValueError(
+            f"{folder_or_id}: {type(tokenizer).__name__} has no character offsets, which "
+            "are needed to find the subject; save the model with a fast tokenizer"
+        )
     if bos:
         add_bos(tokenizer)
     return tokenizer
@@ -40,11 +48,16 @@ def add_bos(tokenizer: PreTrainedTokenizerBase) -> None:
         ValueError: the tokenizer has no BOS.
     """
     if tokenizer.bos_token_id is None:
-        raise ValueError(f"{tokenizer.name_or_path}: the model needs a BOS token at the start of every text, but its "
-                         'tokenizer names none; put "bos_token" into its tokenizer_config.json')
+        raise ValueError(
+            f"{tokenizer.name_or_path}: the model needs a BOS token at the start of every text, but its "
+            'tokenizer names none; put "bos_token" into its tokenizer_config.json'
+        )
     if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
         return
     backend, bos = tokenizer.backend_tokenizer, tokenizer.bos_token
-    front = processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A $B",
-                                          special_tokens=[(bos, tokenizer.bos_token_id)])
-    backend.post_processor = processors.Sequence([backend.post_processor, front]) if backend.post_processor else front
+    front = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.bos_token_id)]
+    )
+    backend.post_processor = (
+        processors.Sequence([backend.post_processor, front]) if backend.post_processor else front
+    )

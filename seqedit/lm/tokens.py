@@ -36,7 +36,10 @@ class Tokens:
 
     def first_after(self, row: int, characters: int) -> int:
         """The first token that reaches beyond the first `characters` characters."""
-        return next((i for i, (_, end) in enumerate(self.offsets[row]) if end > characters), len(self.ids[row]))
+        return next(
+            (i for i, (_, end) in enumerate(self.offsets[row]) if end > characters),
+            len(self.ids[row]),
+        )
 
 
 def tokenise(lm: LanguageModel, texts: Sequence[str]) -> Tokens:
@@ -48,7 +51,9 @@ def tokenise(lm: LanguageModel, texts: Sequence[str]) -> Tokens:
 def padded(lm: LanguageModel, ids: Sequence[Sequence[int]]) -> Tensor:
     """Right-padded ids (rows, longest) on the model's device; the padding, each row's last id again, is never seen."""
     longest = max(map(len, ids))
-    return torch.tensor([list(row) + [row[-1]] * (longest - len(row)) for row in ids], device=lm.device)
+    return torch.tensor(
+        [list(row) + [row[-1]] * (longest - len(row)) for row in ids], device=lm.device
+    )
 
 
 def fill(template: str, request: EditRequest) -> str:
@@ -61,8 +66,12 @@ def subject_end(template: str, subject: str) -> int:
     return template.index("{}") + len(subject) - 1
 
 
-def lookup_rows(lm: LanguageModel, templates: Sequence[str], subjects: Sequence[str],
-                suffixes: Sequence[str] | None = None) -> tuple[Tokens, list[int]]:
+def lookup_rows(
+    lm: LanguageModel,
+    templates: Sequence[str],
+    subjects: Sequence[str],
+    suffixes: Sequence[str] | None = None,
+) -> tuple[Tokens, list[int]]:
     """Tokens of templates filled with subjects, and the position of each subject's last token.
 
     Args:
@@ -73,16 +82,19 @@ def lookup_rows(lm: LanguageModel, templates: Sequence[str], subjects: Sequence[
     suffixes = suffixes or [""] * len(templates)
     texts = [t.replace("{}", s) + x for t, s, x in zip(templates, subjects, suffixes, strict=True)]
     tokens = tokenise(lm, texts)
-    ends = [_with_token(tokens, row, text, subject_end(t, s))
-            for row, (text, t, s) in enumerate(zip(texts, templates, subjects, strict=True))]
+    ends = [
+        _with_token(tokens, row, text, subject_end(t, s))
+        for row, (text, t, s) in enumerate(zip(texts, templates, subjects, strict=True))
+    ]
     return tokens, [tokens.token_at(row, end) for row, end in enumerate(ends)]
 
 
 def _with_token(tokens: Tokens, row: int, text: str, character: int) -> int:
     """The character, or the letter it belongs to where the tokenizer composed both and the offsets name the first."""
     covered = {i for start, end in tokens.offsets[row] for i in range(start, end)}
-    while character not in covered and len(normalize("NFC", text[:character + 1])) == len(
-            normalize("NFC", text[:character])):
+    while character not in covered and len(normalize("NFC", text[: character + 1])) == len(
+        normalize("NFC", text[:character])
+    ):
         character -= 1
     return character
 
@@ -99,7 +111,9 @@ def chunks(lengths: Sequence[int], budget: int) -> Iterator[slice]:
         yield slice(start, len(lengths))
 
 
-def validate_requests(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Sequence[Sequence[str]]) -> None:
+def validate_requests(
+    lm: LanguageModel, requests: Sequence[EditRequest], contexts: Sequence[Sequence[str]]
+) -> None:
     """Refuse, before anything is computed, what this model cannot read.
 
     Raises:
@@ -107,30 +121,59 @@ def validate_requests(lm: LanguageModel, requests: Sequence[EditRequest], contex
             the model's positions, or no token covers the subject, or the target has no tokens, or BOS is written out in
             a text that the tokenizer begins with it; the message names the case_id and the field.
     """
-    templates, bos = [template for group in contexts for template in group], lm.tokenizer.bos_token_id
+    templates, bos = (
+        [template for group in contexts for template in group],
+        lm.tokenizer.bos_token_id,
+    )
     for request in requests:
         where = f"case_id {request.case_id!r}"
         try:
-            tokens, _ = lookup_rows(lm, [fill(t, request) for t in templates], [request.subject] * len(templates),
-                                    [" " + request.target_new] * len(templates))
+            tokens, _ = lookup_rows(
+                lm,
+                [fill(t, request) for t in templates],
+                [request.subject] * len(templates),
+                [" " + request.target_new] * len(templates),
+            )
         except LookupError as error:
-            raise RequestError(f"{where}: subject: {request.subject!r} is not found in the prompt: {error}") from error
+            raise RequestError(
+                f"{where}: subject: {request.subject!r} is not found in the prompt: {error}"
+            ) from error
         if any(ids.count(bos) > 1 for ids in tokens.ids if ids[:1] == [bos]):
-            raise RequestError(f"{where}: prompt: {lm.tokenizer.bos_token!r} is written out in it or in a context, and "
-                               "the tokenizer adds it already; leave it out of the text")
+            raise RequestError(
+                f"{where}: prompt: {lm.tokenizer.bos_token!r} is written out in it or in a context, and "
+                "the tokenizer adds it already; leave it out of the text"
+            )
         longest = max(map(len, tokens.ids))
         if longest > lm.max_positions:
-            raise RequestError(f"{where}: prompt: {longest} tokens with context and target, but the model has "
-                               f"{lm.max_positions} positions; shorten the prompt")
-        if tokens.first_after(0, len(fill(templates[0], request).replace("{}", request.subject))) >= len(tokens.ids[0]):
-            raise RequestError(f"{where}: target_new: {request.target_new!r} has no tokens of its own")
-        for field in ("paraphrase_prompts", "neighborhood_prompts", "generation_prompts", "locality", "portability"):
+            raise RequestError(
+                f"{where}: prompt: {longest} tokens with context and target, but the model has "
+                f"{lm.max_positions} positions; shorten the prompt"
+            )
+        if tokens.first_after(
+            0, len(fill(templates[0], request).replace("{}", request.subject))
+        ) >= len(tokens.ids[0]):
+            raise RequestError(
+                f"{where}: target_new: {request.target_new!r} has no tokens of its own"
+            )
+        for field in (
+            "paraphrase_prompts",
+            "neighborhood_prompts",
+            "generation_prompts",
+            "locality",
+            "portability",
+        ):
             if field in ("locality", "portability"):
                 texts = [f"{prompt} {answer}" for prompt, answer in getattr(request, field)]
             else:
-                texts = [f"{prompt} {target}" for prompt in getattr(request, field)
-                         for target in (request.target_new, request.target_true) if target is not None]
+                texts = [
+                    f"{prompt} {target}"
+                    for prompt in getattr(request, field)
+                    for target in (request.target_new, request.target_true)
+                    if target is not None
+                ]
             longest = max(map(len, tokenise(lm, texts).ids)) if texts else 0
             if longest > lm.max_positions:
-                raise RequestError(f"{where}: {field}: {longest} tokens with target, but the model has "
-                                   f"{lm.max_positions} positions; shorten it or leave it out")
+                raise RequestError(
+                    f"{where}: {field}: {longest} tokens with target, but the model has "
+                    f"{lm.max_positions} positions; shorten it or leave it out"
+                )

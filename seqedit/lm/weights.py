@@ -31,8 +31,10 @@ def apply_update(lm: LanguageModel, layer: int, update: Tensor) -> None:
     """
     W = _as_out_by_in(lm.down_proj(layer))
     if W.shape != update.shape:
-        raise ValueError(f"layer {layer}: the update is {tuple(update.shape)} but the matrix is {tuple(W.shape)} "
-                         "(out × in)")
+        raise ValueError(
+            f"layer {layer}: the update is {tuple(update.shape)} but the matrix is {tuple(W.shape)} "
+            "(out × in)"
+        )
     if W.dtype.itemsize < 4:
         write_weight(lm, layer, read_weight(lm, layer) + update.float())
     else:
@@ -51,7 +53,10 @@ def write_weight(lm: LanguageModel, layer: int, W: Tensor) -> None:
 @contextmanager
 def restored(lm: LanguageModel, layers: Iterable[int]) -> Iterator[None]:
     """Whatever happens inside, the edited matrices of `layers` are as before, bit for bit, afterwards."""
-    before = {layer: (_as_out_by_in(lm.down_proj(layer)).detach().clone(), lm.masters.get(layer)) for layer in layers}
+    before = {
+        layer: (_as_out_by_in(lm.down_proj(layer)).detach().clone(), lm.masters.get(layer))
+        for layer in layers
+    }
     try:
         yield
     finally:
@@ -76,9 +81,11 @@ def _as_out_by_in(module: nn.Module) -> Tensor:
     if not isinstance(module, nn.Linear | Conv1D):
         raise TypeError(f"cannot edit a {type(module).__name__}; expected a Linear or a Conv1D")
     if module.weight.is_meta:
-        raise ValueError("the matrix of an edited layer is offloaded to CPU memory or disk, where no update lasts; "
-                         "give the edited layers a device: more or larger GPUs, device \"cpu\", or a device map that "
-                         "offloads other layers only")
+        raise ValueError(
+            "the matrix of an edited layer is offloaded to CPU memory or disk, where no update lasts; "
+            'give the edited layers a device: more or larger GPUs, device "cpu", or a device map that '
+            "offloads other layers only"
+        )
     return module.weight.T if isinstance(module, Conv1D) else module.weight
 
 
@@ -97,7 +104,9 @@ class Master:
     def take_gradient(self) -> None:
         if self.half:
             gradient, self.module.weight.grad = self.module.weight.grad, None
-            self.value.grad = (gradient.T if isinstance(self.module, Conv1D) else gradient).to(self.value)
+            self.value.grad = (gradient.T if isinstance(self.module, Conv1D) else gradient).to(
+                self.value
+            )
 
     def write(self) -> None:
         if self.half:

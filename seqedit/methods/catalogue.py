@@ -43,8 +43,9 @@ from .lyaplock import LyapLock
 
 def r_rome() -> LocateThenEdit:
     """Rank-one constrained least squares, the averaged key used throughout (2403.07175)."""
-    return LocateThenEdit(name="r-ROME", price=lambda C: C, mu=0.0, site="mlp", average="uniform",
-                      one_at_a_time=True)
+    return LocateThenEdit(
+        name="r-ROME", price=lambda C: C, mu=0.0, site="mlp", average="uniform", one_at_a_time=True
+    )
 
 
 def rome() -> LocateThenEdit:
@@ -69,8 +70,12 @@ def emmet(lam: float = 10_000.0, ridge: float = 0.1) -> LocateThenEdit:
 
 def encore(lam: float = 15_000.0, gamma: float = 10.0, patience: int = 3) -> LocateThenEdit:
     """MEMIT-seq with the norm of the total update in the price, and targets that stop when they are most probable."""
-    return LocateThenEdit(name="ENCORE", price=lambda C: lam * C + gamma * torch.eye(len(C)).to(C), history=1.0,
-                      patience=patience)
+    return LocateThenEdit(
+        name="ENCORE",
+        price=lambda C: lam * C + gamma * torch.eye(len(C)).to(C),
+        history=1.0,
+        patience=patience,
+    )
 
 
 def bird(lam: float = 15_000.0, alpha: float = 2e-4, beta: float = 1.0) -> LocateThenEdit:
@@ -88,19 +93,29 @@ def evoedit(threshold: float = 2e-2, l2: float = 1.0) -> LocateThenEdit:
     return replace(null_space(with_history(_ridge(l2), float("inf")), threshold), name="EvoEdit")
 
 
-def nse(lam: float = 15_000.0, mass: float = 0.8, done_below: float = 15.0,
-        hopeless_from: float = 100.0) -> LocateThenEdit:
+def nse(
+    lam: float = 15_000.0, mass: float = 0.8, done_below: float = 15.0, hopeless_from: float = 100.0
+) -> LocateThenEdit:
     """MEMIT-seq on the strongest neurons, targets on the original weights, two sweeps; as released (2410.04045)."""
-    return replace(nse_paper(lam, mass, done_below, hopeless_from), name="NSE",
-                   neurons=lambda K: subspace.top_neurons(K, mass)[:-1])
+    return replace(
+        nse_paper(lam, mass, done_below, hopeless_from),
+        name="NSE",
+        neurons=lambda K: subspace.top_neurons(K, mass)[:-1],
+    )
 
 
-def nse_paper(lam: float = 15_000.0, mass: float = 0.8, done_below: float = 15.0,
-              hopeless_from: float = 100.0) -> LocateThenEdit:
+def nse_paper(
+    lam: float = 15_000.0, mass: float = 0.8, done_below: float = 15.0, hopeless_from: float = 100.0
+) -> LocateThenEdit:
     """NSE with one neuron more: the fewest that hold `mass` of Σ abs(k); the released code stays at or below it."""
     restrain.check_share("mass", mass)
-    return replace(memit_seq(lam), name="NSE (paper)", rewind=True, neurons=lambda K: subspace.top_neurons(K, mass),
-                   passes=Passes(times=2, done_below=done_below, hopeless_from=hopeless_from))
+    return replace(
+        memit_seq(lam),
+        name="NSE (paper)",
+        rewind=True,
+        neurons=lambda K: subspace.top_neurons(K, mass),
+        passes=Passes(times=2, done_below=done_below, hopeless_from=hopeless_from),
+    )
 
 
 def memit_rect(lam: float = 15_000.0, share: float = 0.4) -> LocateThenEdit:
@@ -148,7 +163,9 @@ def ft(lr: float = 5e-4, steps: int = 25, stop_loss: float = 1e-2) -> FineTuning
     return FineTuning(name="FT", lr=lr, steps=steps, stop_loss=stop_loss, objective="end of prompt")
 
 
-def ft_l(lr: float = 5e-4, steps: int = 25, stop_loss: float = 1e-2, epsilon: float = 5e-4) -> FineTuning:
+def ft_l(
+    lr: float = 5e-4, steps: int = 25, stop_loss: float = 1e-2, epsilon: float = 5e-4
+) -> FineTuning:
     """FT that keeps every entry within ±ε of where the round found it (2012.00363, as released with 2202.05262)."""
     return replace(ft(lr, steps, stop_loss), name="FT-L", epsilon=epsilon)
 
@@ -182,15 +199,57 @@ def _ridge(l2: float) -> LocateThenEdit:
     return LocateThenEdit(name="ridge", price=lambda C: l2)
 
 
-METHODS = {make.__name__: make for make in (
-    rome, r_rome, memit, memit_seq, emmet, encore, rlsedit, lyaplock, bird, alphaedit, evoedit, betaedit, nas,
-    nse, nse_paper, memit_rect, memit_prune, ultraedit, rledit, rledit_released, mend, ft, ft_l, ft_m, grace)}
+METHODS = {
+    make.__name__: make
+    for make in (
+        rome,
+        r_rome,
+        memit,
+        memit_seq,
+        emmet,
+        encore,
+        rlsedit,
+        lyaplock,
+        bird,
+        alphaedit,
+        evoedit,
+        betaedit,
+        nas,
+        nse,
+        nse_paper,
+        memit_rect,
+        memit_prune,
+        ultraedit,
+        rledit,
+        rledit_released,
+        mend,
+        ft,
+        ft_l,
+        ft_m,
+        grace,
+    )
+}
 """Methods by the name that the command line and the chapters use."""
 
 
-COMBINATORS = {combine.__name__: combine for combine in (
-    null_space, with_history, without_history, rewind, rect, sphere, revive, prune_rounds, compensated, norm_anchor,
-    prune, prune_added_twice, robust_keys)}
+COMBINATORS = {
+    combine.__name__: combine
+    for combine in (
+        null_space,
+        with_history,
+        without_history,
+        rewind,
+        rect,
+        sphere,
+        revive,
+        prune_rounds,
+        compensated,
+        norm_anchor,
+        prune,
+        prune_added_twice,
+        robust_keys,
+    )
+}
 """What may follow a method's name, joined by "+": ``memit+with_history+prune``."""
 
 
@@ -213,9 +272,15 @@ def method_parameters(name: str) -> dict[str, float | int | str]:
     """
     parameters: dict[str, float | int | str] = {}
     for part, make in _parts(name):
-        own = {p.name: p.default for p in inspect.signature(make).parameters.values() if p.name != "base"}
+        own = {
+            p.name: p.default
+            for p in inspect.signature(make).parameters.values()
+            if p.name != "base"
+        }
         if shared := sorted(own.keys() & parameters):
-            raise ValueError(f"{name}: {part} takes {', '.join(shared)}, as another part does; compose them in Python")
+            raise ValueError(
+                f"{name}: {part} takes {', '.join(shared)}, as another part does; compose them in Python"
+            )
         parameters |= own
     return parameters
 
@@ -229,8 +294,10 @@ def make_method(name: str, **parameters: float | int | str) -> EditMethod:
     known = method_parameters(name)
     for parameter in parameters:
         if parameter not in known:
-            raise ValueError(f"{name} has no parameter {parameter!r}; it takes "
-                             f"{', '.join(known) if known else 'none'}")
+            raise ValueError(
+                f"{name} has no parameter {parameter!r}; it takes "
+                f"{', '.join(known) if known else 'none'}"
+            )
     method: EditMethod | None = None
     for _, make in _parts(name):
         own = {p: parameters[p] for p in inspect.signature(make).parameters if p in parameters}
@@ -244,5 +311,7 @@ def _parts(name: str) -> list[tuple[str, Callable]]:
         raise ValueError(f"no method named {base!r}; known are {', '.join(METHODS)}")
     for part in combinators:
         if part not in COMBINATORS:
-            raise ValueError(f"{name}: nothing named {part!r} follows a method; known are {', '.join(COMBINATORS)}")
+            raise ValueError(
+                f"{name}: nothing named {part!r} follows a method; known are {', '.join(COMBINATORS)}"
+            )
     return [(base, METHODS[base]), *((part, COMBINATORS[part]) for part in combinators)]

@@ -44,19 +44,25 @@ class Codebook(EditMethod):
 
     def writer(self, lm: LanguageModel, plan: EditPlan) -> "CodebookWriter":
         if len(plan.layers) != 1:
-            raise ValueError(f"layers: {self.name} has its codebook at one layer, {list(plan.layers)} were given")
+            raise ValueError(
+                f"layers: {self.name} has its codebook at one layer, {list(plan.layers)} were given"
+            )
         return CodebookWriter(lm, self, plan)
 
     @contextmanager
     def beside(self, lm: LanguageModel, state: EditState) -> Iterator[None]:
-        layer, = state.original
+        (layer,) = state.original
         if "codebook.keys" not in state.memory:
             yield
             return
-        keys, values, radii = (state.memory[f"codebook.{name}"].to(lm.device) for name in ("keys", "values", "radii"))
+        keys, values, radii = (
+            state.memory[f"codebook.{name}"].to(lm.device) for name in ("keys", "values", "radii")
+        )
 
         def answer(module, args, output):
-            distance = torch.cdist(args[0].float().flatten(0, -2).to(keys.device), keys.T)    # (tokens, stored)
+            distance = torch.cdist(
+                args[0].float().flatten(0, -2).to(keys.device), keys.T
+            )  # (tokens, stored)
             nearest = distance.min(dim=1)
             fires = (nearest.values <= radii[nearest.indices]).view(*args[0].shape[:-1], 1)
             stored = values.T[nearest.indices].view_as(output).to(output)
@@ -76,9 +82,11 @@ class CodebookWriter(Writer):
         self.lm, self.method, self.plan, (self.layer,) = lm, method, plan, plan.layers
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
-        whole = [replace(r, prompt="{}", subject=r.text) for r in requests]           # the prompt's last token
+        whole = [
+            replace(r, prompt="{}", subject=r.text) for r in requests
+        ]  # the prompt's last token
         with clock.stage("keys"):
-            K = read_keys(self.lm, whole, BARE, self.layer)                           # (d_ff, n)
+            K = read_keys(self.lm, whole, BARE, self.layer)  # (d_ff, n)
         with clock.stage("targets"):
             found = optimise_targets(self.lm, whole, BARE, self.layer, self.plan.target, site="mlp")
         if not found.z.isfinite().all():
@@ -86,13 +94,27 @@ class CodebookWriter(Writer):
         memory = state.memory
         with clock.stage("solve"):
             for i, request in enumerate(requests):
-                memory = place(memory, K[:, i].cpu(), found.z[i].cpu(), label(request.target_new), self.method.radius)
-        return Written([Outcome(request.case_id, "edited", "stored in the codebook", loss, updates, False)
-                        for request, loss, updates in zip(requests, found.loss.tolist(), found.updates.tolist(),
-                                                          strict=True)], state.recalling(memory))
+                memory = place(
+                    memory,
+                    K[:, i].cpu(),
+                    found.z[i].cpu(),
+                    label(request.target_new),
+                    self.method.radius,
+                )
+        return Written(
+            [
+                Outcome(request.case_id, "edited", "stored in the codebook", loss, updates, False)
+                for request, loss, updates in zip(
+                    requests, found.loss.tolist(), found.updates.tolist(), strict=True
+                )
+            ],
+            state.recalling(memory),
+        )
 
 
-def place(memory: dict[str, Tensor], key: Tensor, value: Tensor, label: int, radius: float) -> dict[str, Tensor]:
+def place(
+    memory: dict[str, Tensor], key: Tensor, value: Tensor, label: int, radius: float
+) -> dict[str, Tensor]:
     """The codebook with one more edit.
 
     Args:
@@ -110,10 +132,12 @@ def place(memory: dict[str, Tensor], key: Tensor, value: Tensor, label: int, rad
                 radii[i] = max(radii[i], distance)
                 return memory | {"codebook.radii": radii}
             radii[i], radius = distance / 2 - 1e-5, distance.item() / 2
-    return memory | {"codebook.keys": torch.cat([keys, key[:, None]], dim=1),
-                     "codebook.values": torch.cat([values, value[:, None]], dim=1),
-                     "codebook.radii": torch.cat([radii, radii.new_tensor([radius])]),
-                     "codebook.labels": torch.cat([labels, torch.tensor([label])])}
+    return memory | {
+        "codebook.keys": torch.cat([keys, key[:, None]], dim=1),
+        "codebook.values": torch.cat([values, value[:, None]], dim=1),
+        "codebook.radii": torch.cat([radii, radii.new_tensor([radius])]),
+        "codebook.labels": torch.cat([labels, torch.tensor([label])]),
+    }
 
 
 def label(target: str) -> int:

@@ -49,7 +49,9 @@ class FineTuning(EditMethod):
 class FineTuningWriter(Writer):
     """Trains the down-projections of the plan's layers in place."""
 
-    def __init__(self, lm: LanguageModel, method: FineTuning, plan: EditPlan, batch_tokens: int = 16_384):
+    def __init__(
+        self, lm: LanguageModel, method: FineTuning, plan: EditPlan, batch_tokens: int = 16_384
+    ):
         self.lm, self.method, self.plan, self.batch_tokens = lm, method, plan, batch_tokens
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
@@ -66,7 +68,7 @@ class FineTuningWriter(Writer):
             for weight in weights:
                 weight.requires_grad_()
             with clock.stage("targets"):
-                for step in range(method.steps + 1):                      # the last pass only measures
+                for step in range(method.steps + 1):  # the last pass only measures
                     optimizer.zero_grad()
                     loss, right = self._loss(rows, parts, last=step == method.steps)
                     first_right = right if first_right is None else first_right
@@ -85,19 +87,39 @@ class FineTuningWriter(Writer):
                 weight.requires_grad_(False)
                 weight.grad = None
         for layer, W in before.items():
-            guard(read_weight(lm, layer) - W, layer, state.original[layer], self.plan.max_update_ratio)
-        reason = f"loss below {method.stop_loss:g}" if updates < method.steps else f"used all {method.steps} steps"
-        return Written([Outcome(request.case_id, "already satisfied" if updates == 0 and was_right else "edited",
-                                reason, value, updates, False)
-                        for request, value, was_right in zip(requests, loss.tolist(), first_right.tolist(),
-                                                             strict=True)], state)
+            guard(
+                read_weight(lm, layer) - W, layer, state.original[layer], self.plan.max_update_ratio
+            )
+        reason = (
+            f"loss below {method.stop_loss:g}"
+            if updates < method.steps
+            else f"used all {method.steps} steps"
+        )
+        return Written(
+            [
+                Outcome(
+                    request.case_id,
+                    "already satisfied" if updates == 0 and was_right else "edited",
+                    reason,
+                    value,
+                    updates,
+                    False,
+                )
+                for request, value, was_right in zip(
+                    requests, loss.tolist(), first_right.tolist(), strict=True
+                )
+            ],
+            state,
+        )
 
     def _loss(self, rows, parts: list[slice], last: bool) -> tuple[Tensor, Tensor]:
         """Loss of each request and whether it is right; gradients of the mean go to the weights, unless `last`."""
         losses, rights = [], []
         for part in parts:
             with torch.set_grad_enabled(not last):
-                said, right = log_likelihood(self.lm, rows[part], at_prompt=self.method.objective == "end of prompt")
+                said, right = log_likelihood(
+                    self.lm, rows[part], at_prompt=self.method.objective == "end of prompt"
+                )
                 if not last:
                     (-said.sum() / len(rows)).backward()
             losses.append(-said.detach())

@@ -60,14 +60,18 @@ class GradientWriter(LeastSquaresWriter):
     method: FromGradients
 
     def __init__(self, lm: LanguageModel, method: FromGradients, plan: EditPlan):
-        self.network = load_hypernetwork(method.network, lm, plan.layers) if method.network else None
+        self.network = (
+            load_hypernetwork(method.network, lm, plan.layers) if method.network else None
+        )
         super().__init__(lm, method, plan)
 
     def _solver(self, layer: int) -> Solver:
         if self.network is None:
             return super()._solver(layer)
         ridge = self.network.ridge(layer).item()
-        return replace(self.method, price=lambda C: ridge).solver(self.plan.moments[layer].to(self.lm.device))
+        return replace(self.method, price=lambda C: ridge).solver(
+            self.plan.moments[layer].to(self.lm.device)
+        )
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         with clock.stage("targets"):
@@ -76,8 +80,8 @@ class GradientWriter(LeastSquaresWriter):
         memory, keys = dict(state.memory), {}
         with clock.stage("solve"):
             for layer in self.plan.layers:
-                keys[layer] = features[layer].x.T                                     # (d_ff, tokens)
-                R = self._residuals(layer, features[layer], memory)                   # (d_model, tokens)
+                keys[layer] = features[layer].x.T  # (d_ff, tokens)
+                R = self._residuals(layer, features[layer], memory)  # (d_model, tokens)
                 update = self.solvers[layer].update(keys[layer], R, *self.past(state, layer))
                 guard(update, layer, state.original[layer], self.plan.max_update_ratio)
                 apply_update(self.lm, layer, update)
@@ -87,7 +91,9 @@ class GradientWriter(LeastSquaresWriter):
     def _residuals(self, layer: int, features: Features, memory: dict[str, Tensor]) -> Tensor:
         """What is to be written at the keys; running statistics in `memory` go on."""
         seen, name = both(features), f"features.{layer}"
-        running = add_features(memory.get(name, self.network.seen(layer) if self.network else None), seen)
+        running = add_features(
+            memory.get(name, self.network.seen(layer) if self.network else None), seen
+        )
         memory[name], hats = running.cpu(), standardised(running, seen)
         if self.network:
             return learned_residuals(self.network, layer, features.x, hats.float())
@@ -95,8 +101,9 @@ class GradientWriter(LeastSquaresWriter):
         return -self.method.eta * ((x**2).sum(1, keepdim=True) * g).T
 
 
-def learned_residuals(network: Hypernetwork, layer: int, inputs: Float[Tensor, "tokens d_ff"],
-                      hats: Tensor) -> Float[Tensor, "d_model tokens"]:
+def learned_residuals(
+    network: Hypernetwork, layer: int, inputs: Float[Tensor, "tokens d_ff"], hats: Tensor
+) -> Float[Tensor, "d_model tokens"]:
     """RLEdit's residuals −η(x·x̃)g̃, differentiable in the network."""
     x, g = network.transform(layer, hats)
     return -network.step(layer) * ((inputs * x).sum(1, keepdim=True) * g).T
@@ -122,7 +129,11 @@ class MendWriter(Writer):
     """Writes the sum of the requests' updates."""
 
     def __init__(self, lm: LanguageModel, method: Mend, plan: EditPlan):
-        self.lm, self.plan, self.network = lm, plan, load_hypernetwork(method.network, lm, plan.layers)
+        self.lm, self.plan, self.network = (
+            lm,
+            plan,
+            load_hypernetwork(method.network, lm, plan.layers),
+        )
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         with clock.stage("targets"):
@@ -136,7 +147,9 @@ class MendWriter(Writer):
         return Written(one_step(requests, said), state)
 
 
-def mend_update(network: Hypernetwork, layer: int, features: Features) -> Float[Tensor, "d_model d_ff"]:
+def mend_update(
+    network: Hypernetwork, layer: int, features: Features
+) -> Float[Tensor, "d_model d_ff"]:
     """MEND's update, differentiable in the network; standardised as in training."""
     x, g = network.transform(layer, standardised(network.seen(layer), both(features)).float())
     return -network.step(layer) * g.T @ x
@@ -144,5 +157,7 @@ def mend_update(network: Hypernetwork, layer: int, features: Features) -> Float[
 
 def one_step(requests: list[EditRequest], said: Tensor) -> list[Outcome]:
     """Outcomes of requests that one step wrote; the loss is that before it."""
-    return [Outcome(request.case_id, "edited", "one step", -value, 1, False)
-            for request, value in zip(requests, said.tolist(), strict=True)]
+    return [
+        Outcome(request.case_id, "edited", "one step", -value, 1, False)
+        for request, value in zip(requests, said.tolist(), strict=True)
+    ]

@@ -21,7 +21,7 @@ from ..requests.request import EditRequest, reversed_words
 from .locate_then_edit import LocateThenEdit
 
 NAMES = ("A", "B", "gate", "bias")
-GATE_STARTS_AT = 2.0                                                      # σ(2) = 0.88: open, so that B can learn
+GATE_STARTS_AT = 2.0  # σ(2) = 0.88: open, so that B can learn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,16 @@ class RobustKeys(EditMethod):
                 k = args[0]
                 gate = (k @ adaptor["gate"].to(k) + adaptor["bias"].to(k) > 0)[..., None]
                 return (torch.where(gate, k + k @ adaptor["A"].to(k) @ adaptor["B"].to(k), k),)
+
             return hook
 
-        handles = [lm.down_proj(layer).register_forward_pre_hook(adapt(adaptor_of(state, layer, lm.device)))
-                   for layer in state.original if f"adaptor.A.{layer}" in state.memory]
+        handles = [
+            lm.down_proj(layer).register_forward_pre_hook(
+                adapt(adaptor_of(state, layer, lm.device))
+            )
+            for layer in state.original
+            if f"adaptor.A.{layer}" in state.memory
+        ]
         try:
             yield
         finally:
@@ -84,34 +90,57 @@ class RobustKeysWriter(Writer):
             for layer in self.plan.layers:
                 variants, owner, others = self._training_keys(requests, layer)
                 earlier = state.keys[layer].shape[1]
-                for name, new in (("variants", variants), ("owner", owner + earlier), ("others", others)):
+                for name, new in (
+                    ("variants", variants),
+                    ("owner", owner + earlier),
+                    ("others", others),
+                ):
                     old = memory.get(f"adaptor.{name}.{layer}")
-                    memory[f"adaptor.{name}.{layer}"] = new if old is None else torch.cat([old, new])
+                    memory[f"adaptor.{name}.{layer}"] = (
+                        new if old is None else torch.cat([old, new])
+                    )
                 start = adaptor_of(state, layer) if f"adaptor.A.{layer}" in memory else None
                 adaptor = train_adaptor(
-                    written.state.keys[layer].T, self.whiten[layer].inverse(written.state.keys[layer]).T.float(),
-                    *(memory[f"adaptor.{name}.{layer}"] for name in
-                                                   ("variants", "owner", "others")),
-                    start, self.method.rank, self.method.steps, self.method.lr)
+                    written.state.keys[layer].T,
+                    self.whiten[layer].inverse(written.state.keys[layer]).T.float(),
+                    *(
+                        memory[f"adaptor.{name}.{layer}"]
+                        for name in ("variants", "owner", "others")
+                    ),
+                    start,
+                    self.method.rank,
+                    self.method.steps,
+                    self.method.lr,
+                )
                 memory |= {f"adaptor.{name}.{layer}": tensor for name, tensor in adaptor.items()}
         return replace(written, state=written.state.recalling(memory))
 
-    def _training_keys(self, requests: list[EditRequest], layer: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _training_keys(
+        self, requests: list[EditRequest], layer: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Keys of the subject in other ways, (v, d_ff), whose they are, (v,); keys of all other tokens."""
         templates = [t for group in self.plan.contexts for t in group]
-        asked = [(i, replace(r, prompt=fill(t, r))) for i, r in enumerate(requests) for t in templates]
+        asked = [
+            (i, replace(r, prompt=fill(t, r))) for i, r in enumerate(requests) for t in templates
+        ]
         asked += [(i, turned) for i, r in enumerate(requests) for turned in reversed_words([r])]
         variants = read_keys(self.lm, [r for _, r in asked], BARE, layer).T.cpu()
         filled = [(fill(t, requests[0]), requests[0].subject) for t in templates]
         filled += [(r.prompt, r.subject) for r in requests]
         tokens, at = lookup_rows(self.lm, *zip(*filled, strict=True))
-        call = observe(self.lm, padded(self.lm, tokens.ids), {layer: self.lm.down_proj(layer)}, last=layer)[layer]
-        others = [at_least_float32(call.input[row, [i for i in range(len(ids)) if i != end]])
-                  for row, (ids, end) in enumerate(zip(tokens.ids, at, strict=True))]
+        call = observe(
+            self.lm, padded(self.lm, tokens.ids), {layer: self.lm.down_proj(layer)}, last=layer
+        )[layer]
+        others = [
+            at_least_float32(call.input[row, [i for i in range(len(ids)) if i != end]])
+            for row, (ids, end) in enumerate(zip(tokens.ids, at, strict=True))
+        ]
         return variants, torch.tensor([i for i, _ in asked]), torch.cat(others).cpu()
 
 
-def adaptor_of(state: EditState, layer: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def adaptor_of(
+    state: EditState, layer: int, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
     return {name: state.memory[f"adaptor.{name}.{layer}"].to(device) for name in NAMES}
 
 
@@ -120,9 +149,17 @@ def ridged(C: Float[Tensor, "d_ff d_ff"]) -> Float[Tensor, "d_ff d_ff"]:
     return C.double() + 1e-6 * C.double().trace() / len(C) * torch.eye(len(C)).to(C.device)
 
 
-def train_adaptor(edited: Float[Tensor, "n d_ff"], whitened: Float[Tensor, "n d_ff"], variants: Float[Tensor, "v d_ff"],
-                  owner: Tensor, others: Float[Tensor, "o d_ff"], start: dict[str, Tensor] | None, rank: int,
-                  steps: int, lr: float) -> dict[str, Tensor]:
+def train_adaptor(
+    edited: Float[Tensor, "n d_ff"],
+    whitened: Float[Tensor, "n d_ff"],
+    variants: Float[Tensor, "v d_ff"],
+    owner: Tensor,
+    others: Float[Tensor, "o d_ff"],
+    start: dict[str, Tensor] | None,
+    rank: int,
+    steps: int,
+    lr: float,
+) -> dict[str, Tensor]:
     """Adam on the four losses of `RobustKeys`, from `start` or from an adaptor that changes nothing.
 
     Args:
@@ -132,10 +169,14 @@ def train_adaptor(edited: Float[Tensor, "n d_ff"], whitened: Float[Tensor, "n d_
     d = edited.shape[1]
     if start is None:
         generator = torch.Generator().manual_seed(0)
-        start = {"A": torch.randn(d, rank, generator=generator) / d**0.5, "B": torch.zeros(rank, d),
-                 "gate": torch.zeros(d), "bias": torch.tensor(GATE_STARTS_AT)}
+        start = {
+            "A": torch.randn(d, rank, generator=generator) / d**0.5,
+            "B": torch.zeros(rank, d),
+            "gate": torch.zeros(d),
+            "bias": torch.tensor(GATE_STARTS_AT),
+        }
     adaptor = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
-    firing = whitened / (edited * whitened).sum(dim=1, keepdim=True)      # β(k) = k · firing
+    firing = whitened / (edited * whitened).sum(dim=1, keepdim=True)  # β(k) = k · firing
 
     def adapted(k: Tensor) -> Tensor:
         gate = torch.sigmoid(k @ adaptor["gate"] + adaptor["bias"])[:, None]
@@ -150,8 +191,12 @@ def train_adaptor(edited: Float[Tensor, "n d_ff"], whitened: Float[Tensor, "n d_
             optimizer.zero_grad()
             moved = adapted(others)
             near = (adapted(variants) * firing[owner]).sum(dim=1)
-            loss = ((near - 1).square().mean() + (moved @ firing.T).square().mean()
-                    + relative(moved, others) + relative(adapted(edited), edited))
+            loss = (
+                (near - 1).square().mean()
+                + (moved @ firing.T).square().mean()
+                + relative(moved, others)
+                + relative(adapted(edited), edited)
+            )
             loss.backward()
             optimizer.step()
     return {name: tensor.detach() for name, tensor in adaptor.items()}

@@ -39,7 +39,9 @@ class LeastSquares(EditMethod):
         C = C.to(torch.float64)
         price = self.price(C)
         price = whole(price) if isinstance(price, CompactMoment) else price
-        return Solver(price, self.directions(C) if self.directions else None, self.mu, self.history or 1.0)
+        return Solver(
+            price, self.directions(C) if self.directions else None, self.mu, self.history or 1.0
+        )
 
 
 class LeastSquaresWriter(Writer):
@@ -58,12 +60,20 @@ class LeastSquaresWriter(Writer):
     def past(self, state: EditState, layer: int) -> tuple[Tensor, ...]:
         """Keys of earlier edits and their Gram matrix, for a method with history."""
         where = self.lm.device
-        return (state.keys[layer].to(where), state.grams[layer].to(where)) if self.method.history else ()
+        return (
+            (state.keys[layer].to(where), state.grams[layer].to(where))
+            if self.method.history
+            else ()
+        )
 
     def remember(self, state: EditState, keys: dict[int, Tensor]) -> EditState:
         return state.remember(keys, self.solvers if self.method.history else None)
 
     def owe(self, state: EditState, taken: dict[int, Tensor]) -> EditState:
         """The state in which what a restraint took from each layer's update, (d_model, d_ff), is to be made good."""
-        return state.owing({layer: self.solvers[layer].error(-lost, state.keys[layer].to(lost)).cpu()
-                            for layer, lost in taken.items()})
+        return state.owing(
+            {
+                layer: self.solvers[layer].error(-lost, state.keys[layer].to(lost)).cpu()
+                for layer, lost in taken.items()
+            }
+        )

@@ -81,7 +81,9 @@ class LocateThenEdit(LeastSquares):
         return TargetWriter(lm, self, plan)
 
 
-def residuals(method: LocateThenEdit, R: Tensor, K: Tensor, bare: Tensor, W: Tensor, solver: Solver) -> Tensor:
+def residuals(
+    method: LocateThenEdit, R: Tensor, K: Tensor, bare: Tensor, W: Tensor, solver: Solver
+) -> Tensor:
     """What ROME's rank-one step writes at the averaged key, given the residual of the bare prompt.
 
     r-ROME measures the residual at the averaged key k̄ itself: v* − Wk̄ = R − W(k̄ − k). The released ROME
@@ -97,7 +99,7 @@ def residuals(method: LocateThenEdit, R: Tensor, K: Tensor, bare: Tensor, W: Ten
     """
     if method.key == "average":
         return R - W.to(R) @ (K - bare).to(R)
-    direction = solver.inverse(K)                                         # u = C⁻¹k̄
+    direction = solver.inverse(K)  # u = C⁻¹k̄
     return R * ((K.double() * direction).sum() / (bare.double() * direction).sum()).to(R)
 
 
@@ -117,7 +119,9 @@ def anchored_values(z: Tensor, h: Tensor, v: Tensor, norm: Tensor | None) -> tup
     return h - v + value * (norm / norms), norm
 
 
-def inverse_anchors(lm: LanguageModel, requests: list[EditRequest], alpha: float, beta: float) -> Anchors:
+def inverse_anchors(
+    lm: LanguageModel, requests: list[EditRequest], alpha: float, beta: float
+) -> Anchors:
     """BIRD's term α(‖s + r − o*‖ + ‖o* + r⁻¹ − s‖) − αβ(‖s + r − o‖ + ‖o + r⁻¹ − s‖), as points for s.
 
     s, o and o* are the last hidden states of subject, old and new object, r that of the prompt without its subject,
@@ -132,14 +136,31 @@ def inverse_anchors(lm: LanguageModel, requests: list[EditRequest], alpha: float
     missing = [r.case_id for r in requests if r.target_true is None]
     if missing:
         raise UpdateRefused(f"case_id {missing[0]!r}: target_true is needed to edit both ways")
-    texts = {text for r in requests for text in (r.subject, r.target_true, r.target_new, r.prompt.replace("{}", ""))}
+    texts = {
+        text
+        for r in requests
+        for text in (r.subject, r.target_true, r.target_new, r.prompt.replace("{}", ""))
+    }
     state = dict(zip(texts, mean_states(lm, list(texts)), strict=True))
     pairs = defaultdict(list)
     for r in requests:
         pairs[r.relation_id].append(state[r.subject] - state[r.target_true])
     back = {relation: torch.stack(own).mean(dim=0) for relation, own in pairs.items()}
-    points = torch.stack([torch.stack([point for o in (r.target_new, r.target_true) for point in (
-        state[o] - state[r.prompt.replace("{}", "")], state[o] + back[r.relation_id])]) for r in requests])
+    points = torch.stack(
+        [
+            torch.stack(
+                [
+                    point
+                    for o in (r.target_new, r.target_true)
+                    for point in (
+                        state[o] - state[r.prompt.replace("{}", "")],
+                        state[o] + back[r.relation_id],
+                    )
+                ]
+            )
+            for r in requests
+        ]
+    )
     return Anchors(points, alpha * points.new_tensor([1.0, 1.0, -beta, -beta]))
 
 
@@ -156,13 +177,16 @@ class TargetWriter(LeastSquaresWriter):
         if self.method.anchored:
             v = read_values(self.lm, requests, self.plan.layers[-1], "mlp").T
             z, norm = anchored_values(targets.z, targets.h, v, state.memory.get("value_norm"))
-            targets, state = replace(targets, z=z), state.recalling(state.memory | {"value_norm": norm.cpu()})
+            targets, state = (
+                replace(targets, z=z),
+                state.recalling(state.memory | {"value_norm": norm.cpu()}),
+            )
         left = {}
         if self.method.passes is None:
             keys = self._sweep(requests, targets.z, state, clock)
         else:
             left = self._sweeps(requests, targets.z, state, clock)
-            with clock.stage("keys"):                                     # of all requests, under the final weights
+            with clock.stage("keys"):  # of all requests, under the final weights
                 reader = KeyReader(self.lm, requests, self.plan.contexts, self.method.average)
                 keys = {layer: reader.keys(layer) for layer in self.plan.layers}
         with clock.stage("solve"):
@@ -172,12 +196,25 @@ class TargetWriter(LeastSquaresWriter):
     def _targets(self, requests: list[EditRequest], state: EditState) -> Targets:
         """Targets under the current weights, or under the original ones for a method that rewinds."""
         with rewound(self.lm, state.original) if self.method.rewind else nullcontext():
-            anchors = inverse_anchors(self.lm, requests, *self.method.both_ways) if self.method.both_ways else None
-            return optimise_targets(self.lm, requests, self.plan.contexts, self.plan.layers[-1], self.plan.target,
-                                    site=self.method.site, patience=self.method.patience, anchors=anchors)
+            anchors = (
+                inverse_anchors(self.lm, requests, *self.method.both_ways)
+                if self.method.both_ways
+                else None
+            )
+            return optimise_targets(
+                self.lm,
+                requests,
+                self.plan.contexts,
+                self.plan.layers[-1],
+                self.plan.target,
+                site=self.method.site,
+                patience=self.method.patience,
+                anchors=anchors,
+            )
 
-    def _sweeps(self, requests: list[EditRequest], z: Tensor, state: EditState,
-                clock: Clock) -> dict[int, tuple[str, str]]:
+    def _sweeps(
+        self, requests: list[EditRequest], z: Tensor, state: EditState, clock: Clock
+    ) -> dict[int, tuple[str, str]]:
         """Sweeps over the requests that are not yet written; status and reason of those that no sweep took."""
         passes, left = self.method.passes, {}
         for sweep in range(passes.times):
@@ -185,28 +222,40 @@ class TargetWriter(LeastSquaresWriter):
                 h = read_values(self.lm, requests, self.plan.layers[-1], self.method.site)
             reasons = [passes.reason(distance) for distance in (z - h.T).norm(dim=1).tolist()]
             chosen = [i for i, reason in enumerate(reasons) if reason is None]
-            left = {i: reason for i, reason in enumerate(reasons) if reason and (i in left or sweep == 0)}
+            left = {
+                i: reason
+                for i, reason in enumerate(reasons)
+                if reason and (i in left or sweep == 0)
+            }
             if not chosen:
                 break
             self._sweep([requests[i] for i in chosen], z[chosen], state, clock)
         return left
 
-    def _sweep(self, requests: list[EditRequest], z: Tensor, state: EditState, clock: Clock) -> dict[int, Tensor]:
+    def _sweep(
+        self, requests: list[EditRequest], z: Tensor, state: EditState, clock: Clock
+    ) -> dict[int, Tensor]:
         """One update of every layer, in ascending order; returns the keys used."""
         lm, method, layers, keys = self.lm, self.method, self.plan.layers, {}
         with clock.stage("keys"):
             reader = KeyReader(lm, requests, self.plan.contexts, method.average)
         for i, layer in enumerate(layers):
             with clock.stage("keys"):
-                K = reader.keys(layer)                                                # (d_ff, n)
-                h = reader.values(layers[-1], method.site)                            # (d_model, n)
+                K = reader.keys(layer)  # (d_ff, n)
+                h = reader.values(layers[-1], method.site)  # (d_model, n)
             with clock.stage("solve"):
-                R = (z.T - h) / (len(layers) - i)                                     # the share of this layer
+                R = (z.T - h) / (len(layers) - i)  # the share of this layer
                 if method.site == "block" and (norm := lm.post_norm(layer)):
                     R = before_norm(norm, reader.values(layer, "mlp"), R)
                 if method.one_at_a_time:
-                    R = residuals(method, R, K, read_keys(lm, requests, BARE, layer), read_weight(lm, layer),
-                                  self.solvers[layer])
+                    R = residuals(
+                        method,
+                        R,
+                        K,
+                        read_keys(lm, requests, BARE, layer),
+                        read_weight(lm, layer),
+                        self.solvers[layer],
+                    )
                 update = self._update(layer, K, R, state)
                 guard(update, layer, state.original[layer], self.plan.max_update_ratio)
                 apply_update(lm, layer, update)
@@ -225,12 +274,28 @@ class TargetWriter(LeastSquaresWriter):
         return solver.update(K, R, *past, **carry)
 
 
-def _outcomes(requests, targets: Targets, config: TargetConfig, left: dict[int, tuple[str, str]]) -> list[Outcome]:
-    reasons = {"loss": f"target loss below {config.stop_loss:g}", "steps": f"target used all {config.steps} steps",
-               "most probable": "target most probable in all contexts"}
+def _outcomes(
+    requests, targets: Targets, config: TargetConfig, left: dict[int, tuple[str, str]]
+) -> list[Outcome]:
+    reasons = {
+        "loss": f"target loss below {config.stop_loss:g}",
+        "steps": f"target used all {config.steps} steps",
+        "most probable": "target most probable in all contexts",
+    }
     satisfied = (targets.updates == 0) & targets.right
-    found = [("already satisfied" if done and stopped == "loss" else "edited", reasons[stopped])
-             for done, stopped in zip(satisfied.tolist(), targets.stopped, strict=True)]
-    return [Outcome(request.case_id, *left.get(i, found[i]), loss, updates, hit)
-            for i, (request, loss, updates, hit) in enumerate(zip(
-                requests, targets.loss.tolist(), targets.updates.tolist(), targets.clamped.tolist(), strict=True))]
+    found = [
+        ("already satisfied" if done and stopped == "loss" else "edited", reasons[stopped])
+        for done, stopped in zip(satisfied.tolist(), targets.stopped, strict=True)
+    ]
+    return [
+        Outcome(request.case_id, *left.get(i, found[i]), loss, updates, hit)
+        for i, (request, loss, updates, hit) in enumerate(
+            zip(
+                requests,
+                targets.loss.tolist(),
+                targets.updates.tolist(),
+                targets.clamped.tolist(),
+                strict=True,
+            )
+        )
+    ]

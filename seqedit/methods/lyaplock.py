@@ -40,12 +40,14 @@ class LyapLockWriter(TargetWriter):
 
     def _update(self, layer: int, K: Tensor, R: Tensor, state: EditState) -> Tensor:
         total = read_weight(self.lm, layer) - state.original[layer].to(R)
-        R0 = R + total.to(R) @ K.to(R)                                    # v* − W₀k of this round
+        R0 = R + total.to(R) @ K.to(R)  # v* − W₀k of this round
         self._wanted[layer] = R0
         earlier = state.memory.get(f"lyaplock.residuals.{layer}", R0[:, :0].cpu()).to(R)
-        scale = self._queue(state, layer)[0] ** -0.5                      # a price of Z·λC is λC at keys of size Z^-½
+        scale = self._queue(state, layer)[0] ** -0.5  # a price of Z·λC is λC at keys of size Z^-½
         keys = torch.cat([state.keys[layer].to(K), K], dim=1)
-        return self.solvers[layer].update(scale * keys, scale * torch.cat([earlier, R0], dim=1)) - total.to(R)
+        return self.solvers[layer].update(
+            scale * keys, scale * torch.cat([earlier, R0], dim=1)
+        ) - total.to(R)
 
     def write(self, requests, state: EditState, clock):
         self._wanted: dict[int, Tensor] = {}
@@ -54,15 +56,18 @@ class LyapLockWriter(TargetWriter):
     def remember(self, state: EditState, keys: dict[int, Tensor]) -> EditState:
         memory = dict(state.memory)
         for layer in self.plan.layers:
-            now = drift(read_weight(self.lm, layer) - state.original[layer].to(self.lm.device),
-                        self.plan.moments[layer].to(self.lm.device))
+            now = drift(
+                read_weight(self.lm, layer) - state.original[layer].to(self.lm.device),
+                self.plan.moments[layer].to(self.lm.device),
+            )
             z, budget = self._queue(state, layer)
-            budget = budget or self.method.budget * now                   # the first round sets it
+            budget = budget or self.method.budget * now  # the first round sets it
             name = f"lyaplock.residuals.{layer}"
             wanted = self._wanted[layer].cpu()
             memory[name] = torch.cat([memory.get(name, wanted[:, :0]), wanted], dim=1)
-            memory[f"lyaplock.queue.{layer}"] = torch.tensor([max(z + now / budget - 1, 1.0), budget],
-                                                             dtype=torch.float64)
+            memory[f"lyaplock.queue.{layer}"] = torch.tensor(
+                [max(z + now / budget - 1, 1.0), budget], dtype=torch.float64
+            )
         return super().remember(state, keys).recalling(memory)
 
     @staticmethod

@@ -16,7 +16,9 @@ def check_layers(lm: LanguageModel, layers: Sequence[int]) -> None:
     """Raises ValueError for a layer that the model does not have."""
     for layer in layers:
         if not 0 <= layer < lm.n_layers:
-            raise ValueError(f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}")
+            raise ValueError(
+                f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}"
+            )
 
 
 def read_corpus(path: Path) -> list[str]:
@@ -49,7 +51,10 @@ def corpus_moments(lm: LanguageModel, corpus: Path, layers: Sequence[int]) -> di
     """
     texts, identity = read_corpus(corpus), fingerprint(lm)
     cache = cache_folder()
-    paths = {layer: cache / f"moments-{identity}-{file_digest(corpus)}-{layer}.safetensors" for layer in layers}
+    paths = {
+        layer: cache / f"moments-{identity}-{file_digest(corpus)}-{layer}.safetensors"
+        for layer in layers
+    }
     missing = [layer for layer, path in paths.items() if not path.exists()]
     if missing:
         cache.mkdir(parents=True, exist_ok=True)

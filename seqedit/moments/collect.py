@@ -26,8 +26,16 @@ from .files import (
 )
 
 
-def collect(lm: LanguageModel, corpus: Corpus, layers: Sequence[int], out: Path, reading: Reading, *,
-            save_every: int = 1_000_000, say=lambda text: None) -> Moments:
+def collect(
+    lm: LanguageModel,
+    corpus: Corpus,
+    layers: Sequence[int],
+    out: Path,
+    reading: Reading,
+    *,
+    save_every: int = 1_000_000,
+    say=lambda text: None,
+) -> Moments:
     """Second moments over a corpus, in `out`; taken up again where an interrupted run of the same stopped.
 
     The sums are written beside `out` at least every `save_every` tokens, atomically, so that a run that was killed and
@@ -38,8 +46,12 @@ def collect(lm: LanguageModel, corpus: Corpus, layers: Sequence[int], out: Path,
             another model, text or way of reading; the message names what differs.
     """
     check_layers(lm, layers)
-    about = identity(lm) | {"corpus": corpus.describe(), "part": list(corpus.part), "reading": asdict(reading),
-                            "dtype": str(lm.model.dtype).removeprefix("torch.")}
+    about = identity(lm) | {
+        "corpus": corpus.describe(),
+        "part": list(corpus.part),
+        "reading": asdict(reading),
+        "dtype": str(lm.model.dtype).removeprefix("torch."),
+    }
     wanted, part = about | {"layers": list(layers)}, out.with_name(out.name + ".checkpoint")
     if out.exists():
         found = load_moments(out)
@@ -52,17 +64,35 @@ def collect(lm: LanguageModel, corpus: Corpus, layers: Sequence[int], out: Path,
     if start != Place():
         say(f"resuming after {_tokens(moments)} tokens")
     saved = _tokens(moments)
-    bar = tqdm(initial=saved, total=reading.tokens, unit="token", unit_scale=True, desc="second moments", disable=None)
-    for place in accumulate_moments(lm, corpus.texts(start.documents), layers, reading, moments, start):
+    bar = tqdm(
+        initial=saved,
+        total=reading.tokens,
+        unit="token",
+        unit_scale=True,
+        desc="second moments",
+        disable=None,
+    )
+    for place in accumulate_moments(
+        lm, corpus.texts(start.documents), layers, reading, moments, start
+    ):
         bar.update(_tokens(moments) - bar.n)
         if _tokens(moments) - saved >= save_every:
             tensors = {f"sum.{layer}": moment.sum for layer, moment in moments.items()}
-            save_tensors(part, tensors, {"state": json.dumps({"wanted": wanted, "tokens": _tokens(moments),
-                                                              "place": asdict(place)})})
+            save_tensors(
+                part,
+                tensors,
+                {
+                    "state": json.dumps(
+                        {"wanted": wanted, "tokens": _tokens(moments), "place": asdict(place)}
+                    )
+                },
+            )
             saved = _tokens(moments)
     bar.close()
     if not moments:
-        raise ValueError(f"corpus: {corpus.file or corpus.dataset} holds no text; give one document a line")
+        raise ValueError(
+            f"corpus: {corpus.file or corpus.dataset} holds no text; give one document a line"
+        )
     save_moments(out, moments, fingerprint=fingerprint(lm), about=about)
     part.unlink(missing_ok=True)
     return load_moments(out)
@@ -79,22 +109,36 @@ def merge(paths: Sequence[Path], out: Path) -> dict[int, int]:
     if len(read) < 2:
         raise ValueError("merge: give at least two files")
     for i, (path, moments) in enumerate(zip(paths, read, strict=True)):
-        if set(moments.counts) != set(moments.C) or any(isinstance(C, CompactMoment) for C in moments.C.values()):
-            raise ValueError(f"merge: {path} is compact or does not say how many tokens it saw; it cannot be weighted")
+        if set(moments.counts) != set(moments.C) or any(
+            isinstance(C, CompactMoment) for C in moments.C.values()
+        ):
+            raise ValueError(
+                f"merge: {path} is compact or does not say how many tokens it saw; it cannot be weighted"
+            )
         if i:
             _same(path, _merging(moments), _merging(read[0]))
         for other, earlier in zip(paths[:i], read[:i], strict=True):
             if twice := [text for text in _texts(moments) if text in _texts(earlier)]:
-                raise ValueError(f"merge: {other} and {path} are of the same text, {json.dumps(twice[0])}")
+                raise ValueError(
+                    f"merge: {other} and {path} are of the same text, {json.dumps(twice[0])}"
+                )
     merged = {}
     for layer in read[0].C:
         merged[layer] = SecondMoment(len(read[0].C[layer]))
         for moments in read:
             merged[layer].sum += moments.counts[layer] * moments.C[layer].double()
             merged[layer].count += moments.counts[layer]
-    about = {name: value for name, value in read[0].about.items() if name not in ("corpus", "part", "merged")}
-    save_moments(out, merged, fingerprint=read[0].fingerprint,
-                 about=about | {"merged": [text for moments in read for text in _texts(moments)]})
+    about = {
+        name: value
+        for name, value in read[0].about.items()
+        if name not in ("corpus", "part", "merged")
+    }
+    save_moments(
+        out,
+        merged,
+        fingerprint=read[0].fingerprint,
+        about=about | {"merged": [text for moments in read for text in _texts(moments)]},
+    )
     return {layer: moment.count for layer, moment in merged.items()}
 
 
@@ -117,15 +161,21 @@ def check_belongs(path: Path, moments: Moments, lm: LanguageModel) -> None:
     if "model" in moments.about:
         own = identity(lm)
         if differ := [name for name in own if own[name] != moments.about[name]]:
-            raise ValueError(f"moments: {path} belongs to another model: its {' and its '.join(differ)} differ "
-                             f"({', '.join(f'{moments.about[n]}, here {own[n]}' for n in differ)}); make its own with "
-                             "`seqedit moments`")
+            raise ValueError(
+                f"moments: {path} belongs to another model: its {' and its '.join(differ)} differ "
+                f"({', '.join(f'{moments.about[n]}, here {own[n]}' for n in differ)}); make its own with "
+                "`seqedit moments`"
+            )
     elif moments.fingerprint and moments.fingerprint != fingerprint(lm):
-        raise ValueError(f"moments: {path} belongs to another model (fingerprint {moments.fingerprint}, this model has "
-                         f"{fingerprint(lm)}); make its own with `seqedit moments`")
+        raise ValueError(
+            f"moments: {path} belongs to another model (fingerprint {moments.fingerprint}, this model has "
+            f"{fingerprint(lm)}); make its own with `seqedit moments`"
+        )
 
 
-def _resume(part: Path, lm: LanguageModel, wanted: dict[str, Any]) -> tuple[dict[int, SecondMoment], Place]:
+def _resume(
+    part: Path, lm: LanguageModel, wanted: dict[str, Any]
+) -> tuple[dict[int, SecondMoment], Place]:
     """Sums of an interrupted run and how far it was."""
     if not part.exists():
         return {}, Place()
@@ -144,22 +194,29 @@ def _resume(part: Path, lm: LanguageModel, wanted: dict[str, Any]) -> tuple[dict
 def _same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     for name in wanted:
         if found.get(name) != wanted[name]:
-            raise ValueError(f"{path} has another {name}: {json.dumps(found.get(name))} instead of "
-                             f"{json.dumps(wanted[name])}; choose another file, or remove this one")
+            raise ValueError(
+                f"{path} has another {name}: {json.dumps(found.get(name))} instead of "
+                f"{json.dumps(wanted[name])}; choose another file, or remove this one"
+            )
 
 
 def _merging(moments: Moments) -> dict[str, Any]:
     """What files that are merged must share."""
     reading = {k: v for k, v in moments.about.get("reading", {}).items() if k == "length"}
-    return {"fingerprint": moments.fingerprint, "layers": sorted(moments.C), "length": reading.get("length"),
-            "sizes": [len(moments.C[layer]) for layer in sorted(moments.C)]} | {
-            name: moments.about.get(name) for name in ("model", "tokenizer", "dtype")}
+    return {
+        "fingerprint": moments.fingerprint,
+        "layers": sorted(moments.C),
+        "length": reading.get("length"),
+        "sizes": [len(moments.C[layer]) for layer in sorted(moments.C)],
+    } | {name: moments.about.get(name) for name in ("model", "tokenizer", "dtype")}
 
 
 def _texts(moments: Moments) -> list[dict[str, Any]]:
     """The texts of a file, by corpus and part; none that are known for files without this."""
     about = moments.about
-    return about.get("merged") or ([{"corpus": about["corpus"], "part": about["part"]}] if "corpus" in about else [])
+    return about.get("merged") or (
+        [{"corpus": about["corpus"], "part": about["part"]}] if "corpus" in about else []
+    )
 
 
 def _tokens(moments: dict[int, SecondMoment]) -> int:

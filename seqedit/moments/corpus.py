@@ -9,8 +9,13 @@ from typing import Any
 
 from ..base.files import file_digest
 
-WIKIPEDIA = {"dataset": "wikimedia/wikipedia", "subset": "20231101.en", "split": "train", "column": "text",
-             "revision": "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"}
+WIKIPEDIA = {
+    "dataset": "wikimedia/wikipedia",
+    "subset": "20231101.en",
+    "split": "train",
+    "column": "text",
+    "revision": "b04c8d1ceb2f5cd4588862100d08de323dccfbaa",
+}
 """English Wikipedia of November 2023, pinned; `--dataset wikipedia`. ROME and MEMIT read that of May 2020."""
 
 
@@ -39,10 +44,18 @@ class Corpus:
             for name, value in WIKIPEDIA.items():
                 object.__setattr__(self, name, value)
         if not 0 <= self.part[0] < self.part[1]:
-            raise ValueError(f"part {self.part[0]}/{self.part[1]}: expected i/n with i from 0 to n − 1")
-        if self.dataset and not Path(self.dataset).exists() and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
-            raise ValueError(f"revision: {self.dataset} is on the hub and may change; name the commit of 40 digits "
-                             "that its page shows under “Files” (--revision)")
+            raise ValueError(
+                f"part {self.part[0]}/{self.part[1]}: expected i/n with i from 0 to n − 1"
+            )
+        if (
+            self.dataset
+            and not Path(self.dataset).exists()
+            and not re.fullmatch("[0-9a-f]{40}", self.revision or "")
+        ):
+            raise ValueError(
+                f"revision: {self.dataset} is on the hub and may change; name the commit of 40 digits "
+                "that its page shows under “Files” (--revision)"
+            )
 
     def describe(self) -> dict[str, Any]:
         """What is known of the text, for the record: names, and the digest of a file or the revision of a dataset."""
@@ -60,7 +73,9 @@ class Corpus:
             ValueError: the file or the dataset cannot be read, or has no such column.
         """
         first, step = self.part
-        return islice(self._lines() if self.file else self._rows(), first + start * step, None, step)
+        return islice(
+            self._lines() if self.file else self._rows(), first + start * step, None, step
+        )
 
     def _lines(self) -> Iterator[str]:
         try:
@@ -74,10 +89,14 @@ class Corpus:
         from datasets import load_dataset
 
         try:
-            rows = load_dataset(self.dataset, self.subset, split=self.split, revision=self.revision, streaming=True)
+            rows = load_dataset(
+                self.dataset, self.subset, split=self.split, revision=self.revision, streaming=True
+            )
             for row in rows:
                 if not isinstance(row.get(self.column), str):
-                    raise ValueError(f"there is no text in column {self.column!r}; columns are {', '.join(row)}")
+                    raise ValueError(
+                        f"there is no text in column {self.column!r}; columns are {', '.join(row)}"
+                    )
                 yield row[self.column]
         except (OSError, ValueError, ImportError) as error:
             raise ValueError(f"dataset: {self.dataset} cannot be read: {error}") from error

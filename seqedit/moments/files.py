@@ -31,31 +31,57 @@ class Moments:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def save_moments(path: Path, moments: dict[int, SecondMoment], *, fingerprint: str | None = None,
-                 dtype: torch.dtype = torch.float32, about: dict[str, Any] | None = None) -> None:
+def save_moments(
+    path: Path,
+    moments: dict[int, SecondMoment],
+    *,
+    fingerprint: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    about: dict[str, Any] | None = None,
+) -> None:
     """Write `C.<layer>` (means) atomically; counts, traces, largest eigenvalues and origin as metadata.
 
     Args:
         about: see `Moments`.
     """
     C = {layer: m.mean for layer, m in moments.items()}
-    metadata = {"counts": json.dumps({layer: m.count for layer, m in moments.items()}),
-                "traces": json.dumps({layer: mean.trace().item() for layer, mean in C.items()}),
-                "top_eigenvalues": json.dumps({layer: top_eigenvalues(mean) for layer, mean in C.items()})}
-    _save(path, {f"C.{layer}": mean.to(dtype) for layer, mean in C.items()}, metadata, fingerprint, about)
+    metadata = {
+        "counts": json.dumps({layer: m.count for layer, m in moments.items()}),
+        "traces": json.dumps({layer: mean.trace().item() for layer, mean in C.items()}),
+        "top_eigenvalues": json.dumps({layer: top_eigenvalues(mean) for layer, mean in C.items()}),
+    }
+    _save(
+        path,
+        {f"C.{layer}": mean.to(dtype) for layer, mean in C.items()},
+        metadata,
+        fingerprint,
+        about,
+    )
 
 
-def save_compact(path: Path, compact: dict[int, CompactMoment], source: Moments,
-                 dtype: torch.dtype = torch.float32) -> None:
+def save_compact(
+    path: Path,
+    compact: dict[int, CompactMoment],
+    source: Moments,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Write compact moments, with the counts and the origin of those that they were made of."""
-    tensors = {f"{name}.{layer}": tensor.to(dtype if name == "vectors" else torch.float64)
-               for layer, m in compact.items() for name, tensor in m.tensors().items()}
+    tensors = {
+        f"{name}.{layer}": tensor.to(dtype if name == "vectors" else torch.float64)
+        for layer, m in compact.items()
+        for name, tensor in m.tensors().items()
+    }
     counts = {layer: n for layer, n in source.counts.items() if layer in compact}
     _save(path, tensors, {"counts": json.dumps(counts)}, source.fingerprint, source.about)
 
 
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], fingerprint: str | None,
-          about: dict[str, Any] | None) -> None:
+def _save(
+    path: Path,
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str],
+    fingerprint: str | None,
+    about: dict[str, Any] | None,
+) -> None:
     metadata |= {"fingerprint": fingerprint} if fingerprint else {}
     metadata |= {"about": json.dumps(about)} if about else {}
     save_tensors(path, tensors, metadata)
@@ -71,12 +97,17 @@ def load_moments(path: Path) -> Moments:
         with safe_open(path, framework="pt") as file:
             metadata, names = file.metadata() or {}, list(file.keys())
             C: dict[int, Tensor | CompactMoment] = {
-                int(name[2:]): file.get_tensor(name) for name in names if name.startswith("C.")}
+                int(name[2:]): file.get_tensor(name) for name in names if name.startswith("C.")
+            }
             for name in names:
                 if name.startswith("vectors."):
                     layer = int(name.removeprefix("vectors."))
-                    C[layer] = CompactMoment(**{part: file.get_tensor(f"{part}.{layer}")
-                                                for part in ("values", "vectors", "rest", "floor")})
+                    C[layer] = CompactMoment(
+                        **{
+                            part: file.get_tensor(f"{part}.{layer}")
+                            for part in ("values", "vectors", "rest", "floor")
+                        }
+                    )
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read as second moments: {error}") from error
     if not C:

@@ -85,11 +85,15 @@ class Work:
 
     def __post_init__(self):
         if not isinstance(self.method, LocateThenEdit):
-            raise ValueError(f"method: {self.method.name} is none of the locate-then-edit methods that these formulas "
-                             "are about")
+            raise ValueError(
+                f"method: {self.method.name} is none of the locate-then-edit methods that these formulas "
+                "are about"
+            )
         if self.compact and (self.dense or not self.method.directions):
-            raise ValueError(f"method: {self.method.name} prices movement in every direction and takes no compact "
-                             "second moments")
+            raise ValueError(
+                f"method: {self.method.name} prices movement in every direction and takes no compact "
+                "second moments"
+            )
 
     @property
     def dense(self) -> bool:
@@ -106,8 +110,11 @@ def target_flops(shape: Shape, work: Work, texts: Texts, n: int) -> float:
     T, above = texts.contexts, shape.n_layers - work.layers[-1] - 1
     sweep = n * (T * (texts.prompt + texts.target - 1) + texts.kl) + 2 * texts.row
     tails, places = n * (T * texts.tail + 1), n * (T * texts.target + 1)
-    one_pass = ((above - 1) * block_flops(shape, tails, texts.row) + block_flops(shape, places, texts.row)
-                + 2 * places * shape.vocabulary * shape.d_model)
+    one_pass = (
+        (above - 1) * block_flops(shape, tails, texts.row)
+        + block_flops(shape, places, texts.row)
+        + 2 * places * shape.vocabulary * shape.d_model
+    )
     return shape.n_layers * block_flops(shape, sweep, texts.row) + 2 * work.steps * one_pass
 
 
@@ -116,7 +123,9 @@ def key_flops(shape: Shape, work: Work, texts: Texts, n: int) -> float:
     last, edited = work.layers[-1], len(work.layers)
     rows = n * texts.contexts * texts.subject_end * (last + edited)
     bare = n * texts.subject_end * sum(last - layer + 1 for layer in work.layers)
-    whole = 2 * (texts.context + texts.subject_end) * shape.n_layers      # one row through the model finds its shapes
+    whole = (
+        2 * (texts.context + texts.subject_end) * shape.n_layers
+    )  # one row through the model finds its shapes
     return block_flops(shape, rows + bare + whole, texts.context + texts.subject_end)
 
 
@@ -127,8 +136,14 @@ def solve_flops(shape: Shape, work: Work, n: int, past: int) -> float:
     history = past if work.method.history else 0
     if history and history + n > d:
         r = d - k
-        return 2 * d * d * (history + n) + 2 * d * r * (d + r) + r**3 / 3 + 2 * r * r * n + 2 * m * d * (n + r)
-    project = 2 * d * d if work.dense else 4 * d * k                      # of one column
+        return (
+            2 * d * d * (history + n)
+            + 2 * d * r * (d + r)
+            + r**3 / 3
+            + 2 * r * r * n
+            + 2 * m * d * (n + r)
+        )
+    project = 2 * d * d if work.dense else 4 * d * k  # of one column
     flops = project * n + 4 * d * n * n + 2 * m * d * n + n**3 / 3
     if work.method.history:
         flops += 2 * project * n + 2 * 3 * d * history * n + 2 * history**2 * n + history**3 / 3
@@ -176,8 +191,12 @@ def history_bytes(shape: Shape, work: Work) -> int:
 def solve_bytes(shape: Shape, work: Work) -> int:
     """Of one layer's last round, coming and going: keys in float64 six times over, history, the update twice."""
     past = work.edits if work.method.history else 0
-    return (DOUBLE * shape.d_ff * (6 * work.batch_size + past) + SINGLE * shape.d_ff * past + 3 * DOUBLE * past**2
-            + (DOUBLE + 3 * SINGLE) * shape.d_model * shape.d_ff)
+    return (
+        DOUBLE * shape.d_ff * (6 * work.batch_size + past)
+        + SINGLE * shape.d_ff * past
+        + 3 * DOUBLE * past**2
+        + (DOUBLE + 3 * SINGLE) * shape.d_model * shape.d_ff
+    )
 
 
 def activation_bytes(shape: Shape, work: Work, texts: Texts) -> dict[str, float]:
@@ -190,9 +209,14 @@ def activation_bytes(shape: Shape, work: Work, texts: Texts) -> dict[str, float]
     n = min(work.batch_size, max(1, int(work.batch_tokens / per)))
     size, above = work.dtype.itemsize, shape.n_layers - work.layers[-1] - 1
     rows, tails = n * (texts.contexts + 1), n * (texts.contexts * texts.tail + 1)
-    return {"keys and values": 2 * size * rows * texts.row * 2 * shape.kv_width * above,
-            "blocks": size * tails * above * (8 * shape.d_model + (4 if shape.gated else 7) * shape.d_ff),
-            "logits": 4 * SINGLE * n * (texts.contexts * texts.target + 1) * shape.vocabulary}
+    return {
+        "keys and values": 2 * size * rows * texts.row * 2 * shape.kv_width * above,
+        "blocks": size
+        * tails
+        * above
+        * (8 * shape.d_model + (4 if shape.gated else 7) * shape.d_ff),
+        "logits": 4 * SINGLE * n * (texts.contexts * texts.target + 1) * shape.vocabulary,
+    }
 
 
 def estimate(shape: Shape, work: Work, texts: Texts, rate: float | None = None) -> dict[str, Any]:
@@ -202,36 +226,69 @@ def estimate(shape: Shape, work: Work, texts: Texts, rate: float | None = None) 
         ValueError: a layer is out of range.
     """
     if not work.layers or not all(0 <= layer < shape.n_layers for layer in work.layers):
-        raise ValueError(f"layers {list(work.layers)}: the model has layers 0 to {shape.n_layers - 1}")
+        raise ValueError(
+            f"layers {list(work.layers)}: the model has layers 0 to {shape.n_layers - 1}"
+        )
     edited, square = len(work.layers), shape.d_ff**2
     matrix = shape.d_model * shape.d_ff
-    standing = {"weights": work.dtype.itemsize * shape.parameters,
-                "float32 masters": SINGLE * matrix * edited if work.dtype.itemsize < SINGLE else 0,
-                "solvers": edited * solver_bytes(shape, work)}
-    passing = {"target optimisation": sum(activation_bytes(shape, work, texts).values()),
-               "solving a layer": solve_bytes(shape, work),
-               "preparing a layer": 3 * moments_bytes(shape, work) if work.compact
-               else (4 if work.method.directions else 3) * DOUBLE * square,
-               "observing a layer": 3 * moments_bytes(shape, work) + 4 * DOUBLE * matrix,
-               "computing second moments": edited * DOUBLE * square + 2 * SINGLE * square
-               + 2 * SINGLE * work.batch_tokens * shape.d_ff}
+    standing = {
+        "weights": work.dtype.itemsize * shape.parameters,
+        "float32 masters": SINGLE * matrix * edited if work.dtype.itemsize < SINGLE else 0,
+        "solvers": edited * solver_bytes(shape, work),
+    }
+    passing = {
+        "target optimisation": sum(activation_bytes(shape, work, texts).values()),
+        "solving a layer": solve_bytes(shape, work),
+        "preparing a layer": 3 * moments_bytes(shape, work)
+        if work.compact
+        else (4 if work.method.directions else 3) * DOUBLE * square,
+        "observing a layer": 3 * moments_bytes(shape, work) + 4 * DOUBLE * matrix,
+        "computing second moments": edited * DOUBLE * square
+        + 2 * SINGLE * square
+        + 2 * SINGLE * work.batch_tokens * shape.d_ff,
+    }
     history, moments = edited * history_bytes(shape, work), edited * moments_bytes(shape, work)
     rounds = -(-work.edits // work.batch_size)
-    flops = {"targets": target_flops(shape, work, texts, work.edits), "keys": key_flops(shape, work, texts, work.edits),
-             "solve": edited * sum(solve_flops(shape, work, work.batch_size, i * work.batch_size)
-                                   for i in range(rounds)),
-             "prepare": edited * prepare_flops(shape, work), "evaluate": evaluation_flops(shape, work, texts),
-             "second moments": moments_flops(shape, work)}
+    flops = {
+        "targets": target_flops(shape, work, texts, work.edits),
+        "keys": key_flops(shape, work, texts, work.edits),
+        "solve": edited
+        * sum(
+            solve_flops(shape, work, work.batch_size, i * work.batch_size) for i in range(rounds)
+        ),
+        "prepare": edited * prepare_flops(shape, work),
+        "evaluate": evaluation_flops(shape, work, texts),
+        "second moments": moments_flops(shape, work),
+    }
     run = sum(flops.values()) - flops["second moments"]
     gpu = sum(standing.values()) + max(v for name, v in passing.items() if "moments" not in name)
     return {
-        "shape": asdict(shape), "rounds": rounds, "texts": asdict(texts),
-        "memory": {"standing": standing, "passing": passing, "run": gpu,
-                   "second moments": standing["weights"] + passing["computing second moments"]},
-        "cpu_memory": {"second moments": moments, "original matrices": SINGLE * matrix * edited, "history": history},
-        "disk": {"weights": work.dtype.itemsize * shape.parameters, "second moments": moments,
-                 "checkpoint of second moments": edited * DOUBLE * square, "record": SINGLE * matrix * edited,
-                 "checkpoint of the run": 2 * SINGLE * matrix * edited + history},
+        "shape": asdict(shape),
+        "rounds": rounds,
+        "texts": asdict(texts),
+        "memory": {
+            "standing": standing,
+            "passing": passing,
+            "run": gpu,
+            "second moments": standing["weights"] + passing["computing second moments"],
+        },
+        "cpu_memory": {
+            "second moments": moments,
+            "original matrices": SINGLE * matrix * edited,
+            "history": history,
+        },
+        "disk": {
+            "weights": work.dtype.itemsize * shape.parameters,
+            "second moments": moments,
+            "checkpoint of second moments": edited * DOUBLE * square,
+            "record": SINGLE * matrix * edited,
+            "checkpoint of the run": 2 * SINGLE * matrix * edited + history,
+        },
         "flops": flops | {"run": run, "round": run / rounds},
-        "seconds": {name: value / rate for name, value in (flops | {"run": run, "round": run / rounds}).items()}
-        if rate else None}
+        "seconds": {
+            name: value / rate
+            for name, value in (flops | {"run": run, "round": run / rounds}).items()
+        }
+        if rate
+        else None,
+    }

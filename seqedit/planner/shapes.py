@@ -11,15 +11,45 @@ from ..runs.presets import find_preset
 
 DECLARED = {
     "gpt2-xl": ("gpt2", {"n_embd": 1600, "n_layer": 48, "n_head": 25}),
-    "gpt-j-6b": ("gptj", {"n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64, "vocab_size": 50_400}),
-    "llama-2-7b": ("llama", {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32,
-                             "num_attention_heads": 32, "vocab_size": 32_000, "max_position_embeddings": 4096}),
-    "llama-3-8b": ("llama", {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
-                             "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128_256,
-                             "max_position_embeddings": 8192}),
-    "qwen2.5-7b": ("qwen2", {"hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28,
-                             "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152_064,
-                             "max_position_embeddings": 32_768}),
+    "gpt-j-6b": (
+        "gptj",
+        {"n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64, "vocab_size": 50_400},
+    ),
+    "llama-2-7b": (
+        "llama",
+        {
+            "hidden_size": 4096,
+            "intermediate_size": 11_008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "vocab_size": 32_000,
+            "max_position_embeddings": 4096,
+        },
+    ),
+    "llama-3-8b": (
+        "llama",
+        {
+            "hidden_size": 4096,
+            "intermediate_size": 14_336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "vocab_size": 128_256,
+            "max_position_embeddings": 8192,
+        },
+    ),
+    "qwen2.5-7b": (
+        "qwen2",
+        {
+            "hidden_size": 3584,
+            "intermediate_size": 18_944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "vocab_size": 152_064,
+            "max_position_embeddings": 32_768,
+        },
+    ),
 }
 """Shapes of the models of the papers, for machines that have not their configurations."""
 
@@ -62,8 +92,10 @@ def config_of(model: str) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(model)
     except OSError as error:
-        raise ValueError(f"no configuration could be read from {model!r}; give a folder or hub id, or one of "
-                         f"{', '.join(DECLARED)}") from error
+        raise ValueError(
+            f"no configuration could be read from {model!r}; give a folder or hub id, or one of "
+            f"{', '.join(DECLARED)}"
+        ) from error
 
 
 def shape_of(config: PretrainedConfig) -> Shape:
@@ -75,7 +107,9 @@ def shape_of(config: PretrainedConfig) -> Shape:
     architecture = architecture_of(config.model_type)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    block, mlp = (model.get_submodule(path.format(0)) for path in (architecture.block, architecture.mlp))
+    block, mlp = (
+        model.get_submodule(path.format(0)) for path in (architecture.block, architecture.mlp)
+    )
     matrices = [p.numel() for p in block.parameters() if p.dim() == 2]
     vocabulary, d_model = model.get_submodule(architecture.head).weight.shape
     d_ff = model.get_submodule(architecture.down_proj.format(0)).weight.numel() // d_model
@@ -83,7 +117,13 @@ def shape_of(config: PretrainedConfig) -> Shape:
     heads = text.num_attention_heads
     head = getattr(text, "head_dim", None) or d_model // heads
     return Shape(
-        parameters=sum(p.numel() for p in model.parameters()), n_layers=text.num_hidden_layers, d_model=d_model,
-        d_ff=d_ff, vocabulary=vocabulary, block=sum(matrices), width=heads * head,
+        parameters=sum(p.numel() for p in model.parameters()),
+        n_layers=text.num_hidden_layers,
+        d_model=d_model,
+        d_ff=d_ff,
+        vocabulary=vocabulary,
+        block=sum(matrices),
+        width=heads * head,
         kv_width=(getattr(text, "num_key_value_heads", None) or heads) * head,
-        gated=sum(p.numel() for p in mlp.parameters() if p.dim() == 2) > 2 * d_model * d_ff)
+        gated=sum(p.numel() for p in mlp.parameters() if p.dim() == 2) > 2 * d_model * d_ff,
+    )

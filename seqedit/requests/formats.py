@@ -18,8 +18,14 @@ class RequestError(ValueError):
     """A request that cannot be edited as given; the message names the record and the field."""
 
 
-LISTS = {"paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts", "locality",
-         "portability"}
+LISTS = {
+    "paraphrase_prompts",
+    "neighborhood_prompts",
+    "attribute_prompts",
+    "generation_prompts",
+    "locality",
+    "portability",
+}
 """Columns of a .csv file that hold a JSON list; a cell that is no list is a single prompt."""
 
 
@@ -42,7 +48,7 @@ def read_rounds(path: Path | str, suffix: str = "") -> list[list[Any]]:
         content = read(path)
     except json.JSONDecodeError as error:
         raise RequestError(f"{path}: not valid JSON: {error}") from error
-    except (OSError, ValueError, csv.Error) as error:                     # pyarrow's errors are ValueErrors
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors
         raise RequestError(f"{path}: cannot be read: {error}") from error
     rounds = content.get("rounds") if isinstance(content, dict) else [content]
     if not isinstance(rounds, list) or not all(isinstance(batch, list) for batch in rounds):
@@ -52,8 +58,10 @@ def read_rounds(path: Path | str, suffix: str = "") -> list[list[Any]]:
     if not all(rounds):
         raise RequestError(f"{path}: round {rounds.index([])} holds no records; leave it out")
     starts = [sum(map(len, rounds[:i])) for i in range(len(rounds))]
-    return [[in_our_schema(record, start + i) for i, record in enumerate(batch)]
-            for start, batch in zip(starts, rounds, strict=True)]
+    return [
+        [in_our_schema(record, start + i) for i, record in enumerate(batch)]
+        for start, batch in zip(starts, rounds, strict=True)
+    ]
 
 
 def in_our_schema(record: Any, number: int) -> Any:
@@ -62,8 +70,11 @@ def in_our_schema(record: Any, number: int) -> Any:
         return record
     if "src" in record and "alt" in record:
         return zsre(record, number)
-    if "target_new" in record and ("ground_truth" in record or isinstance(record.get("locality"), dict)
-                                   or isinstance(record.get("portability"), dict)):
+    if "target_new" in record and (
+        "ground_truth" in record
+        or isinstance(record.get("locality"), dict)
+        or isinstance(record.get("portability"), dict)
+    ):
         return knowedit(record, number)
     return record
 
@@ -75,11 +86,17 @@ def zsre(record: dict[str, Any], number: int) -> dict[str, Any]:
     answer, and the question mark that the released evaluation appends.
     """
     loc = record.get("loc")
-    return {"case_id": record.get("case_id", number), "prompt": record["src"], "subject": record.get("subject"),
-            "target_new": record["alt"], "target_true": _first(record.get("answers")) or None,
-            "paraphrase_prompts": [record["rephrase"]] if record.get("rephrase") else [],
-            "locality": [{"prompt": f"{loc.rstrip('?')}?", "answer": record.get("loc_ans")}]
-            if isinstance(loc, str) and loc else []}
+    return {
+        "case_id": record.get("case_id", number),
+        "prompt": record["src"],
+        "subject": record.get("subject"),
+        "target_new": record["alt"],
+        "target_true": _first(record.get("answers")) or None,
+        "paraphrase_prompts": [record["rephrase"]] if record.get("rephrase") else [],
+        "locality": [{"prompt": f"{loc.rstrip('?')}?", "answer": record.get("loc_ans")}]
+        if isinstance(loc, str) and loc
+        else [],
+    }
 
 
 def knowedit(record: dict[str, Any], number: int) -> dict[str, Any]:
@@ -88,19 +105,33 @@ def knowedit(record: dict[str, Any], number: int) -> dict[str, Any]:
     Source: KnowEdit (2401.01286); `rephrase` or `rephrase_prompt` is the paraphrase where there is one.
     """
     rephrase = record.get("rephrase") or record.get("rephrase_prompt") or []
-    return {"case_id": record.get("case_id", number), "prompt": record.get("prompt"), "subject": record.get("subject"),
-            "target_new": record["target_new"], "target_true": _first(record.get("ground_truth")) or None,
-            "paraphrase_prompts": rephrase if isinstance(rephrase, list) else [rephrase],
-            "locality": _probes(record.get("locality")), "portability": _probes(record.get("portability"))}
+    return {
+        "case_id": record.get("case_id", number),
+        "prompt": record.get("prompt"),
+        "subject": record.get("subject"),
+        "target_new": record["target_new"],
+        "target_true": _first(record.get("ground_truth")) or None,
+        "paraphrase_prompts": rephrase if isinstance(rephrase, list) else [rephrase],
+        "locality": _probes(record.get("locality")),
+        "portability": _probes(record.get("portability")),
+    }
 
 
 def _probes(groups: Any) -> Any:
     """{kind: [{"prompt", "ground_truth"}, …]} as one list; what is not of that shape stays, to be refused by name."""
     if not isinstance(groups, dict):
         return groups
-    items = [item for group in groups.values() for item in (group if isinstance(group, list) else [group])]
-    return [{"prompt": _first(item.get("prompt")), "answer": _first(item.get("ground_truth"))}
-            if isinstance(item, dict) else item for item in items]
+    items = [
+        item
+        for group in groups.values()
+        for item in (group if isinstance(group, list) else [group])
+    ]
+    return [
+        {"prompt": _first(item.get("prompt")), "answer": _first(item.get("ground_truth"))}
+        if isinstance(item, dict)
+        else item
+        for item in items
+    ]
 
 
 def _first(value: Any) -> Any:
@@ -115,7 +146,9 @@ def _json(path: Path) -> Any:
 
 
 def _jsonl(path: Path) -> Any:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [
+        json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+    ]
 
 
 def _csv(path: Path) -> Any:
@@ -126,12 +159,18 @@ def _csv(path: Path) -> Any:
 def _row(row: dict[str | None, Any], number: int) -> dict[str, Any]:
     """A row's cells; empty ones are left out, and more cells than columns are refused."""
     if None in row:
-        raise csv.Error(f"row {number} has more cells than there are columns; put quotes around cells with commas")
+        raise csv.Error(
+            f"row {number} has more cells than there are columns; put quotes around cells with commas"
+        )
     record: dict[str, Any] = {name: cell for name, cell in row.items() if cell and cell.strip()}
     for name in LISTS & record.keys():
-        record[name] = json.loads(record[name]) if record[name].lstrip().startswith("[") else [record[name]]
+        record[name] = (
+            json.loads(record[name]) if record[name].lstrip().startswith("[") else [record[name]]
+        )
     case_id = record.get("case_id", number)
-    return record | {"case_id": int(case_id) if isinstance(case_id, str) and case_id.isdecimal() else case_id}
+    return record | {
+        "case_id": int(case_id) if isinstance(case_id, str) and case_id.isdecimal() else case_id
+    }
 
 
 def _parquet(path: Path) -> Any:

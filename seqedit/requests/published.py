@@ -44,25 +44,37 @@ class Benchmark:
 
 BENCHMARKS = {
     "counterfact": Benchmark(
-        about="CounterFact (2202.05262), 21,919 records, in the authors' order", by_hand=f"{BAULAB}/counterfact.json",
-        hub="azhx/counterfact", revision="c01c413f856ee38f5c080c9fc5e87aff478e2ff9", order="case_id",
-        files={"data/train-00000-of-00001-05d11247db7abce8.parquet":
-               "af168d40d0d6ff6caf6263b8c82a0240b39dbe2a7472ebbb5fc635398a4893e0",
-               "data/test-00000-of-00001-bacb83500fca49a9.parquet":
-               "c7b37802e6ae381998dadac86e8fe89e241c29c356f67448a1700227dd7ba22c"}),
+        about="CounterFact (2202.05262), 21,919 records, in the authors' order",
+        by_hand=f"{BAULAB}/counterfact.json",
+        hub="azhx/counterfact",
+        revision="c01c413f856ee38f5c080c9fc5e87aff478e2ff9",
+        order="case_id",
+        files={
+            "data/train-00000-of-00001-05d11247db7abce8.parquet": "af168d40d0d6ff6caf6263b8c82a0240b39dbe2a7472ebbb5fc635398a4893e0",
+            "data/test-00000-of-00001-bacb83500fca49a9.parquet": "c7b37802e6ae381998dadac86e8fe89e241c29c356f67448a1700227dd7ba22c",
+        },
+    ),
     "mcf": Benchmark(
         about="MultiCounterFact, CounterFact without contradictions (2210.07229), 20,877 records",
-        by_hand=f"{BAULAB}/multi_counterfact.json", files={"multi_counterfact.json": None}),
+        by_hand=f"{BAULAB}/multi_counterfact.json",
+        files={"multi_counterfact.json": None},
+    ),
     "zsre": Benchmark(
         about="ZsRE as prepared for MEND (2110.11309), evaluation part, 19,086 records",
         by_hand=f"{BAULAB}/zsre_mend_eval.json",
-        files={"zsre_mend_eval.json": "8a371d512f8a6ab175db4ef672181d5c0e52da23298cb51e5a2eeea2f89aa9cd"}),
+        files={
+            "zsre_mend_eval.json": "8a371d512f8a6ab175db4ef672181d5c0e52da23298cb51e5a2eeea2f89aa9cd"
+        },
+    ),
     "wikidata_counterfact": Benchmark(
         about="WikiData_counterfact of KnowEdit (2401.01286), test part",
         by_hand="https://huggingface.co/datasets/zjunlp/KnowEdit/resolve/main/benchmark/wiki_counterfact/test_cf.json",
-        hub="zjunlp/KnowEdit", revision="c3a6bccb5fc37a59dea3197ac36526d44606acd0",
-        files={"benchmark/wiki_counterfact/test_cf.json":
-               "efc01ba398dfe04975939f729aab45523addb3c6b3cf41d7429ba5de1d45225b"}),
+        hub="zjunlp/KnowEdit",
+        revision="c3a6bccb5fc37a59dea3197ac36526d44606acd0",
+        files={
+            "benchmark/wiki_counterfact/test_cf.json": "efc01ba398dfe04975939f729aab45523addb3c6b3cf41d7429ba5de1d45225b"
+        },
+    ),
 }
 """Benchmarks by the name that ``--requests`` takes."""
 
@@ -83,7 +95,9 @@ class Loaded:
 
     def summary(self) -> str:
         """What was left out, in a line; empty where nothing was."""
-        counts = ", ".join(f"{len(messages)} {reason}" for reason, messages in self.left_out.items())
+        counts = ", ".join(
+            f"{len(messages)} {reason}" for reason, messages in self.left_out.items()
+        )
         kept = sum(map(len, self.rounds))
         total = kept + sum(map(len, self.left_out.values()))
         first = next((messages[0] for messages in self.left_out.values()), "")
@@ -105,9 +119,13 @@ def load(requests: Path | str, *, clean: bool = False) -> Loaded:
     if name in BENCHMARKS and not Path(name).is_file():
         return _benchmark(name)
     if not Path(name).suffix:
-        raise RequestError(f"requests: {name!r} is neither a file nor a benchmark; "
-                           f"benchmarks are {', '.join(BENCHMARKS)}")
-    rounds, left_out = usable_requests(read_rounds(name), Path(name).name) if clean else (load_rounds(name), {})
+        raise RequestError(
+            f"requests: {name!r} is neither a file nor a benchmark; "
+            f"benchmarks are {', '.join(BENCHMARKS)}"
+        )
+    rounds, left_out = (
+        usable_requests(read_rounds(name), Path(name).name) if clean else (load_rounds(name), {})
+    )
     return Loaded(rounds, left_out, sha256(Path(name))[:16])
 
 
@@ -117,8 +135,10 @@ def _benchmark(name: str) -> Loaded:
         path = download(name, file)
         checksums[file] = sha256(path)
         if expected not in (None, checksums[file]):
-            raise ValueError(f"requests: {name}: {file} has SHA-256 {checksums[file]}, not the pinned {expected}; to "
-                             f"use another version, get the file and give it by its path, --requests {file}")
+            raise ValueError(
+                f"requests: {name}: {file} has SHA-256 {checksums[file]}, not the pinned {expected}; to "
+                f"use another version, get the file and give it by its path, --requests {file}"
+            )
         records += [record for batch in read_rounds(path, Path(file).suffix) for record in batch]
     if benchmark.order:
         records.sort(key=lambda record: record[benchmark.order])
@@ -137,10 +157,16 @@ def download(name: str, file: str) -> Path:
 
     benchmark = BENCHMARKS[name]
     try:
-        if benchmark.hub:                                     # a pinned file in the cache is found without a network
-            return Path(hf_hub_download(benchmark.hub, file, repo_type="dataset", revision=benchmark.revision))
+        if benchmark.hub:  # a pinned file in the cache is found without a network
+            return Path(
+                hf_hub_download(
+                    benchmark.hub, file, repo_type="dataset", revision=benchmark.revision
+                )
+            )
         return Path(DownloadManager(dataset_name=name).download(f"{BAULAB}/{file}"))
-    except Exception as error:                                # every layer below has network errors of its own
+    except Exception as error:  # every layer below has network errors of its own
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        raise ValueError(f"requests: {name} cannot be fetched ({reason}); get {benchmark.by_hand} where there is a "
-                         f"network, and give the file: --requests {Path(benchmark.by_hand).name}") from error
+        raise ValueError(
+            f"requests: {name} cannot be fetched ({reason}); get {benchmark.by_hand} where there is a "
+            f"network, and give the file: --requests {Path(benchmark.by_hand).name}"
+        ) from error

@@ -59,7 +59,9 @@ def load_requests(path: Path | str) -> list[EditRequest]:
 def load_rounds(path: Path | str) -> list[list[EditRequest]]:
     """Like `load_requests`, in the rounds the file gives, {"rounds": [[…], …]}; one round where it gives none."""
     rounds = read_rounds(path)
-    parsed = iter(parse_requests([record for batch in rounds for record in batch], source=str(path)))
+    parsed = iter(
+        parse_requests([record for batch in rounds for record in batch], source=str(path))
+    )
     return [[next(parsed) for _ in batch] for batch in rounds]
 
 
@@ -80,8 +82,10 @@ def parse_requests(records: Sequence[Any], source: str = "requests") -> list[Edi
     return requests
 
 
-def usable_requests(rounds: Sequence[Sequence[Any]], source: str = "requests",
-                    ) -> tuple[list[list[EditRequest]], dict[str, list[str]]]:
+def usable_requests(
+    rounds: Sequence[Sequence[Any]],
+    source: str = "requests",
+) -> tuple[list[list[EditRequest]], dict[str, list[str]]]:
     """The records that can be edited together, and why the others are left out.
 
     Left out are those that `parse_requests` refuses, and those whose subject and relation an earlier record edits to
@@ -112,8 +116,10 @@ def usable_requests(rounds: Sequence[Sequence[Any]], source: str = "requests",
         start += len(batch)
         kept += [usable] if usable else []
     if not kept:
-        raise RequestError(f"{source}: no record can be used; the first problem is: "
-                           f"{next(iter(left_out.values()))[0]}")
+        raise RequestError(
+            f"{source}: no record can be used; the first problem is: "
+            f"{next(iter(left_out.values()))[0]}"
+        )
     return kept, left_out
 
 
@@ -122,12 +128,16 @@ def batched(requests: Sequence[EditRequest], size: int) -> Iterator[list[EditReq
     if size < 1:
         raise ValueError(f"batch_size is {size}; a round needs at least one request")
     for start in range(0, len(requests), size):
-        yield list(requests[start:start + size])
+        yield list(requests[start : start + size])
 
 
 def reversed_words(requests: Sequence[EditRequest]) -> list[EditRequest]:
     """The requests whose subject has several words, with these in reverse order."""
-    return [replace(r, subject=" ".join(reversed(r.subject.split()))) for r in requests if " " in r.subject]
+    return [
+        replace(r, subject=" ".join(reversed(r.subject.split())))
+        for r in requests
+        if " " in r.subject
+    ]
 
 
 class _Seen:
@@ -147,15 +157,18 @@ class _Seen:
     def problem(self, request: EditRequest) -> tuple[str, str] | None:
         """What is wrong with a request after these: in a few words, and as the rest of a message."""
         if request.case_id in self.ids:
-            return "repeats a case_id", (f": case_id {request.case_id!r} already names record "
-                                         f"{self.ids[request.case_id]}; give each record its own")
+            return "repeats a case_id", (
+                f": case_id {request.case_id!r} already names record "
+                f"{self.ids[request.case_id]}; give each record its own"
+            )
         for claim in self.claims(request):
             other = self.targets.get(claim, request)
             if other.target_new != request.target_new:
                 same = "prompt" if claim == request.text else "subject and relation"
                 return "contradicts an earlier record", (
                     f" (case_id {request.case_id!r}): target_new {request.target_new!r} contradicts "
-                    f"{other.target_new!r} of case_id {other.case_id!r} for the same {same}")
+                    f"{other.target_new!r} of case_id {other.case_id!r} for the same {same}"
+                )
         return None
 
     def add(self, request: EditRequest, record: int) -> None:
@@ -190,14 +203,26 @@ class _Record:
             self.fail("subject", 'contains "{}", which marks the subject\'s place in the prompt')
         relation = self.core.get("relation_id")
         return EditRequest(
-            case_id=case_id, subject=subject, prompt=self.prompt(subject),
+            case_id=case_id,
+            subject=subject,
+            prompt=self.prompt(subject),
             target_new=self.target("target_new"),
-            target_true=self.target("target_true") if self.core.get("target_true") is not None else None,
+            target_true=self.target("target_true")
+            if self.core.get("target_true") is not None
+            else None,
             relation_id=relation if isinstance(relation, str) else None,
             target_new_id=self.identifier("target_new"),
             **{name: self.probes(name) for name in ("locality", "portability")},
-            **{name: self.prompts(name) for name in ("paraphrase_prompts", "neighborhood_prompts",
-                                                     "attribute_prompts", "generation_prompts")})
+            **{
+                name: self.prompts(name)
+                for name in (
+                    "paraphrase_prompts",
+                    "neighborhood_prompts",
+                    "attribute_prompts",
+                    "generation_prompts",
+                )
+            },
+        )
 
     def text(self, name: str) -> str:
         value = self.core.get(name)
@@ -214,9 +239,15 @@ class _Record:
         if prompt.count("{}") == 1:
             return prompt
         if "{}" in prompt:
-            self.fail("prompt", f'has {prompt.count("{}")} places "{{}}" for the subject; give exactly one')
+            self.fail(
+                "prompt",
+                f'has {prompt.count("{}")} places "{{}}" for the subject; give exactly one',
+            )
         if subject not in prompt:
-            self.fail("prompt", f'the subject {subject!r} is not in {prompt!r}; write "{{}}" where it goes')
+            self.fail(
+                "prompt",
+                f'the subject {subject!r} is not in {prompt!r}; write "{{}}" where it goes',
+            )
         before, _, after = prompt.rpartition(subject)
         return f"{before}{{}}{after}"
 
@@ -238,14 +269,21 @@ class _Record:
 
     def probes(self, name: str) -> tuple[tuple[str, str], ...]:
         value = self.raw.get(name) or []
-        probes = [(probe.get("prompt"), probe.get("answer")) if isinstance(probe, dict) else () for probe in value]
-        if not all(len(probe) == 2 and all(isinstance(text, str) and text.strip() for text in probe)
-                   for probe in probes):
+        probes = [
+            (probe.get("prompt"), probe.get("answer")) if isinstance(probe, dict) else ()
+            for probe in value
+        ]
+        if not all(
+            len(probe) == 2 and all(isinstance(text, str) and text.strip() for text in probe)
+            for probe in probes
+        ):
             self.fail(name, 'expected a list of {"prompt": …, "answer": …}, both non-empty strings')
         return tuple((prompt.rstrip(), answer.strip()) for prompt, answer in probes)
 
     def prompts(self, name: str) -> tuple[str, ...]:
         value = self.raw.get(name) or []
-        if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+        if not isinstance(value, list) or not all(
+            isinstance(item, str) and item.strip() for item in value
+        ):
             self.fail(name, "expected a list of non-empty strings")
         return tuple(value)

@@ -17,7 +17,7 @@ from ..requests.request import EditRequest
 @dataclass(frozen=True)
 class Unedited:
     """Attributes:
-        scores: `score_edits` of all requests of the run; states: `ordinary_states`, None without the embedded world.
+    scores: `score_edits` of all requests of the run; states: `ordinary_states`, None without the embedded world.
     """
 
     scores: pd.DataFrame
@@ -27,7 +27,9 @@ class Unedited:
 _FOUND: dict[Hashable, Unedited] = {}
 
 
-def measure_unedited(lm: LanguageModel, requests: Sequence[EditRequest], world: Path | None) -> Unedited:
+def measure_unedited(
+    lm: LanguageModel, requests: Sequence[EditRequest], world: Path | None
+) -> Unedited:
     """Scores and states of a model that no run has edited yet.
 
     The runs of a study differ in method more often than in requests. Equal requests, in equal order, on the same
@@ -36,5 +38,7 @@ def measure_unedited(lm: LanguageModel, requests: Sequence[EditRequest], world: 
     """
     key = (fingerprint(lm), lm.device, next(lm.model.parameters()).dtype, tuple(requests), world)
     if key not in _FOUND:
-        _FOUND[key] = Unedited(score_edits(lm, requests), ordinary_states(lm, world) if world else None)
+        _FOUND[key] = Unedited(
+            score_edits(lm, requests), ordinary_states(lm, world) if world else None
+        )
     return _FOUND[key]

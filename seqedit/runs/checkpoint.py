@@ -31,7 +31,9 @@ def begin(out: Path, record: dict[str, Any]) -> None:
     write_json(out / "run.json", record)
 
 
-def save_round(out: Path, lm: LanguageModel, state: EditState, rows: dict[str, list[dict]], keep: bool) -> None:
+def save_round(
+    out: Path, lm: LanguageModel, state: EditState, rows: dict[str, list[dict]], keep: bool
+) -> None:
     """Append a round's rows, then replace the checkpoint: rows beyond the checkpoint are cut off on resuming.
 
     Args:
@@ -48,7 +50,9 @@ def save_round(out: Path, lm: LanguageModel, state: EditState, rows: dict[str, l
     tensors |= {f"gram.{layer}": G for layer, G in state.grams.items()}
     tensors |= {f"carry.{layer}": E for layer, E in state.carry.items()}
     tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
-    save_tensors(out / "checkpoint.safetensors", weights | tensors | {"round": torch.tensor(state.round)})
+    save_tensors(
+        out / "checkpoint.safetensors", weights | tensors | {"round": torch.tensor(state.round)}
+    )
 
 
 def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
@@ -63,21 +67,31 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
         write_text(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     for layer in layers:
         write_weight(lm, layer, tensors[f"W.{layer}"])
-    return EditState(done, {layer: tensors[f"original.{layer}"] for layer in layers},
-                     {layer: tensors[f"keys.{layer}"] for layer in layers},
-                     {layer: tensors[f"gram.{layer}"] for layer in layers},
-                     {layer: tensors[f"carry.{layer}"] for layer in layers if f"carry.{layer}" in tensors},
-                     {name.removeprefix("memory."): tensor for name, tensor in tensors.items()
-                      if name.startswith("memory.")})
+    return EditState(
+        done,
+        {layer: tensors[f"original.{layer}"] for layer in layers},
+        {layer: tensors[f"keys.{layer}"] for layer in layers},
+        {layer: tensors[f"gram.{layer}"] for layer in layers},
+        {layer: tensors[f"carry.{layer}"] for layer in layers if f"carry.{layer}" in tensors},
+        {
+            name.removeprefix("memory."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("memory.")
+        },
+    )
 
 
-def finish(out: Path, lm: LanguageModel, state: EditState, rounds: int, record: dict[str, Any]) -> None:
+def finish(
+    out: Path, lm: LanguageModel, state: EditState, rounds: int, record: dict[str, Any]
+) -> None:
     """weights.safetensors, then run.json with `finished`; then the checkpoint and what killed processes left go."""
     tensors = {f"W.{layer}": read_weight(lm, layer) for layer in state.original}
     tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
     kept = {i: path for i in range(rounds) if (path := out / f"round-{i}.safetensors").exists()}
     for i, path in kept.items():
-        tensors |= {name.replace("W.", f"W.{i}."): tensor for name, tensor in load_file(path).items()}
+        tensors |= {
+            name.replace("W.", f"W.{i}."): tensor for name, tensor in load_file(path).items()
+        }
     save_tensors(out / "weights.safetensors", tensors)
     write_json(out / "run.json", record | {"finished": True, "rounds_done": rounds})
     for path in [out / "checkpoint.safetensors", *kept.values(), *out.glob("*.part")]:
@@ -92,12 +106,16 @@ def put_weights(lm: LanguageModel, folder: Path) -> None:
     """
     made_on = read_run(folder)["parameters"]["fingerprint"]
     if made_on != fingerprint(lm):
-        raise ValueError(f"edited: {folder} was made on another model (fingerprint {made_on}, this one has "
-                         f"{fingerprint(lm)})")
+        raise ValueError(
+            f"edited: {folder} was made on another model (fingerprint {made_on}, this one has "
+            f"{fingerprint(lm)})"
+        )
     weights = load_weights(folder)
     if any(name.startswith(BESIDE) for name in load_file(folder / "weights.safetensors")):
-        raise ValueError(f"edited: {folder} keeps something beside the weights, a codebook or an adaptor; its scores "
-                         "are in its record, but the weights alone are not the edited model")
+        raise ValueError(
+            f"edited: {folder} keeps something beside the weights, a codebook or an adaptor; its scores "
+            "are in its record, but the weights alone are not the edited model"
+        )
     for layer, W in weights.items():
         write_weight(lm, layer, W)
 
@@ -122,5 +140,5 @@ def _whole_lines(path: Path) -> list[dict]:
     """Like `read_lines`, without a last line that was cut off while it was written."""
     if path.exists():
         text = path.read_text(encoding="utf-8")
-        write_text(path, text[:text.rfind("\n") + 1])
+        write_text(path, text[: text.rfind("\n") + 1])
     return read_lines(path)

@@ -43,7 +43,9 @@ def imported_modules(tree: ast.Module, module: str) -> list[str]:
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = module.split(".")[: -node.level] + (node.module.split(".") if node.module else [])
+            base = module.split(".")[: -node.level] + (
+                node.module.split(".") if node.module else []
+            )
             names += [".".join(base), *(".".join([*base, alias.name]) for alias in node.names)]
     return [name for name in names if name]
 
@@ -59,5 +61,8 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def _is_text(node: ast.AST) -> bool:
-    return (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str))
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

@@ -41,7 +41,7 @@ def run(config: RunConfig, out: Path, *, say=lambda text: None) -> bool:
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     job = prepare(config, say)
-    with alone(out, say):                                                 # a twin, started elsewhere, waits and resumes
+    with alone(out, say):  # a twin, started elsewhere, waits and resumes
         return _run(job, out, say)
 
 
@@ -56,22 +56,31 @@ def _run(job: "Job", out: Path, say) -> bool:
     if state.round:
         say(f"resuming after round {state.round} of {len(job.rounds)}")
         if record["provenance"]["threads"] != torch.get_num_threads():
-            say(f"begun with {record['provenance']['threads']} threads, now {torch.get_num_threads()}: the weights may "
-                "differ in round-off from an uninterrupted run (OMP_NUM_THREADS)")
-    bar = tqdm(total=sum(map(len, job.rounds)), initial=sum(map(len, job.rounds[:state.round])), unit="edit",
-               desc=config.method, disable=None)
+            say(
+                f"begun with {record['provenance']['threads']} threads, now {torch.get_num_threads()}: the weights may "
+                "differ in round-off from an uninterrupted run (OMP_NUM_THREADS)"
+            )
+    bar = tqdm(
+        total=sum(map(len, job.rounds)),
+        initial=sum(map(len, job.rounds[: state.round])),
+        unit="edit",
+        desc=config.method,
+        disable=None,
+    )
     method = job.settings.make()
-    for done in run_sequential(job.lm, job.rounds[state.round:], method, job.plan, state):
-        if done.index == 0:                                               # now nothing of the input can be refused
+    for done in run_sequential(job.lm, job.rounds[state.round :], method, job.plan, state):
+        if done.index == 0:  # now nothing of the input can be refused
             begin(out, record)
         with handed_over(job.lm, method, done.state):
             rows = measure(job, method, done, unedited)
         save_round(out, job.lm, done.state, rows, keep=config.save_rounds)
         state = done.state
         now = perf_counter()
-        record = record | {"rounds_done": done.state.round,
-                           "seconds": round(record["seconds"] + done.seconds["total"], 3),
-                           "elapsed": round(record["elapsed"] + now - started, 3)}
+        record = record | {
+            "rounds_done": done.state.round,
+            "seconds": round(record["seconds"] + done.seconds["total"], 3),
+            "elapsed": round(record["elapsed"] + now - started, 3),
+        }
         started = now
         write_json(out / "run.json", record)
         bar.update(len(done.outcomes))
@@ -84,19 +93,42 @@ def _run(job: "Job", out: Path, say) -> bool:
 def _fresh(job: Job) -> dict[str, Any]:
     """The content of run.json before the first round."""
     config = job.config
-    given = {name: getattr(config, name) for name in ("contexts", "moments", "corpus", "references")}
-    files = {"requests": job.loaded.origin} | {name: file_digest(path) for name, path in given.items() if path}
+    given = {
+        name: getattr(config, name) for name in ("contexts", "moments", "corpus", "references")
+    }
+    files = {"requests": job.loaded.origin} | {
+        name: file_digest(path) for name, path in given.items() if path
+    }
     parameters = {
-        "method": config.method, "seed": config.seed, "n_edits": sum(map(len, job.rounds)), "shuffle": config.shuffle,
+        "method": config.method,
+        "seed": config.seed,
+        "n_edits": sum(map(len, job.rounds)),
+        "shuffle": config.shuffle,
         "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
-        "fingerprint": fingerprint(job.lm), "files": files, **json.loads(json.dumps(asdict(job.settings))),
-        "evaluate_every": config.evaluate_every, "fluency": config.fluency, "save_rounds": config.save_rounds}
+        "fingerprint": fingerprint(job.lm),
+        "files": files,
+        **json.loads(json.dumps(asdict(job.settings))),
+        "evaluate_every": config.evaluate_every,
+        "fluency": config.fluency,
+        "save_rounds": config.save_rounds,
+    }
     parameters |= {"clean": True} if config.clean else {}
-    left_out = {reason: {"count": len(messages), "first": messages[0]}
-                for reason, messages in job.loaded.left_out.items()}
+    left_out = {
+        reason: {"count": len(messages), "first": messages[0]}
+        for reason, messages in job.loaded.left_out.items()
+    }
     aside = {"left_out": left_out, "preset": config.published}
     if config.dtype != "float32":
         parameters["dtype"] = config.dtype
-    return {"method": config.method, "seed": config.seed, "n_edits": parameters["n_edits"], "finished": False,
-            "parameters": parameters, "contexts": job.plan.contexts, "provenance": provenance(job.lm.device),
-            "rounds_done": 0, "seconds": 0.0, "elapsed": 0.0} | {name: value for name, value in aside.items() if value}
+    return {
+        "method": config.method,
+        "seed": config.seed,
+        "n_edits": parameters["n_edits"],
+        "finished": False,
+        "parameters": parameters,
+        "contexts": job.plan.contexts,
+        "provenance": provenance(job.lm.device),
+        "rounds_done": 0,
+        "seconds": 0.0,
+        "elapsed": 0.0,
+    } | {name: value for name, value in aside.items() if value}

@@ -80,11 +80,12 @@ class RunConfig:
 
     def __post_init__(self):
         if self.references and not self.fluency:
-            raise ValueError("references: consistency needs generated text; ask for it with --fluency")
+            raise ValueError(
+                "references: consistency needs generated text; ask for it with --fluency"
+            )
         if self.preset and self.hyper:
             raise ValueError("preset: give --preset or --hyper, not both")
         object.__setattr__(self, "method", canonical(self.method))
-
 
     @property
     def published(self) -> str | None:
@@ -138,12 +139,22 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     generator = torch.Generator().manual_seed(config.seed)
     longest = max((length for length, _ in settings.context_lengths), default=0)
     if longest >= lm.max_positions:
-        raise ValueError(f"context_lengths: {longest} tokens, but the model has {lm.max_positions} positions")
-    contexts = (load_contexts(config.contexts) if config.contexts
-                else sample_contexts(lm, generator, settings.context_lengths))
+        raise ValueError(
+            f"context_lengths: {longest} tokens, but the model has {lm.max_positions} positions"
+        )
+    contexts = (
+        load_contexts(config.contexts)
+        if config.contexts
+        else sample_contexts(lm, generator, settings.context_lengths)
+    )
     validate_requests(lm, [request for batch in rounds for request in batch], contexts)
-    plan = EditPlan(layers=settings.layers, moments=_moments(config, lm, settings.layers), contexts=contexts,
-                    target=settings.target, max_update_ratio=settings.max_update_ratio)
+    plan = EditPlan(
+        layers=settings.layers,
+        moments=_moments(config, lm, settings.layers),
+        contexts=contexts,
+        target=settings.target,
+        max_update_ratio=settings.max_update_ratio,
+    )
     plan.check(lm)
     return Job(config, loaded, lm, rounds, settings, plan, references)
 
@@ -153,14 +164,16 @@ def settings_of(config: RunConfig, lm: LanguageModel) -> Settings:
     return _settings(config, lm, False, lambda text: None)
 
 
-def _select(in_file: list[list[EditRequest]], config: RunConfig, batch_size: int | None) -> list[list[EditRequest]]:
+def _select(
+    in_file: list[list[EditRequest]], config: RunConfig, batch_size: int | None
+) -> list[list[EditRequest]]:
     """The file's requests shuffled and cut as asked, in rounds of `batch_size` or else of the file's own sizes."""
     requests = [request for batch in in_file for request in batch]
     if config.shuffle:
         random.Random(config.seed).shuffle(requests)
     if config.n_edits is not None and not 1 <= config.n_edits <= len(requests):
         raise ValueError(f"n_edits is {config.n_edits}; the file has {len(requests)} requests")
-    requests = requests[:config.n_edits]
+    requests = requests[: config.n_edits]
     if batch_size is not None:
         return list(batched(requests, batch_size))
     left = iter(requests)
@@ -175,7 +188,9 @@ def _settings(config: RunConfig, lm: LanguageModel, own_rounds: bool, say) -> Se
         own_rounds: the file has rounds, which a preset's batch size does not override.
     """
     values: dict[str, Any] = {}
-    own = [DATA / "hyper" / f"{name}.json" for name in (config.method, config.method.partition("+")[0])]
+    own = [
+        DATA / "hyper" / f"{name}.json" for name in (config.method, config.method.partition("+")[0])
+    ]
     tuned = next((path for path in own if path.exists()), None)
     path = config.hyper or (tuned if is_embedded(config.model) and not config.preset else None)
     if path is not None:
@@ -187,8 +202,14 @@ def _settings(config: RunConfig, lm: LanguageModel, own_rounds: bool, say) -> Se
             say(f"settings of data/hyper/{path.name}, tuned for the embedded model")
     if (model := config.published) is not None:
         preset = find_preset(config.method, model)
-        values = {name: value for name, value in preset.settings.items() if name != "batch_size" or not own_rounds}
-        say(f"published settings for {model}: {preset.source} (`seqedit presets {config.method} {model}` shows all)")
+        values = {
+            name: value
+            for name, value in preset.settings.items()
+            if name != "batch_size" or not own_rounds
+        }
+        say(
+            f"published settings for {model}: {preset.source} (`seqedit presets {config.method} {model}` shows all)"
+        )
     if config.batch_size is not None:
         values["batch_size"] = config.batch_size
     return build_settings(config.method, values | config.settings)
@@ -207,5 +228,7 @@ def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> d
             return shipped.C
     corpus = config.corpus or (WORLD / "corpus.txt" if embedded else None)
     if corpus is None:
-        raise ValueError("moments: give second moments with --moments, or a text to compute them from with --corpus")
+        raise ValueError(
+            "moments: give second moments with --moments, or a text to compute them from with --corpus"
+        )
     return corpus_moments(lm, corpus, layers)

@@ -55,24 +55,58 @@ ALPHAEDIT = "github.com/jianghoucheng/AlphaEdit hparams/{}"
 ENCORE = "github.com/scalable-model-editing/encore hparams/{}"
 EASYEDIT = "github.com/zjunlp/EasyEdit hparams/{}"
 
-XL = {"layers": [13, 14, 15, 16, 17], "steps": 20, "lr": 0.5, "clamp": 0.75, "kl": 0.0625, "weight_decay": 0.5}
-J = {"layers": [3, 4, 5, 6, 7, 8], "steps": 25, "lr": 0.5, "clamp": 0.75, "kl": 0.0625, "weight_decay": 0.5}
-LLAMA = {"layers": [4, 5, 6, 7, 8], "steps": 25, "lr": 0.1, "clamp": 0.75, "kl": 0.0625, "weight_decay": 0.5}
-QWEN = {"layers": [4, 5, 6, 7, 8], "steps": 25, "lr": 0.5, "clamp": 4.0, "kl": 0.0625, "weight_decay": 1e-3}
+XL = {
+    "layers": [13, 14, 15, 16, 17],
+    "steps": 20,
+    "lr": 0.5,
+    "clamp": 0.75,
+    "kl": 0.0625,
+    "weight_decay": 0.5,
+}
+J = {
+    "layers": [3, 4, 5, 6, 7, 8],
+    "steps": 25,
+    "lr": 0.5,
+    "clamp": 0.75,
+    "kl": 0.0625,
+    "weight_decay": 0.5,
+}
+LLAMA = {
+    "layers": [4, 5, 6, 7, 8],
+    "steps": 25,
+    "lr": 0.1,
+    "clamp": 0.75,
+    "kl": 0.0625,
+    "weight_decay": 0.5,
+}
+QWEN = {
+    "layers": [4, 5, 6, 7, 8],
+    "steps": 25,
+    "lr": 0.5,
+    "clamp": 4.0,
+    "kl": 0.0625,
+    "weight_decay": 1e-3,
+}
 NULL = {"threshold": 2e-2, "l2": 10.0}
 
-TARGETS = {"stop_loss": (0.05, "fixed in the released code, compute_z.py"),
-           "kl_prompt": ("{} is a", "fixed in the released code, compute_z.py"),
-           "separator": (" ", "fixed in the released code, compute_z.py"),
-           "context_lengths": ([[10, 5]], "fixed in the released code, get_context_templates")}
+TARGETS = {
+    "stop_loss": (0.05, "fixed in the released code, compute_z.py"),
+    "kl_prompt": ("{} is a", "fixed in the released code, compute_z.py"),
+    "separator": (" ", "fixed in the released code, compute_z.py"),
+    "context_lengths": ([[10, 5]], "fixed in the released code, get_context_templates"),
+}
 ROUNDS = {"batch_size": (100, "AlphaEdit (2410.02355), experiments: 2,000 edits, 100 at a time")}
 NSE_ROUNDS = (100, "NSE (2410.04045), experiments: 2,000 edits, 100 at a time")
-SPACE = (" ", "our choice; the released NSE finds its targets without the space, separator=\"\"")
+SPACE = (" ", 'our choice; the released NSE finds its targets without the space, separator=""')
 ENCORE_ROUNDS = (100, "ENCORE (2502.01636), experiments: 10,000 edits, 100 at a time")
-ROME_TARGETS = {"stop_loss": (0.05, "fixed in the released code, rome/compute_v.py"),
-                "kl_prompt": ("{} is a", "fixed in the released code, rome/compute_v.py"),
-                "separator": (" ", "fixed in the released code, rome/rome_main.py")}
-ROME_CONTEXTS = {"context_lengths": ([[5, 10], [10, 10]], "fixed in the released code, rome/rome_main.py")}
+ROME_TARGETS = {
+    "stop_loss": (0.05, "fixed in the released code, rome/compute_v.py"),
+    "kl_prompt": ("{} is a", "fixed in the released code, rome/compute_v.py"),
+    "separator": (" ", "fixed in the released code, rome/rome_main.py"),
+}
+ROME_CONTEXTS = {
+    "context_lengths": ([[5, 10], [10, 10]], "fixed in the released code, rome/rome_main.py")
+}
 
 
 def _memit(source: str, values: Mapping[str, Any], **elsewhere: tuple[Any, str]) -> Preset:
@@ -82,21 +116,40 @@ def _memit(source: str, values: Mapping[str, Any], **elsewhere: tuple[Any, str])
 
 _MEMIT = {
     "gpt2-xl": _memit(ALPHAEDIT.format("MEMIT/gpt2-xl.json"), XL | {"lam": 20_000}),
-    "gpt-j-6b": _memit("github.com/kmeng01/memit hparams/MEMIT/EleutherAI_gpt-j-6B.json", J | {"lam": 15_000}),
+    "gpt-j-6b": _memit(
+        "github.com/kmeng01/memit hparams/MEMIT/EleutherAI_gpt-j-6B.json", J | {"lam": 15_000}
+    ),
     "llama-2-7b": _memit(ENCORE.format("MEMIT/llama2-7b.json"), LLAMA | {"lr": 0.5, "lam": 15_000}),
     "llama-3-8b": _memit(ALPHAEDIT.format("MEMIT/Llama3-8B.json"), LLAMA | {"lam": 15_000}),
     "qwen2.5-7b": _memit(EASYEDIT.format("MEMIT/qwen2.5-7b.yaml"), QWEN | {"lam": 15_000}),
 }
-_LLAMA_ROME = LLAMA | {"lr": 0.5, "clamp": 4.0, "weight_decay": 1e-3, "context_lengths": [[5, 5], [10, 5]]}
+_LLAMA_ROME = LLAMA | {
+    "lr": 0.5,
+    "clamp": 4.0,
+    "weight_decay": 1e-3,
+    "context_lengths": [[5, 5], [10, 5]],
+}
 _ROME = {
-    "gpt2-xl": Preset("github.com/kmeng01/rome hparams/ROME/gpt2-xl.json",
-                      XL | {"layers": [17], "clamp": 4.0}, ROME_TARGETS | ROME_CONTEXTS),
-    "gpt-j-6b": Preset("github.com/kmeng01/rome hparams/ROME/EleutherAI_gpt-j-6B.json",
-                       J | {"layers": [5], "steps": 20, "clamp": 4.0}, ROME_TARGETS | ROME_CONTEXTS),
-    "llama-2-7b": Preset("github.com/mjy1111/PRUNE hparams/ROME/llama2-7b.yaml",
-                         _LLAMA_ROME | {"layers": [5]}, ROME_TARGETS),
-    "llama-3-8b": Preset("github.com/mjy1111/PRUNE hparams/ROME/llama3-8b.yaml",
-                         _LLAMA_ROME | {"layers": [4]}, ROME_TARGETS),
+    "gpt2-xl": Preset(
+        "github.com/kmeng01/rome hparams/ROME/gpt2-xl.json",
+        XL | {"layers": [17], "clamp": 4.0},
+        ROME_TARGETS | ROME_CONTEXTS,
+    ),
+    "gpt-j-6b": Preset(
+        "github.com/kmeng01/rome hparams/ROME/EleutherAI_gpt-j-6B.json",
+        J | {"layers": [5], "steps": 20, "clamp": 4.0},
+        ROME_TARGETS | ROME_CONTEXTS,
+    ),
+    "llama-2-7b": Preset(
+        "github.com/mjy1111/PRUNE hparams/ROME/llama2-7b.yaml",
+        _LLAMA_ROME | {"layers": [5]},
+        ROME_TARGETS,
+    ),
+    "llama-3-8b": Preset(
+        "github.com/mjy1111/PRUNE hparams/ROME/llama3-8b.yaml",
+        _LLAMA_ROME | {"layers": [4]},
+        ROME_TARGETS,
+    ),
 }
 _EMMET = {"layers": [5], "lr": 0.5, "lam": 100_000, "ridge": 0.1}
 
@@ -105,47 +158,79 @@ PRESETS: dict[str, dict[str, Preset]] = {
     "r_rome": _ROME,
     "memit": _MEMIT,
     "memit_seq": _MEMIT,
-    "memit_rect": {model: _memit(preset.source, preset.values, share=(0.4, "RECT (2401.04700), k = 40 %"))
-                   for model, preset in _MEMIT.items()},
+    "memit_rect": {
+        model: _memit(preset.source, preset.values, share=(0.4, "RECT (2401.04700), k = 40 %"))
+        for model, preset in _MEMIT.items()
+    },
     "memit_prune": _MEMIT,
     "emmet": {
-        "gpt2-xl": _memit(ENCORE.format("EMMET/gpt2-xl.json"), XL | {"layers": [17], "lam": 10_000, "ridge": 0.1},
-                          batch_size=ENCORE_ROUNDS),
-        "gpt-j-6b": _memit(ENCORE.format("EMMET/EleutherAI_gpt-j-6B.json"), J | _EMMET, batch_size=ENCORE_ROUNDS),
-        "llama-2-7b": _memit(ENCORE.format("EMMET/llama2-7b.json"), LLAMA | _EMMET, batch_size=ENCORE_ROUNDS),
-        "llama-3-8b": _memit(ENCORE.format("EMMET/llama3-8b.json"), LLAMA | _EMMET, batch_size=ENCORE_ROUNDS),
+        "gpt2-xl": _memit(
+            ENCORE.format("EMMET/gpt2-xl.json"),
+            XL | {"layers": [17], "lam": 10_000, "ridge": 0.1},
+            batch_size=ENCORE_ROUNDS,
+        ),
+        "gpt-j-6b": _memit(
+            ENCORE.format("EMMET/EleutherAI_gpt-j-6B.json"), J | _EMMET, batch_size=ENCORE_ROUNDS
+        ),
+        "llama-2-7b": _memit(
+            ENCORE.format("EMMET/llama2-7b.json"), LLAMA | _EMMET, batch_size=ENCORE_ROUNDS
+        ),
+        "llama-3-8b": _memit(
+            ENCORE.format("EMMET/llama3-8b.json"), LLAMA | _EMMET, batch_size=ENCORE_ROUNDS
+        ),
     },
     "encore": {
-        "gpt2-xl": _memit(ENCORE.format("ENCORE/gpt2-xl.json"), XL | {"lam": 20_000, "gamma": 10.0, "patience": 4},
-                          batch_size=ENCORE_ROUNDS),
-        "llama-2-7b": _memit(ENCORE.format("ENCORE/llama2-7b.json"),
-                             LLAMA | {"lr": 0.5, "lam": 15_000, "gamma": 10.0, "patience": 3},
-                             batch_size=ENCORE_ROUNDS),
-        "llama-3-8b": _memit(ENCORE.format("ENCORE/llama3-8b.json"),
-                             LLAMA | {"lr": 0.5, "lam": 15_000, "gamma": 20.0, "patience": 2},
-                             batch_size=ENCORE_ROUNDS),
+        "gpt2-xl": _memit(
+            ENCORE.format("ENCORE/gpt2-xl.json"),
+            XL | {"lam": 20_000, "gamma": 10.0, "patience": 4},
+            batch_size=ENCORE_ROUNDS,
+        ),
+        "llama-2-7b": _memit(
+            ENCORE.format("ENCORE/llama2-7b.json"),
+            LLAMA | {"lr": 0.5, "lam": 15_000, "gamma": 10.0, "patience": 3},
+            batch_size=ENCORE_ROUNDS,
+        ),
+        "llama-3-8b": _memit(
+            ENCORE.format("ENCORE/llama3-8b.json"),
+            LLAMA | {"lr": 0.5, "lam": 15_000, "gamma": 20.0, "patience": 2},
+            batch_size=ENCORE_ROUNDS,
+        ),
     },
     "alphaedit": {
         "gpt2-xl": _memit(ALPHAEDIT.format("AlphaEdit/gpt2-xl.json"), XL | NULL),
         "gpt-j-6b": _memit(ALPHAEDIT.format("AlphaEdit/EleutherAI_gpt-j-6B.json"), J | NULL),
         "llama-2-7b": _memit(ENCORE.format("AlphaEdit/llama2-7b.json"), LLAMA | NULL),
         "llama-3-8b": _memit(ALPHAEDIT.format("AlphaEdit/Llama3-8B.json"), LLAMA | NULL),
-        "qwen2.5-7b": _memit(EASYEDIT.format("AlphaEdit/qwen2.5-7b.yaml"), QWEN | NULL | {"l2": 1.0}),
+        "qwen2.5-7b": _memit(
+            EASYEDIT.format("AlphaEdit/qwen2.5-7b.yaml"), QWEN | NULL | {"l2": 1.0}
+        ),
     },
     "nse": {
-        "gpt2-xl": _memit(ALPHAEDIT.format("NSE/gpt2-xl.json"),
-                          XL | {"lam": 10_000, "done_below": 35, "hopeless_from": 150, "mass": 1.0},
-                          batch_size=NSE_ROUNDS, separator=SPACE),
-        "gpt-j-6b": _memit(ALPHAEDIT.format("NSE/EleutherAI_gpt-j-6B.json"),
-                           J | {"lam": 15_000, "done_below": 15, "hopeless_from": 100, "mass": 0.8},
-                           batch_size=NSE_ROUNDS, separator=SPACE),
-        "llama-3-8b": _memit(ALPHAEDIT.format("NSE/Llama3-8B.json"),
-                             LLAMA | {"lam": 15_000, "done_below": 2.5, "hopeless_from": 50, "mass": 1.0},
-                             batch_size=NSE_ROUNDS, separator=SPACE),
+        "gpt2-xl": _memit(
+            ALPHAEDIT.format("NSE/gpt2-xl.json"),
+            XL | {"lam": 10_000, "done_below": 35, "hopeless_from": 150, "mass": 1.0},
+            batch_size=NSE_ROUNDS,
+            separator=SPACE,
+        ),
+        "gpt-j-6b": _memit(
+            ALPHAEDIT.format("NSE/EleutherAI_gpt-j-6B.json"),
+            J | {"lam": 15_000, "done_below": 15, "hopeless_from": 100, "mass": 0.8},
+            batch_size=NSE_ROUNDS,
+            separator=SPACE,
+        ),
+        "llama-3-8b": _memit(
+            ALPHAEDIT.format("NSE/Llama3-8B.json"),
+            LLAMA | {"lam": 15_000, "done_below": 2.5, "hopeless_from": 50, "mass": 1.0},
+            batch_size=NSE_ROUNDS,
+            separator=SPACE,
+        ),
     },
     "ft": {
-        "llama-3-8b": Preset(ALPHAEDIT.format("FT/Llama3-8B.json"), {"layers": [21], "lr": 5e-4, "steps": 25},
-                             {"stop_loss": (1e-2, "fixed in the released code, ft_main.py")}),
+        "llama-3-8b": Preset(
+            ALPHAEDIT.format("FT/Llama3-8B.json"),
+            {"layers": [21], "lr": 5e-4, "steps": 25},
+            {"stop_loss": (1e-2, "fixed in the released code, ft_main.py")},
+        ),
     },
 }
 """method → model → preset."""
@@ -171,8 +256,10 @@ def find_preset(method: str, model: str) -> Preset:
     preset = PRESETS.get(base, {}).get(model)
     if preset is None:
         known = [name for name, models in PRESETS.items() if model in models]
-        raise ValueError(f"preset: no published settings of {base} on {model} are known that can be honoured; there "
-                         f"are some of {', '.join(known)}. Give your own with --layers and --set")
+        raise ValueError(
+            f"preset: no published settings of {base} on {model} are known that can be honoured; there "
+            f"are some of {', '.join(known)}. Give your own with --layers and --set"
+        )
     return preset
 
 
@@ -182,6 +269,10 @@ def preset_rows(method: str, model: str) -> list[tuple[str, Any, str]]:
     settings = build_settings(method, preset.settings)
     values = vars(settings.target) | vars(settings) | settings.parameters
     names = known_names(method)
-    if not isinstance(settings.make(), LocateThenEdit):                   # no targets are optimised
-        names = [name for name in names if name in method_parameters(method) or name not in vars(TargetConfig())]
+    if not isinstance(settings.make(), LocateThenEdit):  # no targets are optimised
+        names = [
+            name
+            for name in names
+            if name in method_parameters(method) or name not in vars(TargetConfig())
+        ]
     return [(name, values[name], preset.source_of(name)) for name in names]

@@ -21,9 +21,15 @@ from .code import code_digest
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """Versions, device, threads and code of a run."""
-    return {"seqedit": __version__, "python": platform.python_version(), "torch": torch.__version__,
-            "transformers": transformers.__version__, "device": device.type, "threads": torch.get_num_threads(),
-            "code": code_digest()}
+    return {
+        "seqedit": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "code": code_digest(),
+    }
 
 
 def shown(path: Path) -> str:
@@ -67,10 +73,17 @@ def load_run(folder: Path) -> Record:
     """
     run = read_run(folder)
     if not run["finished"]:
-        raise ValueError(f"{folder}: not finished, {run['rounds_done']} rounds done; run it again to resume")
-    rounds = pd.json_normalize(read_lines(folder / "rounds.jsonl"), record_path="layers",
-                               meta=["round", "residual_before", "residual_after", ["seconds", "total"]])
-    scores = pd.json_normalize(read_lines(folder / "scores.jsonl")).rename(columns={"n_edits": "edits"})
+        raise ValueError(
+            f"{folder}: not finished, {run['rounds_done']} rounds done; run it again to resume"
+        )
+    rounds = pd.json_normalize(
+        read_lines(folder / "rounds.jsonl"),
+        record_path="layers",
+        meta=["round", "residual_before", "residual_after", ["seconds", "total"]],
+    )
+    scores = pd.json_normalize(read_lines(folder / "scores.jsonl")).rename(
+        columns={"n_edits": "edits"}
+    )
     return Record(folder, run, rounds, pd.DataFrame(read_lines(folder / "outcomes.jsonl")), scores)
 
 
@@ -82,7 +95,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}; remove the folder and start anew") from error
+        raise ValueError(
+            f"{path}: not valid JSON: {error}; remove the folder and start anew"
+        ) from error
 
 
 def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
@@ -100,12 +115,16 @@ def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     before, now = flat(found["parameters"]), flat(fresh["parameters"])
     for name in now | before:
         if before.get(name) != now.get(name):
-            raise ValueError(f"out: {out} holds a run with {name} = {before.get(name)!r}, now it is "
-                             f"{now.get(name)!r}; choose another folder, or remove this one")
+            raise ValueError(
+                f"out: {out} holds a run with {name} = {before.get(name)!r}, now it is "
+                f"{now.get(name)!r}; choose another folder, or remove this one"
+            )
     for name, change in (("code", "by other code than today's"), ("device", "on another device")):
         if not found["finished"] and found["provenance"][name] != fresh["provenance"][name]:
-            raise ValueError(f"out: {out} was begun {change} ({found['provenance'][name]}, now "
-                             f"{fresh['provenance'][name]}); remove the folder and start anew")
+            raise ValueError(
+                f"out: {out} was begun {change} ({found['provenance'][name]}, now "
+                f"{fresh['provenance'][name]}); remove the folder and start anew"
+            )
     return found
 
 
@@ -113,7 +132,9 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings under dotted names."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        found |= (
+            flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return found
 
 
@@ -121,5 +142,11 @@ def load_weights(folder: Path) -> dict[int, Tensor]:
     """layer → edited matrix of a finished run. Raises ValueError where there is none."""
     path = folder / "weights.safetensors"
     if not path.exists():
-        raise ValueError(f"{folder}: there is no weights.safetensors; the run is not finished, run it again to resume")
-    return {int(name[2:]): tensor for name, tensor in load_file(path).items() if re.fullmatch(r"W\.\d+", name)}
+        raise ValueError(
+            f"{folder}: there is no weights.safetensors; the run is not finished, run it again to resume"
+        )
+    return {
+        int(name[2:]): tensor
+        for name, tensor in load_file(path).items()
+        if re.fullmatch(r"W\.\d+", name)
+    }

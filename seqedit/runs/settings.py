@@ -41,14 +41,28 @@ class Settings:
 
 
 _TARGET = {field.name: field.type for field in fields(TargetConfig)}
-_PLAIN = {"layers": tuple[int, ...], "context_lengths": Lengths, "max_update_ratio": float, "batch_size": int}
+_PLAIN = {
+    "layers": tuple[int, ...],
+    "context_lengths": Lengths,
+    "max_update_ratio": float,
+    "batch_size": int,
+}
 _POSITIVE = {"lr", "clamp", "max_update_ratio", "batch_size"}
 
 RELEASED = {
-    "v_num_grad_steps": "steps", "v_lr": "lr", "clamp_norm_factor": "clamp", "kl_factor": "kl",
-    "v_weight_decay": "weight_decay", "mom2_update_weight": "lam", "nullspace_threshold": "threshold", "L2": "l2",
-    "layers": "layers", "context_template_length_params": "context_lengths",
-    "alpha": "done_below", "upper_bound": "hopeless_from", "neuron_threshold": "mass",                        # NSE
+    "v_num_grad_steps": "steps",
+    "v_lr": "lr",
+    "clamp_norm_factor": "clamp",
+    "kl_factor": "kl",
+    "v_weight_decay": "weight_decay",
+    "mom2_update_weight": "lam",
+    "nullspace_threshold": "threshold",
+    "L2": "l2",
+    "layers": "layers",
+    "context_template_length_params": "context_lengths",
+    "alpha": "done_below",
+    "upper_bound": "hopeless_from",
+    "neuron_threshold": "mass",  # NSE
 }
 """Names of the released configuration files → ours."""
 
@@ -78,14 +92,23 @@ def build_settings(method: str, values: dict[str, Any]) -> Settings:
         elif name in _PLAIN:
             plain[name] = _typed(name, value, _PLAIN[name], positive=name in _POSITIVE)
         else:
-            raise ValueError(f"{method} has no setting {name!r}; it takes {', '.join(known_names(method))}")
+            raise ValueError(
+                f"{method} has no setting {name!r}; it takes {', '.join(known_names(method))}"
+            )
     if "layers" not in plain:
         raise ValueError("layers: none given; name the layers to edit, for example --layers 3,4,5")
     _check(target, plain)
-    return Settings(method=method, parameters=known | parameters, target=replace(TargetConfig(), **target), **plain)
+    return Settings(
+        method=method,
+        parameters=known | parameters,
+        target=replace(TargetConfig(), **target),
+        **plain,
+    )
 
 
-def read_hyper(path: Path, method: str, lm: LanguageModel, statistics_given: bool) -> tuple[dict[str, Any], list[str]]:
+def read_hyper(
+    path: Path, method: str, lm: LanguageModel, statistics_given: bool
+) -> tuple[dict[str, Any], list[str]]:
     """Flat settings from a JSON file of ours or of a released repository, and remarks on what has no effect.
 
     A released field that would change the result and cannot be honoured is refused; one that the released code
@@ -110,7 +133,9 @@ def read_hyper(path: Path, method: str, lm: LanguageModel, statistics_given: boo
         own = name if name in ours else RELEASED.get(name)
         if own in ours:
             if own in values:
-                raise ValueError(f"hyper: {path}: {own} is given twice, once as {name}; leave one out")
+                raise ValueError(
+                    f"hyper: {path}: {own} is given twice, once as {name}; leave one out"
+                )
             values[own] = value
         elif name in NEVER_READ | _never_read_for(method):
             remarks.append(f"{name} is ignored: the released code never reads it for {method}")
@@ -118,16 +143,26 @@ def read_hyper(path: Path, method: str, lm: LanguageModel, statistics_given: boo
             remarks.append(f"{name} is ignored: the run has its own")
         elif name in STATISTICS:
             if not statistics_given:
-                raise ValueError(f"hyper: {path}: {name} = {value!r} cannot be honoured: give the second moments with "
-                                 "--moments, or their text with --corpus")
-            remarks.append(f"{name} is ignored: the second moments come from the file or text given")
+                raise ValueError(
+                    f"hyper: {path}: {name} = {value!r} cannot be honoured: give the second moments with "
+                    "--moments, or their text with --corpus"
+                )
+            remarks.append(
+                f"{name} is ignored: the second moments come from the file or text given"
+            )
         else:
             expected = _fixed(method, lm).get(name)
             if expected is None:
-                raise ValueError(f"hyper: {path}: unknown field {name!r}; {method} takes {', '.join(sorted(ours))} "
-                                 f"or, by their released names, {', '.join(RELEASED)}")
-            if value != expected and not (name == "alg_name" and _letters(value) in _letters(method)):
-                raise ValueError(f"hyper: {path}: {name} = {value!r} cannot be honoured; here it is {expected!r}")
+                raise ValueError(
+                    f"hyper: {path}: unknown field {name!r}; {method} takes {', '.join(sorted(ours))} "
+                    f"or, by their released names, {', '.join(RELEASED)}"
+                )
+            if value != expected and not (
+                name == "alg_name" and _letters(value) in _letters(method)
+            ):
+                raise ValueError(
+                    f"hyper: {path}: {name} = {value!r} cannot be honoured; here it is {expected!r}"
+                )
     return values, remarks
 
 
@@ -135,16 +170,27 @@ def _never_read_for(method: str) -> set[str]:
     """Released fields without any effect on a method, whatever their value."""
     if method in ("rome", "r_rome"):
         return {"mom2_update_weight"}
-    return {"mom2_adjustment"} | ({"mom2_update_weight", "layer_selection"} if method == "alphaedit" else set())
+    return {"mom2_adjustment"} | (
+        {"mom2_update_weight", "layer_selection"} if method == "alphaedit" else set()
+    )
 
 
 def _fixed(method: str, lm: LanguageModel) -> dict[str, Any]:
     """Released fields that say what we do in one way only; another value must be refused."""
     a = lm.architecture
-    return {"fact_token": "subject_last", "rewrite_module_tmp": a.down_proj, "layer_module_tmp": a.block,
-            "ln_f_module": a.final_norm, "lm_head_module": a.head, "v_loss_layer": lm.n_layers - 1,
-            "mom2_adjustment": True, "layer_selection": "all", "alg_name": method, "fp16": False,
-            "model_parallel": False} | ({"max_iterations": 3} if method.startswith("nse") else {})
+    return {
+        "fact_token": "subject_last",
+        "rewrite_module_tmp": a.down_proj,
+        "layer_module_tmp": a.block,
+        "ln_f_module": a.final_norm,
+        "lm_head_module": a.head,
+        "v_loss_layer": lm.n_layers - 1,
+        "mom2_adjustment": True,
+        "layer_selection": "all",
+        "alg_name": method,
+        "fp16": False,
+        "model_parallel": False,
+    } | ({"max_iterations": 3} if method.startswith("nse") else {})
 
 
 def _letters(name: Any) -> str:
@@ -177,17 +223,25 @@ def _typed(name: str, value: Any, kind: Any, positive: bool) -> Any:
     except ValidationError as error:
         raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg']}") from error
     if isinstance(typed, int | float) and (typed < 0 or positive and typed == 0):
-        raise ValueError(f"{name} = {value!r}: must {'be positive' if positive else 'not be negative'}")
+        raise ValueError(
+            f"{name} = {value!r}: must {'be positive' if positive else 'not be negative'}"
+        )
     return typed
 
 
 def _check(target: dict[str, Any], plain: dict[str, Any]) -> None:
     """Raises ValueError for values of the right type that mean nothing."""
     if target.get("steps", 2) < 2:
-        raise ValueError(f"steps = {target['steps']}: must be at least 2, the last one only measures")
+        raise ValueError(
+            f"steps = {target['steps']}: must be at least 2, the last one only measures"
+        )
     if target.get("kl_prompt", "{}").count("{}") != 1:
-        raise ValueError(f'kl_prompt = {target["kl_prompt"]!r}: must hold "{{}}" once, for the subject')
+        raise ValueError(
+            f'kl_prompt = {target["kl_prompt"]!r}: must hold "{{}}" once, for the subject'
+        )
     if target.get("separator", " ") not in ("", " "):
         raise ValueError(f'separator = {target["separator"]!r}: must be " " or ""')
     if any(number < 1 for group in plain.get("context_lengths", ()) for number in group):
-        raise ValueError(f"context_lengths = {plain['context_lengths']!r}: tokens and counts must be positive")
+        raise ValueError(
+            f"context_lengths = {plain['context_lengths']!r}: tokens and counts must be positive"
+        )

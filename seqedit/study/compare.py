@@ -21,10 +21,19 @@ from ..lm.weights import read_weight
 from ..moments.cache import cached_moments
 from .run_study import load_study
 
-ACCURACY = {"edits.efficacy_accuracy": "edits", "edits.paraphrase_accuracy": "paraphrases",
-            "edits.neighborhood_accuracy": "neighbourhood", "unrelated_facts": "unrelated facts", "tasks": "tasks"}
-SUCCESS = {"edits.score": "score", "edits.efficacy": "efficacy", "edits.paraphrase": "paraphrase",
-           "edits.neighborhood": "neighbourhood"}
+ACCURACY = {
+    "edits.efficacy_accuracy": "edits",
+    "edits.paraphrase_accuracy": "paraphrases",
+    "edits.neighborhood_accuracy": "neighbourhood",
+    "unrelated_facts": "unrelated facts",
+    "tasks": "tasks",
+}
+SUCCESS = {
+    "edits.score": "score",
+    "edits.efficacy": "efficacy",
+    "edits.paraphrase": "paraphrase",
+    "edits.neighborhood": "neighbourhood",
+}
 """Columns of evaluations → titles: exact match and what else the model can do; success as the papers count it."""
 
 
@@ -34,12 +43,18 @@ def evaluations(study: str, out: Path = RESULTS) -> pd.DataFrame:
     `tasks` is the mean of the six general tasks, `skills` of those that ask for no fact (all but open questions).
     Columns that are no shares (perplexity, hidden_shift …) stay as they are.
     """
-    frames = [record.scores.assign(label=label, method=record.run["method"], seed=record.run["seed"])
-              for label, records in load_study(study, out).items() for record in records]
+    frames = [
+        record.scores.assign(label=label, method=record.run["method"], seed=record.run["seed"])
+        for label, records in load_study(study, out).items()
+        for record in records
+    ]
     found = pd.concat(frames, ignore_index=True)
     abilities = [name for name in found if name.startswith("abilities.")]
-    shares = [*abilities, *(name for name in found if name.startswith("edits.") and name != "edits.n"),
-              "unrelated_facts"]
+    shares = [
+        *abilities,
+        *(name for name in found if name.startswith("edits.") and name != "edits.n"),
+        "unrelated_facts",
+    ]
     found[shares] = 100 * found[shares].astype(float)
     skills = [name for name in abilities if name != "abilities.questions"]
     return found.assign(tasks=found[abilities].mean(axis=1), skills=found[skills].mean(axis=1))
@@ -47,7 +62,12 @@ def evaluations(study: str, out: Path = RESULTS) -> pd.DataFrame:
 
 def ends(study: str, out: Path = RESULTS) -> pd.DataFrame:
     """The last evaluation of every run, as `evaluations`."""
-    return evaluations(study, out).groupby(["label", "seed"], sort=False).tail(1).reset_index(drop=True)
+    return (
+        evaluations(study, out)
+        .groupby(["label", "seed"], sort=False)
+        .tail(1)
+        .reset_index(drop=True)
+    )
 
 
 def rounds(study: str, out: Path = RESULTS) -> pd.DataFrame:
@@ -64,7 +84,7 @@ def rounds(study: str, out: Path = RESULTS) -> pd.DataFrame:
     for label, records in load_study(study, out).items():
         for record in records:
             own = record.rounds.copy()
-            if own.empty:                                                 # codebooks change no matrix
+            if own.empty:  # codebooks change no matrix
                 continue
             for layer in own["layer"].unique():
                 if layer not in before:
@@ -72,19 +92,32 @@ def rounds(study: str, out: Path = RESULTS) -> pd.DataFrame:
             start = pd.DataFrame([before[layer] for layer in own["layer"]], index=own.index)
             clamped = record.outcomes.groupby("round")["clamped"].mean()
             written = record.outcomes.groupby("round").size().cumsum()
-            frames.append(own.assign(
-                label=label, method=record.run["method"], seed=record.run["seed"], edits=own["round"].map(written),
-                clamped=100 * own["round"].map(clamped), norm=own["total_norm"] / start["norm"],
-                disturbance=(own["drift"] / start["drift"]) ** 0.5, sigma=own["sigma_max"] / start["sigma"],
-                kappa=own["condition_number"] / start["kappa"],
-                kappa_read=own["condition_number_read"] / start["kappa_read"]))
+            frames.append(
+                own.assign(
+                    label=label,
+                    method=record.run["method"],
+                    seed=record.run["seed"],
+                    edits=own["round"].map(written),
+                    clamped=100 * own["round"].map(clamped),
+                    norm=own["total_norm"] / start["norm"],
+                    disturbance=(own["drift"] / start["drift"]) ** 0.5,
+                    sigma=own["sigma_max"] / start["sigma"],
+                    kappa=own["condition_number"] / start["kappa"],
+                    kappa_read=own["condition_number_read"] / start["kappa_read"],
+                )
+            )
     return pd.concat(frames, ignore_index=True)
 
 
 def _unedited(lm: LanguageModel, layer: int) -> dict[str, float]:
     W = read_weight(lm, layer).double()
-    return {"norm": W.norm().item(), "drift": drift(W, cached_moments(lm, WORLD / "corpus.txt", layer)),
-            "sigma": spectrum(W)[0].item(), "kappa": condition_number(W), "kappa_read": condition_number(W, True)}
+    return {
+        "norm": W.norm().item(),
+        "drift": drift(W, cached_moments(lm, WORLD / "corpus.txt", layer)),
+        "sigma": spectrum(W)[0].item(),
+        "kappa": condition_number(W),
+        "kappa_read": condition_number(W, True),
+    }
 
 
 def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
@@ -95,7 +128,9 @@ def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float
     x = np.asarray([*values], dtype=float)
     if len(x) < 2:
         return float(x.mean()), float("nan")
-    return float(x.mean()), float(student.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5)
+    return float(x.mean()), float(
+        student.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5
+    )
 
 
 def band(values: Iterable[float]) -> tuple[float, float]:
@@ -124,13 +159,19 @@ def change(frame: pd.DataFrame, label: str, base: str, column: str) -> tuple[flo
 def plus_minus(value: tuple[float, float], digits: int = 1, signed: bool = False) -> str:
     """Mean ± half-width as text, at most parted before the ±; of one seed the mean alone."""
     mean, half = value
-    mean = round(mean, digits) or 0.0                                     # no −0.0
+    mean = round(mean, digits) or 0.0  # no −0.0
     text = f"{mean:{'+' if signed and mean else ''}.{digits}f}".replace("-", "−")
     return text if np.isnan(half) else f"{text} ±\N{NO-BREAK SPACE}{half:.{digits}f}"
 
 
-def table(frame: pd.DataFrame, rows: Mapping[str, str], columns: Mapping[str, str] = ACCURACY, *,
-          base: str | None = None, digits: int = 1) -> pd.DataFrame:
+def table(
+    frame: pd.DataFrame,
+    rows: Mapping[str, str],
+    columns: Mapping[str, str] = ACCURACY,
+    *,
+    base: str | None = None,
+    digits: int = 1,
+) -> pd.DataFrame:
     """Means with intervals, one row per label; with `base` the other rows show their paired difference to it.
 
     Args:

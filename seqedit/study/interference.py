@@ -27,8 +27,14 @@ class Reach:
     probes: Float[Tensor, "n"]
 
 
-def reaches(solver: Solver, rounds: Sequence[Float[Tensor, "d_ff b"]], C: Float[Tensor, "d_ff d_ff"],
-            probes: Float[Tensor, "d_ff n"], *, remembers: bool) -> Iterator[Reach]:
+def reaches(
+    solver: Solver,
+    rounds: Sequence[Float[Tensor, "d_ff b"]],
+    C: Float[Tensor, "d_ff d_ff"],
+    probes: Float[Tensor, "d_ff n"],
+    *,
+    remembers: bool,
+) -> Iterator[Reach]:
     r"""The reach of each round of a method whose updates are Δ = RA, A by `solver` from the round's keys and earlier
     ones.
 
@@ -40,6 +46,10 @@ def reaches(solver: Solver, rounds: Sequence[Float[Tensor, "d_ff b"]], C: Float[
     """
     for i, K in enumerate(rounds):
         past = torch.cat(list(rounds[:i]), dim=1) if remembers and i else None
-        A = solver.update(K, torch.eye(K.shape[1], dtype=torch.float64), past)             # (b, d_ff)
-        yield Reach((A @ K.double()).diag().mean().item(), drift(A, C), A.square().sum().item(),
-                    (A @ probes.double()).square().sum(dim=0))
+        A = solver.update(K, torch.eye(K.shape[1], dtype=torch.float64), past)  # (b, d_ff)
+        yield Reach(
+            (A @ K.double()).diag().mean().item(),
+            drift(A, C),
+            A.square().sum().item(),
+            (A @ probes.double()).square().sum(dim=0),
+        )

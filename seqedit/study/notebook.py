@@ -19,17 +19,31 @@ def begin(*parameters: str) -> None:
     Raises:
         ValueError: a name was injected that the chapter does not have; the message lists those it has.
     """
-    warnings.filterwarnings("ignore", message="IProgress not found")          # tqdm: no widgets here
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm: no widgets here
     shell = get_ipython()
-    given = {n for n, v in shell.user_ns.items() if not n.startswith("_") and n not in shell.user_ns_hidden
-             and not callable(v)}
+    given = {
+        n
+        for n, v in shell.user_ns.items()
+        if not n.startswith("_") and n not in shell.user_ns_hidden and not callable(v)
+    }
     unknown = sorted(given - set(parameters))
     if unknown:
-        raise ValueError(f"this chapter has no parameter {', '.join(map(repr, unknown))}; "
-                         f"it takes {', '.join(parameters) or 'none'}")
-    sns.set_theme(style="whitegrid", palette="colorblind", context="notebook",
-                  rc={"figure.facecolor": "white", "figure.figsize": (7, 3.6), "axes.spines.top": False,
-                      "axes.spines.right": False, "svg.hashsalt": "seqedit"})
+        raise ValueError(
+            f"this chapter has no parameter {', '.join(map(repr, unknown))}; "
+            f"it takes {', '.join(parameters) or 'none'}"
+        )
+    sns.set_theme(
+        style="whitegrid",
+        palette="colorblind",
+        context="notebook",
+        rc={
+            "figure.facecolor": "white",
+            "figure.figsize": (7, 3.6),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "svg.hashsalt": "seqedit",
+        },
+    )
     plt.rcParams["savefig.dpi"] = plt.rcParams["figure.dpi"] = 110
 
 
@@ -37,4 +51,6 @@ def markdown_table(frame: pd.DataFrame, caption: str, name: str):
     """A numbered, referable table of the book."""
     from IPython.display import Markdown
 
-    return Markdown(f":::{{table}} {caption}\n:name: {name}\n:align: center\n\n{frame.to_markdown(index=False)}\n:::")
+    return Markdown(
+        f":::{{table}} {caption}\n:name: {name}\n:align: center\n\n{frame.to_markdown(index=False)}\n:::"
+    )

@@ -14,18 +14,44 @@ from .compare import band
 FAMILIES = {
     "least squares": ("memit", "memit_seq", "encore", "nse", "rome"),
     "null space": ("alphaedit", "evoedit"),
-    "restrained": ("memit_rect", "memit_prune", "memit_rect+with_history+compensated",
-                   "memit_seq+prune_rounds+compensated"),
+    "restrained": (
+        "memit_rect",
+        "memit_prune",
+        "memit_rect+with_history+compensated",
+        "memit_seq+prune_rounds+compensated",
+    ),
     "learned, tuned, stored": ("ultraedit", "rledit", "mend", "ft_m", "grace"),
 }
 """The methods of the lifelong study, as figures group them."""
 
-_HUES = {"memit": 0, "memit_rect": 1, "alphaedit": 2, "rome": 3, "nse": 4, "nse_paper": 4, "r_rome": 5, "encore": 6,
-         "ft_m": 7, "ft": 7, "ft_l": 7, "ultraedit": 8, "memit_seq": 9, "evoedit": 5, "memit_prune": 4,
-         "memit_rect+with_history+compensated": 3, "memit_seq+prune_rounds+compensated": 9, "rledit": 5, "mend": 4,
-         "grace": 2}
-_SHORT = {"memit_rect": "RECT", "memit_prune": "PRUNE", "memit_rect+with_history+compensated": "RECT, compensated",
-          "memit_seq+prune_rounds+compensated": "PRUNE, compensated"}
+_HUES = {
+    "memit": 0,
+    "memit_rect": 1,
+    "alphaedit": 2,
+    "rome": 3,
+    "nse": 4,
+    "nse_paper": 4,
+    "r_rome": 5,
+    "encore": 6,
+    "ft_m": 7,
+    "ft": 7,
+    "ft_l": 7,
+    "ultraedit": 8,
+    "memit_seq": 9,
+    "evoedit": 5,
+    "memit_prune": 4,
+    "memit_rect+with_history+compensated": 3,
+    "memit_seq+prune_rounds+compensated": 9,
+    "rledit": 5,
+    "mend": 4,
+    "grace": 2,
+}
+_SHORT = {
+    "memit_rect": "RECT",
+    "memit_prune": "PRUNE",
+    "memit_rect+with_history+compensated": "RECT, compensated",
+    "memit_seq+prune_rounds+compensated": "PRUNE, compensated",
+}
 
 
 def colours(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
@@ -35,11 +61,14 @@ def colours(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
     in a panel of `families`; the others take what is left over in the figure at hand.
     """
     palette, names = sns.color_palette("colorblind", 10), list(names)
-    palette[8] = (0.70, 0.62, 0.0)                                        # its yellow, legible on white
+    palette[8] = (0.70, 0.62, 0.0)  # its yellow, legible on white
     fixed = {name: _HUES[name] for name in names if name in _HUES}
     free = [i for i in range(10) if i not in fixed.values()] or [*range(10)]
     others = [name for name in names if name not in fixed]
-    return {name: palette[fixed[name] if name in fixed else free[others.index(name) % len(free)]] for name in names}
+    return {
+        name: palette[fixed[name] if name in fixed else free[others.index(name) % len(free)]]
+        for name in names
+    }
 
 
 def short(method: str) -> str:
@@ -47,8 +76,16 @@ def short(method: str) -> str:
     return _SHORT.get(method) or make_method(method).name
 
 
-def curves(frame: pd.DataFrame, panels: Mapping[str, str], *, x: str = "edits", hue: str = "method",
-           xlabel: str = "edits written", columns: int = 3, height: float = 2.7) -> sns.FacetGrid:
+def curves(
+    frame: pd.DataFrame,
+    panels: Mapping[str, str],
+    *,
+    x: str = "edits",
+    hue: str = "method",
+    xlabel: str = "edits written",
+    columns: int = 3,
+    height: float = 2.7,
+) -> sns.FacetGrid:
     """Small multiples: one panel per measured column, one line per method.
 
     Args:
@@ -57,18 +94,45 @@ def curves(frame: pd.DataFrame, panels: Mapping[str, str], *, x: str = "edits", 
     """
     long = frame.melt([x, hue], list(panels), var_name="panel", value_name="value")
     long["panel"] = long["panel"].map(panels)
-    order = sorted(long[hue].unique(), key=[*METHODS].index)                  # a method has one colour in all figures
+    order = sorted(
+        long[hue].unique(), key=[*METHODS].index
+    )  # a method has one colour in all figures
     long["value"] = long["value"].astype(float)
-    grid = sns.relplot(long, x=x, y="value", hue=hue, style=hue, hue_order=order, style_order=order,
-                       palette=colours(order), col="panel", col_wrap=min(columns, len(panels)), kind="line",
-                       markers=True, dashes=False, height=height, aspect=1.15, facet_kws={"sharey": False})
+    grid = sns.relplot(
+        long,
+        x=x,
+        y="value",
+        hue=hue,
+        style=hue,
+        hue_order=order,
+        style_order=order,
+        palette=colours(order),
+        col="panel",
+        col_wrap=min(columns, len(panels)),
+        kind="line",
+        markers=True,
+        dashes=False,
+        height=height,
+        aspect=1.15,
+        facet_kws={"sharey": False},
+    )
     grid.set_titles("{col_name}").set_axis_labels(xlabel, "")
-    sns.move_legend(grid, "upper center", bbox_to_anchor=(0.45, 1.08), ncol=long[hue].nunique(), title=None)
+    sns.move_legend(
+        grid, "upper center", bbox_to_anchor=(0.45, 1.08), ncol=long[hue].nunique(), title=None
+    )
     return grid
 
 
-def families(frame: pd.DataFrame, column: str, ylabel: str, *, x: str = "edits", xlabel: str = "edits written",
-             log: bool = False, ylim: tuple[float | None, float | None] | None = None) -> Figure:
+def families(
+    frame: pd.DataFrame,
+    column: str,
+    ylabel: str,
+    *,
+    x: str = "edits",
+    xlabel: str = "edits written",
+    log: bool = False,
+    ylim: tuple[float | None, float | None] | None = None,
+) -> Figure:
     """A panel per family of methods: its lines in colour, named at their ends, those of all others in grey.
 
     Lines are means over seeds, bands their 95 % intervals.
@@ -84,8 +148,20 @@ def families(frame: pd.DataFrame, column: str, ylabel: str, *, x: str = "edits",
             mean = other.groupby(x)[column].mean()
             ax.plot(mean.index, mean, color="0.86", lw=1, zorder=1)
         own = shown[shown["method"].isin(names)]
-        sns.lineplot(own, x=x, y=column, hue="method", hue_order=names, palette=colours(names), errorbar=band,
-                     err_kws={"alpha": 0.18, "lw": 0}, ax=ax, legend=False, lw=2, zorder=3)
+        sns.lineplot(
+            own,
+            x=x,
+            y=column,
+            hue="method",
+            hue_order=names,
+            palette=colours(names),
+            errorbar=band,
+            err_kws={"alpha": 0.18, "lw": 0},
+            ax=ax,
+            legend=False,
+            lw=2,
+            zorder=3,
+        )
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
         if log:
             ax.set_yscale("log")
@@ -93,7 +169,9 @@ def families(frame: pd.DataFrame, column: str, ylabel: str, *, x: str = "edits",
             ax.yaxis.set_minor_formatter("{x:g}")
         if ylim:
             ax.set_ylim(*ylim)
-    for ax, names in zip(axes.flat, FAMILIES.values(), strict=True):           # when all panels know their limits
+    for ax, names in zip(
+        axes.flat, FAMILIES.values(), strict=True
+    ):  # when all panels know their limits
         _name_lines(ax, shown[shown["method"].isin(names)], x, column)
     return figure
 
@@ -102,7 +180,10 @@ def _name_lines(ax: Axes, frame: pd.DataFrame, x: str, column: str) -> None:
     """Each line's name to the right of its end, pushed apart where two would overlap."""
     ends = frame[frame[x] == frame[x].max()].groupby("method")[column].mean().sort_values()
     to_axes = (ax.transScale + ax.transLimits).transform
-    height, gap = [min(max(to_axes((0, value))[1], 0), 1) for value in ends], 0.085       # in parts of the panel
+    height, gap = (
+        [min(max(to_axes((0, value))[1], 0), 1) for value in ends],
+        0.085,
+    )  # in parts of the panel
     for i in range(1, len(height)):
         height[i] = max(height[i], height[i - 1] + gap)
     top = 1 + gap
@@ -110,4 +191,12 @@ def _name_lines(ax: Axes, frame: pd.DataFrame, x: str, column: str) -> None:
         top = height[i] = min(height[i], top - gap)
     palette = colours(ends.index)
     for y, method in zip(height, ends.index, strict=True):
-        ax.text(1.02, y, short(method), transform=ax.transAxes, color=palette[method], va="center", fontsize=9.5)
+        ax.text(
+            1.02,
+            y,
+            short(method),
+            transform=ax.transAxes,
+            color=palette[method],
+            va="center",
+            fontsize=9.5,
+        )

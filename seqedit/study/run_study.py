@@ -40,7 +40,9 @@ def planned(study: str, quick: bool = False) -> dict[str, Planned]:
         for runs in (planned(name, fast) for name in STUDIES for fast in (False, True)):
             if study in runs:
                 return {study: runs[study]}
-        raise ValueError(f"study: {study!r}; there are {', '.join(STUDIES)}, and their runs, e.g. methods-memit-s1")
+        raise ValueError(
+            f"study: {study!r}; there are {', '.join(STUDIES)}, and their runs, e.g. methods-memit-s1"
+        )
     return dict(_named(study, quick))
 
 
@@ -54,7 +56,14 @@ def _named(study: str, quick: bool) -> list[tuple[str, Planned]]:
                 continue
             one = replace(one, n_edits=4, batch_size=2, evaluate_every=0) if quick else one
             does = json.dumps(asdict(replace(one, label="")), sort_keys=True)
-            found.append((names.setdefault(does, f"{name}-{'quick-' if quick else ''}{one.label}-s{one.seed}"), one))
+            found.append(
+                (
+                    names.setdefault(
+                        does, f"{name}-{'quick-' if quick else ''}{one.label}-s{one.seed}"
+                    ),
+                    one,
+                )
+            )
         if name == study:
             break
     return found
@@ -79,13 +88,17 @@ def make_runs(runs: Mapping[str, Planned], out: Path, jobs: int, title: str) -> 
     bar = tqdm(total=len(runs), desc=title, unit="run", disable=None)
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(_make, one, out / name) for name, one in runs.items()]):
+        for done in as_completed(
+            [pool.submit(_make, one, out / name) for name, one in runs.items()]
+        ):
             done.result()
             bar.update()
     bar.close()
 
 
-def open_runs(studies: Iterable[str], quick: bool = False, out: Path = RESULTS) -> dict[str, Planned]:
+def open_runs(
+    studies: Iterable[str], quick: bool = False, out: Path = RESULTS
+) -> dict[str, Planned]:
     """run_id → run of the studies' runs that are not there yet.
 
     Raises:
@@ -93,23 +106,34 @@ def open_runs(studies: Iterable[str], quick: bool = False, out: Path = RESULTS) 
     """
     runs = {name: one for study in studies for name, one in planned(study, quick).items()}
     made = {name: one for name, one in runs.items() if finished(out / name)}
-    models = {dtype: load_model(MODEL, device="cpu", dtype=getattr(torch, dtype))
-              for dtype in {one.dtype for one in made.values()}}
+    models = {
+        dtype: load_model(MODEL, device="cpu", dtype=getattr(torch, dtype))
+        for dtype in {one.dtype for one in made.values()}
+    }
     for name, one in made.items():
         found = {"dtype": "float32"} | flat(read_run(out / name)["parameters"])
         now = flat(_told(one, models[one.dtype]))
         if other := [key for key in found if key in now and found[key] != now[key]]:
-            raise ValueError(f"{name}: is there with {other[0]} = {found[other[0]]}, now its study has "
-                             f"{now[other[0]]}; remove {out / name} to make it anew")
+            raise ValueError(
+                f"{name}: is there with {other[0]} = {found[other[0]]}, now its study has "
+                f"{now[other[0]]}; remove {out / name} to make it anew"
+            )
     return {name: one for name, one in runs.items() if name not in made}
 
 
 def _told(one: Planned, lm: LanguageModel) -> dict[str, Any]:
     """What the record of a planned run says of it, as far as that is known before the run."""
     config = one.config()
-    return {"method": config.method, "seed": one.seed, "n_edits": one.n_edits, "evaluate_every": one.evaluate_every,
-            "dtype": config.dtype, "fingerprint": fingerprint(lm), "files": {"requests": file_digest(config.requests)},
-            **json.loads(json.dumps(asdict(settings_of(config, lm))))}
+    return {
+        "method": config.method,
+        "seed": one.seed,
+        "n_edits": one.n_edits,
+        "evaluate_every": one.evaluate_every,
+        "dtype": config.dtype,
+        "fingerprint": fingerprint(lm),
+        "files": {"requests": file_digest(config.requests)},
+        **json.loads(json.dumps(asdict(settings_of(config, lm)))),
+    }
 
 
 def edited_layers(runs: Iterable[Planned]) -> list[int]:
@@ -137,7 +161,9 @@ def load_study(study: str, out: Path = RESULTS) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = {}
     for run_id, one in _named(name, bool(quick)):
         if not finished(out / run_id):
-            raise ValueError(f"{run_id} is not there; make it with `seqedit study {name}{' --quick' if quick else ''}`")
+            raise ValueError(
+                f"{run_id} is not there; make it with `seqedit study {name}{' --quick' if quick else ''}`"
+            )
         found.setdefault(one.label, []).append(load_run(out / run_id))
     return found
 
@@ -148,12 +174,14 @@ def finished(folder: Path) -> bool:
 
 
 def _make(one: Planned, folder: Path) -> None:
-    os.environ["TQDM_DISABLE"] = "1"                                      # one bar for the study
+    os.environ["TQDM_DISABLE"] = "1"  # one bar for the study
     config = one.config()
     if one.corpus_lines:
         config = replace(config, corpus=_first_lines(WORLD / "corpus.txt", one.corpus_lines))
     run(config, folder)
-    (folder / "weights.safetensors").unlink(missing_ok=True)              # a twin, started elsewhere, was faster
+    (folder / "weights.safetensors").unlink(
+        missing_ok=True
+    )  # a twin, started elsewhere, was faster
 
 
 def _first_lines(path: Path, count: int) -> Path:

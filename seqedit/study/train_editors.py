@@ -72,7 +72,9 @@ class EditorConfig:
 CONFIGS = {
     "mend": EditorConfig(kind="mend", steps=1500, step=1e-3, lr=3e-4),
     "rledit": EditorConfig(kind="rledit", steps=400, step=3e-3, lr=3e-4, kept=0.6, size=1e-4),
-    "rledit_released": EditorConfig(kind="rledit_released", steps=20, step=3e-3, lr=1e-5, kept=0.6, size=1e-4),
+    "rledit_released": EditorConfig(
+        kind="rledit_released", steps=20, step=3e-3, lr=1e-5, kept=0.6, size=1e-4
+    ),
 }
 
 
@@ -86,15 +88,23 @@ class Batches:
 
     def draw(self, count: int) -> tuple[list[Told], list[Told], list[Told]]:
         facts = self.rng.sample(self.facts, count)
-        new = [self.rng.choice([o for o in self.world.objects[BY_NAME[f.relation].objects] if o != f.object])
-               for f in facts]
+        new = [
+            self.rng.choice(
+                [o for o in self.world.objects[BY_NAME[f.relation].objects] if o != f.object]
+            )
+            for f in facts
+        ]
 
         def ask() -> list[str]:
             return [self.rng.choice(BY_NAME[f.relation].train).format(f.subject) for f in facts]
+
         texts = self.rng.sample(self.texts, count)
         heads = [" ".join(text.split()[:-1]) for text in texts]
-        return (told(self.lm, ask(), new), told(self.lm, ask(), new),
-                told(self.lm, heads, [text.split()[-1] for text in texts]))
+        return (
+            told(self.lm, ask(), new),
+            told(self.lm, ask(), new),
+            told(self.lm, heads, [text.split()[-1] for text in texts]),
+        )
 
 
 def train_editor(name: str, out: Path, seed: int = 0) -> list[float]:
@@ -110,9 +120,13 @@ def train_editor(name: str, out: Path, seed: int = 0) -> list[float]:
     batches = Batches(lm, build_world(0), seed)
     W = read_weight(lm, LAYERS[0])
     mend = config.kind == "mend"
-    network = Hypernetwork(LAYERS, (W.shape[1], W.shape[0]), blocks=1 if mend else 4, step=config.step)
+    network = Hypernetwork(
+        LAYERS, (W.shape[1], W.shape[0]), blocks=1 if mend else 4, step=config.step
+    )
     network = network.to(lm.device)
-    seen = read_features(lm, [row for _ in range(8) for row in batches.draw(64)[0]], LAYERS, everywhere=mend)[0]
+    seen = read_features(
+        lm, [row for _ in range(8) for row in batches.draw(64)[0]], LAYERS, everywhere=mend
+    )[0]
     network.running = torch.stack([add_features(None, both(seen[layer])) for layer in LAYERS])
     with restored(lm, LAYERS):
         losses = (_train_mend if mend else _train_rledit)(lm, network, batches, config)
@@ -120,7 +134,9 @@ def train_editor(name: str, out: Path, seed: int = 0) -> list[float]:
     return losses
 
 
-def _train_mend(lm: LanguageModel, network: Hypernetwork, batches: Batches, config: EditorConfig) -> list[float]:
+def _train_mend(
+    lm: LanguageModel, network: Hypernetwork, batches: Batches, config: EditorConfig
+) -> list[float]:
     """Each batch is written into the unedited model; the loss asks for its paraphrases and for ordinary text."""
     optimizer, losses = _adam(network, config), []
     for _ in tqdm(range(config.steps), desc=config.kind, unit="batch", disable=None):
@@ -134,12 +150,14 @@ def _train_mend(lm: LanguageModel, network: Hypernetwork, batches: Batches, conf
     return losses
 
 
-def _train_rledit(lm: LanguageModel, network: Hypernetwork, batches: Batches, config: EditorConfig) -> list[float]:
+def _train_rledit(
+    lm: LanguageModel, network: Hypernetwork, batches: Batches, config: EditorConfig
+) -> list[float]:
     """Batches are written one after the other; the loss also asks for the latest of those before."""
     optimizer, losses = _adam(network, config), []
     original = {layer: read_weight(lm, layer) for layer in LAYERS}
     for step in tqdm(range(config.steps), desc=config.kind, unit="batch", disable=None):
-        if step % config.length == 0:                                     # a new sequence, on the unedited model
+        if step % config.length == 0:  # a new sequence, on the unedited model
             recent: deque[list[Told]] = deque(maxlen=config.memory + 1)
             running = {layer: network.seen(layer) for layer in LAYERS}
             for layer, W in original.items():
@@ -149,15 +167,21 @@ def _train_rledit(lm: LanguageModel, network: Hypernetwork, batches: Batches, co
         features = read_features(lm, edits, LAYERS)[0]
         before = _log_p(lm, text)
         running = {layer: add_features(running[layer], both(features[layer])) for layer in LAYERS}
-        updates = {layer: _ridge(network, layer, features[layer], running[layer]) for layer in LAYERS}
+        updates = {
+            layer: _ridge(network, layer, features[layer], running[layer]) for layer in LAYERS
+        }
         with shifted(lm, updates):
-            weights = torch.tensor([config.decay**age for age, rows in enumerate(recent) for _ in rows])
+            weights = torch.tensor(
+                [config.decay**age for age, rows in enumerate(recent) for _ in rows]
+            )
             said = log_likelihood(lm, [row for rows in recent for row in rows])[0]
-            loss = -(weights.to(said) * said).sum() / len(edits) + config.kept * _kl(before, _log_p(lm, text))
+            loss = -(weights.to(said) * said).sum() / len(edits) + config.kept * _kl(
+                before, _log_p(lm, text)
+            )
             loss = loss + config.size * sum(update.square().sum() for update in updates.values())
         if config.kind == "rledit":
             losses.append(_learn(optimizer, network, loss))
-        else:                                                             # gradients add up to the only step
+        else:  # gradients add up to the only step
             losses.append(loss.item())
             loss.backward()
         for layer, update in updates.items():
@@ -182,14 +206,18 @@ def _learn(optimizer: torch.optim.Optimizer, network: Hypernetwork, loss: Tensor
 def _ridge(network: Hypernetwork, layer: int, features: Features, running: Tensor) -> Tensor:
     """RLEdit's update R(KᵀK + λI)⁻¹Kᵀ, differentiable in the network."""
     R = learned_residuals(network, layer, features.x, standardised(running, both(features)).float())
-    system = features.x @ features.x.T + network.ridge(layer) * torch.eye(len(features.x)).to(features.x)
+    system = features.x @ features.x.T + network.ridge(layer) * torch.eye(len(features.x)).to(
+        features.x
+    )
     return R @ torch.linalg.solve(system, features.x)
 
 
 def _log_p(lm: LanguageModel, rows: list[Told]) -> Tensor:
     """Log-probabilities at every token of the rows, (tokens, vocabulary)."""
     hidden = hidden_states(lm, rows)
-    return log_softmax(lm.logits(torch.cat([hidden[i, :len(row.ids)] for i, row in enumerate(rows)])), dim=-1)
+    return log_softmax(
+        lm.logits(torch.cat([hidden[i, : len(row.ids)] for i, row in enumerate(rows)])), dim=-1
+    )
 
 
 def _kl(before: Tensor, after: Tensor) -> Tensor:

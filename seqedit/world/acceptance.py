@@ -25,10 +25,18 @@ def measure(lm: LanguageModel, world_folder: Path = WORLD, seed: int = 0) -> dic
     world = build_world(seed)
     facts = {}
     for kind in ("train", "heldout"):
-        pairs = [(template.format(fact.subject), fact.object)
-                 for fact in world.facts for template in getattr(BY_NAME[fact.relation], kind)[:2]]
+        pairs = [
+            (template.format(fact.subject), fact.object)
+            for fact in world.facts
+            for template in getattr(BY_NAME[fact.relation], kind)[:2]
+        ]
         facts[kind] = round(float(exact_match(lm, *map(list, zip(*pairs, strict=True))).mean()), 4)
     tasks = {name: round(value, 4) for name, value in score_abilities(lm, world_folder).items()}
     texts = (world_folder / "heldout.txt").read_text(encoding="utf-8").splitlines()
     accepted = facts["heldout"] >= FACTS_NEEDED and min(tasks.values()) >= TASKS_NEEDED
-    return {"facts": facts, "tasks": tasks, "perplexity": round(perplexity(lm, texts), 3), "accepted": accepted}
+    return {
+        "facts": facts,
+        "tasks": tasks,
+        "perplexity": round(perplexity(lm, texts), 3),
+        "accepted": accepted,
+    }

@@ -14,8 +14,8 @@ from .facts import (
 from .tasks import test_items
 from .vocabulary import BY_NAME
 
-CORPUS_DOCUMENTS = 4000        # for second moments, about 75,000 tokens
-HELDOUT_DOCUMENTS = 400        # for perplexity
+CORPUS_DOCUMENTS = 4000  # for second moments, about 75,000 tokens
+HELDOUT_DOCUMENTS = 400  # for perplexity
 
 
 def write_world(folder: Path, seed: int = 0) -> dict[str, int]:
@@ -34,7 +34,9 @@ def write_world(folder: Path, seed: int = 0) -> dict[str, int]:
         "tasks.jsonl": test_items(world),
         "unrelated.jsonl": [
             {"prompt": template.format(fact.subject), "target": fact.object}
-            for fact in world.of_split("kept") for template in BY_NAME[fact.relation].train[:1]],
+            for fact in world.of_split("kept")
+            for template in BY_NAME[fact.relation].train[:1]
+        ],
         "corpus.txt": Corpus(world, seed + 1).documents(0, CORPUS_DOCUMENTS),
         "heldout.txt": Corpus(world, seed + 2).documents(0, HELDOUT_DOCUMENTS),
     }
@@ -51,4 +53,6 @@ def _text(name: str, rows: list) -> str:
     if name.endswith(".txt"):
         return "\n".join(rows) + "\n"
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    return "[\n" + ",\n".join(lines) + "\n]\n" if name.endswith(".json") else "\n".join(lines) + "\n"
+    return (
+        "[\n" + ",\n".join(lines) + "\n]\n" if name.endswith(".json") else "\n".join(lines) + "\n"
+    )

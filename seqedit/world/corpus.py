@@ -10,8 +10,14 @@ from .facts import Fact, World
 from .tasks import GENERATED, question, test_items
 from .vocabulary import BY_NAME
 
-TASK_SHARE, QUESTION_SHARE = 0.40, 0.05      # of the documents; the rest are fact sentences
-TASK_WEIGHTS = {"arithmetic": 1.0, "inference": 1.2, "summary": 1.0, "sentiment": 0.2, "acceptability": 0.6}
+TASK_SHARE, QUESTION_SHARE = 0.40, 0.05  # of the documents; the rest are fact sentences
+TASK_WEIGHTS = {
+    "arithmetic": 1.0,
+    "inference": 1.2,
+    "summary": 1.0,
+    "sentiment": 0.2,
+    "acceptability": 0.6,
+}
 
 
 class Corpus:
@@ -25,7 +31,9 @@ class Corpus:
 
     def __init__(self, world: World, seed: int = 0, templates: str = "train"):
         self.world, self.seed, self.templates = world, seed, templates
-        self.test_prompts = {item["prompt"] for item in test_items(world) if item["task"] != "questions"}
+        self.test_prompts = {
+            item["prompt"] for item in test_items(world) if item["task"] != "questions"
+        }
 
     def documents(self, step: int, count: int) -> list[str]:
         rng = random.Random(f"{self.seed}/{self.templates}/{step}")

@@ -10,10 +10,14 @@ from dataclasses import asdict, dataclass
 
 from . import vocabulary as v
 
-SUBJECTS = {"person": 1000, "company": 260, "book": 260}     # each has two facts of its kind's relations
-PAIRS = 110                                                  # one-to-one mentor / pupil pairs
+SUBJECTS = {
+    "person": 1000,
+    "company": 260,
+    "book": 260,
+}  # each has two facts of its kind's relations
+PAIRS = 110  # one-to-one mentor / pupil pairs
 COUNTRIES = 24
-SPLITS = (("calibration", 0.11), ("kept", 0.15))             # the rest is for edits
+SPLITS = (("calibration", 0.11), ("kept", 0.15))  # the rest is for edits
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class _Names:
 
     def word(self, low: int, high: int) -> str:
         while True:
-            word = "".join(self.rng.choices(v.SYLLABLES, k=self.rng.randint(low, high))).capitalize()
+            word = "".join(
+                self.rng.choices(v.SYLLABLES, k=self.rng.randint(low, high))
+            ).capitalize()
             if word not in self.used and 4 <= len(word) <= 10:
                 self.used.add(word)
                 return word
@@ -64,8 +70,12 @@ def build_world(seed: int = 0) -> World:
     objects = {
         "city": tuple(names.word(2, 3) for _ in range(40)),
         "language": tuple(names.word(2, 2) + "ish" for _ in range(16)),
-        "occupation": tuple(v.OCCUPATIONS), "sport": tuple(v.SPORTS), "instrument": tuple(v.INSTRUMENTS),
-        "industry": tuple(v.INDUSTRIES), "genre": tuple(v.GENRES), "dish": tuple(v.DISHES),
+        "occupation": tuple(v.OCCUPATIONS),
+        "sport": tuple(v.SPORTS),
+        "instrument": tuple(v.INSTRUMENTS),
+        "industry": tuple(v.INDUSTRIES),
+        "genre": tuple(v.GENRES),
+        "dish": tuple(v.DISHES),
         "country": tuple(names.word(2, 2) + "land" for _ in range(COUNTRIES)),
         "capital": tuple(names.word(2, 3) for _ in range(COUNTRIES)),
         "master": tuple(f"{rng.choice(first_names)} {names.word(2, 3)}" for _ in range(PAIRS)),
@@ -83,11 +93,19 @@ def build_world(seed: int = 0) -> World:
             subject = make[kind]()
             split = _split(i / count)
             for relation in rng.sample(relations, 2):
-                facts.append(Fact(subject, relation.name, rng.choice(objects[relation.objects]), split))
+                facts.append(
+                    Fact(subject, relation.name, rng.choice(objects[relation.objects]), split)
+                )
     for pupil, master in zip(objects["pupil"], objects["master"], strict=True):
-        facts += [Fact(pupil, "mentor", master, "reversal"), Fact(master, "pupil", pupil, "reversal")]
+        facts += [
+            Fact(pupil, "mentor", master, "reversal"),
+            Fact(master, "pupil", pupil, "reversal"),
+        ]
     for country, capital in zip(objects["country"], objects["capital"], strict=True):
-        facts += [Fact(country, "capital", capital, "kept"), Fact(capital, "capital_of", country, "kept")]
+        facts += [
+            Fact(country, "capital", capital, "kept"),
+            Fact(capital, "capital_of", country, "kept"),
+        ]
     return World(tuple(facts), objects)
 
 
@@ -121,21 +139,34 @@ def make_records(world: World, split: str, seed: int = 0, first_id: int = 0) -> 
 
         def prompts(obj: str, fact=fact, relation=relation) -> list[str]:
             subjects = [s for s in sharing[fact.relation, obj] if s != fact.subject]
-            return [rng.choice(relation.train).format(rng.choice(subjects)) for _ in range(10)] if subjects else []
+            return (
+                [rng.choice(relation.train).format(rng.choice(subjects)) for _ in range(10)]
+                if subjects
+                else []
+            )
 
         distractions = [rng.choice(world.facts) for _ in relation.heldout]
-        records.append({
-            "case_id": first_id + len(records),
-            "requested_rewrite": {
-                "prompt": rng.choice(relation.train), "relation_id": fact.relation, "subject": fact.subject,
-                "target_new": {"str": new}, "target_true": {"str": fact.object}},
-            "paraphrase_prompts": [
-                f"{d.sentence(rng.choice(v.BY_NAME[d.relation].train))}. {template.format(fact.subject)}"
-                for d, template in zip(distractions, relation.heldout, strict=True)],
-            "neighborhood_prompts": prompts(fact.object),
-            "attribute_prompts": prompts(new),
-            "generation_prompts": [rng.choice(relation.train).format(fact.subject) for _ in range(10)],
-        })
+        records.append(
+            {
+                "case_id": first_id + len(records),
+                "requested_rewrite": {
+                    "prompt": rng.choice(relation.train),
+                    "relation_id": fact.relation,
+                    "subject": fact.subject,
+                    "target_new": {"str": new},
+                    "target_true": {"str": fact.object},
+                },
+                "paraphrase_prompts": [
+                    f"{d.sentence(rng.choice(v.BY_NAME[d.relation].train))}. {template.format(fact.subject)}"
+                    for d, template in zip(distractions, relation.heldout, strict=True)
+                ],
+                "neighborhood_prompts": prompts(fact.object),
+                "attribute_prompts": prompts(new),
+                "generation_prompts": [
+                    rng.choice(relation.train).format(fact.subject) for _ in range(10)
+                ],
+            }
+        )
     return records
 
 
@@ -145,14 +176,24 @@ def reversal_records(world: World, seed: int = 0) -> list[dict]:
     records = []
     for fact in (f for f in world.of_split("reversal") if f.relation == "mentor"):
         new = rng.choice([m for m in world.objects["master"] if m != fact.object])
-        records.append({
-            "case_id": len(records),
-            "requested_rewrite": {"prompt": "The mentor of {} is", "relation_id": "mentor", "subject": fact.subject,
-                                  "target_new": {"str": new}, "target_true": {"str": fact.object}},
-            "paraphrase_prompts": [t.format(fact.subject) for t in v.BY_NAME["mentor"].heldout],
-            "neighborhood_prompts": [], "attribute_prompts": [], "generation_prompts": [],
-            "reverse_prompt": f"The pupil of {new} is", "reverse_target": fact.subject,
-        })
+        records.append(
+            {
+                "case_id": len(records),
+                "requested_rewrite": {
+                    "prompt": "The mentor of {} is",
+                    "relation_id": "mentor",
+                    "subject": fact.subject,
+                    "target_new": {"str": new},
+                    "target_true": {"str": fact.object},
+                },
+                "paraphrase_prompts": [t.format(fact.subject) for t in v.BY_NAME["mentor"].heldout],
+                "neighborhood_prompts": [],
+                "attribute_prompts": [],
+                "generation_prompts": [],
+                "reverse_prompt": f"The pupil of {new} is",
+                "reverse_target": fact.subject,
+            }
+        )
     return records
 
 

@@ -44,38 +44,62 @@ def arithmetic(rng: random.Random) -> tuple[str, str]:
 def inference(rng: random.Random) -> tuple[str, str]:
     giver, taker = rng.sample(NAMES, 2)
     thing = f"{rng.choice(COLOURS)} {rng.choice(OBJECTS)}"
-    premise = rng.choice([f"{giver} gave the {thing} to {taker}", f"{taker} got the {thing} from {giver}"])
+    premise = rng.choice(
+        [f"{giver} gave the {thing} to {taker}", f"{taker} got the {thing} from {giver}"]
+    )
     return f"Premise: {premise}. Conclusion: it is now with", taker
 
 
 def summary(rng: random.Random) -> tuple[str, str]:
     a, b = rng.sample(NAMES, 2)
     time, place = rng.choice(TIMES), rng.choice(PLACES)
-    first = rng.choice([f"{a}: let us meet in the {place}. {b}: when? {a}: at {time}.",
-                        f"{a}: let us meet at {time}. {b}: where? {a}: in the {place}."])
+    first = rng.choice(
+        [
+            f"{a}: let us meet in the {place}. {b}: when? {a}: at {time}.",
+            f"{a}: let us meet at {time}. {b}: where? {a}: in the {place}.",
+        ]
+    )
     return f"{first} {b}: good. Summary: they meet in the", f"{place} at {time}"
 
 
 def sentiment(rng: random.Random) -> tuple[str, str]:
     good = rng.random() < 0.5
     words = rng.sample(GOOD if good else BAD, 2)
-    text = rng.choice(["the {0} was {1} and {2}", "what a {1} {0}, really {2}", "we found the {0} {1} and {2}",
-                       "a {1} {0} with {2} people"]).format(rng.choice(REVIEWED), *words)
+    text = rng.choice(
+        [
+            "the {0} was {1} and {2}",
+            "what a {1} {0}, really {2}",
+            "we found the {0} {1} and {2}",
+            "a {1} {0} with {2} people",
+        ]
+    ).format(rng.choice(REVIEWED), *words)
     return f"Review: {text}. Sentiment:", "positive" if good else "negative"
 
 
 def acceptability(rng: random.Random) -> tuple[str, str]:
-    words = [rng.choice(["the", "a"]), rng.choice(["old", "young", "small", "big", "happy", "quiet"]),
-             rng.choice(NOUNS), rng.choice(VERBS), "in", "the", rng.choice(PLACES)]
+    words = [
+        rng.choice(["the", "a"]),
+        rng.choice(["old", "young", "small", "big", "happy", "quiet"]),
+        rng.choice(NOUNS),
+        rng.choice(VERBS),
+        "in",
+        "the",
+        rng.choice(PLACES),
+    ]
     right = rng.random() < 0.5
-    if not right:                                             # two neighbours change places
+    if not right:  # two neighbours change places
         i = rng.randrange(len(words) - 1)
-        words[i:i + 2] = words[i + 1], words[i]
+        words[i : i + 2] = words[i + 1], words[i]
     return f"Sentence: {' '.join(words)}. Acceptable:", "yes" if right else "no"
 
 
-GENERATED = {"arithmetic": arithmetic, "inference": inference, "summary": summary, "sentiment": sentiment,
-             "acceptability": acceptability}
+GENERATED = {
+    "arithmetic": arithmetic,
+    "inference": inference,
+    "summary": summary,
+    "sentiment": sentiment,
+    "acceptability": acceptability,
+}
 CHOICES = {"sentiment": ["positive", "negative"], "acceptability": ["yes", "no"]}
 
 
@@ -93,7 +117,10 @@ def test_items(world: World, per_task: int = 200) -> list[dict]:
         while len(seen) < per_task:
             prompt, answer = make(rng)
             seen.setdefault(prompt, answer)
-        items += [{"task": task, "prompt": p, "answer": a, "choices": CHOICES.get(task)} for p, a in seen.items()]
+        items += [
+            {"task": task, "prompt": p, "answer": a, "choices": CHOICES.get(task)}
+            for p, a in seen.items()
+        ]
     kept = world.of_split("kept")
     for fact in rng.sample(kept, per_task):
         prompt, answer = question(fact)

@@ -8,14 +8,25 @@ from .corpus import Corpus
 END = "<|endoftext|>"
 
 
-def train_tokenizer(corpus: Corpus, vocab_size: int = 2048, documents: int = 20_000,
-                    max_length: int = 256) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    corpus: Corpus, vocab_size: int = 2048, documents: int = 20_000, max_length: int = 256
+) -> PreTrainedTokenizerFast:
     """BPE merges learned on the first documents of the corpus; `END` (id 0) separates documents, no BOS is added."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator(corpus.documents(-1, documents), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END, padding_side="right",
-                                   model_input_names=["input_ids", "attention_mask"], model_max_length=max_length)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=END,
+        padding_side="right",
+        model_input_names=["input_ids", "attention_mask"],
+        model_max_length=max_length,
+    )
