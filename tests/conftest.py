@@ -11,7 +11,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from seqedit.editing.sequential import EditPlan
+from seqedit.editing.state import EditPlan
 from seqedit.lm.architecture import architecture_of
 from seqedit.lm.model import LanguageModel
 from seqedit.lm.target_loss import TargetConfig

@@ -4,6 +4,8 @@ Keys, residuals and values are lists of vectors, one per request: k_i (d_ff,), r
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -238,7 +240,7 @@ def adaptor_loss(
     others: Tensor,
     p: dict[str, Tensor],
 ) -> Tensor:
-    """REP's losses (2410.09338) as `seqedit.methods.key_adaptor` states them, key by key."""
+    """REP's losses (2410.09338) as `seqedit.methods.kinds.key_adaptor` states them, key by key."""
 
     def moved(k):
         return k + torch.sigmoid(k @ p["gate"] + p["bias"]) * ((k @ p["A"]) @ p["B"])
@@ -257,3 +259,126 @@ def adaptor_loss(
         for keys in (others, edited)
     ]
     return near + far + kept[0] + kept[1]
+
+
+class Case:
+    """Random keys, residuals, a second moment with half of its spectrum below 0.5, and past keys.
+
+    Attributes:
+        K, R: keys (d_ff, n) and residuals (d_model, n) of the round; bare: keys of the bare prompts.
+        W: the matrix, (d_model, d_ff), small enough for PRUNE to bite.
+        C: second moment, (d_ff, d_ff); past_keys: keys of three earlier edits, (d_ff, 3).
+    """
+
+    def __init__(self, n: int = 2, d_ff: int = 10, d_model: int = 4, seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def random(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        self.K, self.R = random(d_ff, n), random(d_model, n)
+        self.W, self.bare = 0.1 * random(d_model, d_ff), random(d_ff, n)
+        self.past_keys = random(d_ff, 3)
+        Q = torch.linalg.qr(random(d_ff, d_ff))[0]
+        self.C = (Q * torch.linspace(0.02, 1.2, d_ff, dtype=torch.float64)) @ Q.T
+
+    @property
+    def keys(self) -> list[Tensor]:
+        return columns(self.K)
+
+    @property
+    def residuals(self) -> list[Tensor]:
+        return columns(self.R)
+
+    @property
+    def past(self) -> list[Tensor]:
+        return columns(self.past_keys)
+
+    def eye(self) -> Tensor:
+        return torch.eye(len(self.C), dtype=torch.float64)
+
+
+Oracle = Callable[[Case, dict[str, Any]], Tensor]
+UPDATES: dict[str, Oracle] = {}
+"""method → the update that its paper prints for a case, given the method's parameters.
+
+Every method that solves at targets has one. Where a method is more than its solve, its entry in the
+catalogue names the test of the rest.
+"""
+
+
+def update_of(*names: str) -> Callable[[Oracle], Oracle]:
+    def enter(oracle: Oracle) -> Oracle:
+        UPDATES.update(dict.fromkeys(names, oracle))
+        return oracle
+
+    return enter
+
+
+@update_of("rome", "r_rome")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    return emmet(case.keys, case.residuals, case.C)
+
+
+@update_of("emmet")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    return emmet(case.keys, case.residuals, p["lam"] * case.C, p["ridge"])
+
+
+@update_of("memit", "bird", "pmet", "lyaplock")  # LyapLock's first round is MEMIT
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    return memit(case.keys, case.residuals, p["lam"], case.C)
+
+
+@update_of("memit_seq")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    return memit_seq(case.keys, case.residuals, p["lam"], case.C, case.past)
+
+
+@update_of("memit_rect")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    return rect(case.W, memit(case.keys, case.residuals, p["lam"], case.C), p["share"])
+
+
+@update_of("memit_prune")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    return prune(case.W, memit(case.keys, case.residuals, p["lam"], case.C), p["alpha"])
+
+
+@update_of("encore")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    price = p["lam"] * case.C + p["gamma"] * case.eye()
+    return memit_seq(case.keys, case.residuals, 1.0, price, case.past)
+
+
+@update_of("rlsedit")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    return rlsedit(case.keys, case.residuals, p["lam"], p["gamma"], case.C, case.past)
+
+
+@update_of("alphaedit", "nas")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    P = projection(case.C, p["threshold"])
+    return alphaedit(case.keys, case.residuals, P, p["l2"], case.past)
+
+
+@update_of("evoedit")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    P = projection(case.C, p["threshold"])
+    return evoedit(case.keys, case.residuals, P, p["l2"], case.past)
+
+
+@update_of("betaedit")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    P = projection(case.C, p["threshold"])
+    return betaedit(case.keys, case.residuals, P, p["lam"], p["l2"], case.C, case.past)
+
+
+@update_of("nse_paper")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    return nse(case.keys, case.residuals, p["lam"], case.C, case.past, p["mass"])
+
+
+@update_of("nse")
+def _(case: Case, p: dict[str, Any]) -> Tensor:
+    return nse(case.keys, case.residuals, p["lam"], case.C, case.past, p["mass"], released=True)

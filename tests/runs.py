@@ -9,39 +9,11 @@ from conftest import build_plan
 
 from seqedit.lm.fingerprint import fingerprint
 from seqedit.lm.weights import read_weight
-from seqedit.methods.catalogue import METHODS, method_parameters
-from seqedit.methods.codebook import Codebook
-from seqedit.methods.hypernetwork import Hypernetwork, save_hypernetwork
+from seqedit.methods.catalogue import CATALOGUE, METHODS, method_parameters
+from seqedit.methods.kinds.codebook import Codebook
+from seqedit.methods.kinds.hypernetwork import Hypernetwork, save_hypernetwork
 
-# Parameters that suit random models: moments with eigenvalues around 1.
-SETTINGS = {
-    "rome": {},
-    "r_rome": {},
-    "memit": {"lam": 0.5},
-    "memit_seq": {"lam": 0.5},
-    "alphaedit": {"threshold": 0.9, "l2": 0.5},
-    "evoedit": {"threshold": 0.9, "l2": 0.5},
-    "nas": {"threshold": 0.9, "l2": 0.5},
-    "betaedit": {"threshold": 0.9, "lam": 0.5, "l2": 0.5},
-    "emmet": {"lam": 1.0, "ridge": 0.5},
-    "encore": {"lam": 0.5, "gamma": 0.1, "patience": 3},
-    "nse_paper": {"lam": 0.5, "mass": 0.8, "done_below": 1e-3, "hopeless_from": 1e3},
-    "nse": {"lam": 0.5, "mass": 0.8, "done_below": 1e-3, "hopeless_from": 1e3},
-    "rlsedit": {"lam": 0.5, "gamma": 0.1},
-    "ultraedit": {"eta": 1e-3, "ridge": 1.0},
-    "bird": {"lam": 0.5},
-    "lyaplock": {"lam": 0.5, "budget": 1.2},
-    "mend": {},
-    "rledit": {},
-    "rledit_released": {},
-    "ft": {"lr": 1e-2, "steps": 3},
-    "ft_l": {"lr": 1e-2, "steps": 3, "epsilon": 5e-3},
-    "ft_m": {"lr": 1e-2, "steps": 3},
-    "grace": {"radius": 0.5},
-    "memit_rect": {"lam": 0.5, "share": 0.4},
-    "memit_prune": {"lam": 0.5, "alpha": 1.5},
-}
-every_method = pytest.mark.parametrize("name", SETTINGS)
+every_method = pytest.mark.parametrize("name", METHODS)
 
 
 FOLDER = tempfile.TemporaryDirectory()  # of networks, gone at exit
@@ -63,7 +35,7 @@ def network_for(lm) -> str:
 
 def method_and_plan(lm, name):
     network = {"network": network_for(lm)} if "network" in method_parameters(name) else {}
-    method = METHODS[name](**SETTINGS[name], **network)
+    method = METHODS[name](**CATALOGUE[name].test, **network)
     return method, build_plan(
         lm, layers=(1,) if method.one_at_a_time or isinstance(method, Codebook) else (0, 1)
     )

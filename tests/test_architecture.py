@@ -45,7 +45,7 @@ from seqedit.lm.weights import (
     restored,
     write_weight,
 )
-from seqedit.methods.catalogue import memit
+from seqedit.methods.memit import memit
 
 # Written out again rather than taken from the package: a wrong path must not agree with itself.
 DOWN = {

@@ -14,9 +14,9 @@ from workspace import Workspace
 
 from seqedit.base.files import sha256
 from seqedit.cli.main import app
+from seqedit.requests import published as benchmarks
 from seqedit.requests.published import BENCHMARKS, download, load
 from seqedit.requests.request import RequestError
-from seqedit.requests import published as benchmarks
 from seqedit.runs.records import load_run
 
 ZSRE = {

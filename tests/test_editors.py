@@ -21,21 +21,13 @@ from seqedit.lm.likelihood import (
 )
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.weights import read_weight
-from seqedit.methods.catalogue import (
-    ft,
-    ft_l,
-    ft_m,
-    grace,
-    mend,
-    null_space,
-    prune,
-    rledit,
-    ultraedit,
-    with_history,
-)
-from seqedit.methods.codebook import label, place
-from seqedit.methods.gradients import learned_residuals, mend_update
-from seqedit.methods.hypernetwork import (
+from seqedit.methods.combinators import null_space, prune, with_history
+from seqedit.methods.fine_tuned import ft, ft_l, ft_m
+from seqedit.methods.from_gradients import mend, rledit, ultraedit
+from seqedit.methods.grace import grace
+from seqedit.methods.kinds.codebook import place, target_label
+from seqedit.methods.kinds.gradients import learned_residuals, mend_update
+from seqedit.methods.kinds.hypernetwork import (
     Hypernetwork,
     add_features,
     both,
@@ -244,7 +236,7 @@ def test_grace_answers_near_its_keys_only(tiny_lm, requests, errors):
     before = weights(lm)
     (done,) = run_sequential(lm, [chosen], method, plan)
     assert same(weights(lm), before) and hook_count(lm) == 0
-    assert done.state.memory["codebook.keys"].shape == (64, 2)
+    assert done.state.memory["beside.codebook.keys"].shape == (64, 2)
     with handed_over(lm, method, done.state):
         now = [literal_loss(lm, r).item() for r in chosen]
         elsewhere = literal_loss(lm, requests[0]).item()
@@ -253,7 +245,7 @@ def test_grace_answers_near_its_keys_only(tiny_lm, requests, errors):
     assert all(new < literal_loss(lm, r).item() - 0.1 for new, r in zip(now, chosen, strict=True))
     assert elsewhere == literal_loss(lm, requests[0]).item() and hook_count(lm) == 0
     K = read_keys(lm, [replace(r, prompt="{}", subject=r.text) for r in chosen], BARE, 2)
-    assert torch.equal(done.state.memory["codebook.keys"], K)
+    assert torch.equal(done.state.memory["beside.codebook.keys"], K)
 
 
 def test_grace_places_balls():
@@ -261,18 +253,22 @@ def test_grace_places_balls():
     value, radius = torch.zeros(3), 1.0
     book = place({}, torch.tensor([0.0, 0]), value, 7, radius)
     book = place(book, torch.tensor([5.0, 0]), value, 8, radius)
-    assert book["codebook.radii"].tolist() == [1.0, 1.0]
+    assert book["beside.codebook.radii"].tolist() == [1.0, 1.0]
     book = place(
         book, torch.tensor([0.0, 1.5]), value, 7, radius
     )  # within 1 + 1 of the first, same target
-    assert book["codebook.radii"].tolist() == [1.5, 1.0] and book["codebook.keys"].shape == (2, 2)
+    assert book["beside.codebook.radii"].tolist() == [1.5, 1.0] and book[
+        "beside.codebook.keys"
+    ].shape == (2, 2)
     book = place(
         book, torch.tensor([5.0, 1.0]), value, 9, radius
     )  # near the second, another target
-    assert book["codebook.labels"].tolist() == [7, 8, 9] and book["codebook.keys"].shape == (2, 3)
-    assert book["codebook.radii"].tolist() == pytest.approx([1.5, 0.5, 0.5], abs=1e-4)
-    assert book["codebook.radii"][1] + book["codebook.radii"][2] < 1.0
-    assert label("Dutch") == label("Dutch") != label("French")
+    assert book["beside.codebook.labels"].tolist() == [7, 8, 9] and book[
+        "beside.codebook.keys"
+    ].shape == (2, 3)
+    assert book["beside.codebook.radii"].tolist() == pytest.approx([1.5, 0.5, 0.5], abs=1e-4)
+    assert book["beside.codebook.radii"][1] + book["beside.codebook.radii"][2] < 1.0
+    assert target_label("Dutch") == target_label("Dutch") != target_label("French")
 
 
 def test_grace_has_one_layer(tiny_lm, requests):

@@ -16,7 +16,8 @@ import torch
 from conftest import relative
 from safetensors.torch import load_file
 
-from seqedit.editing.sequential import EditPlan, EditState, run_sequential
+from seqedit.editing.sequential import run_sequential
+from seqedit.editing.state import EditPlan, EditState
 from seqedit.lm.contexts import load_contexts
 from seqedit.lm.load import load_model
 from seqedit.lm.target_loss import TargetConfig

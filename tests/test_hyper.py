@@ -7,13 +7,9 @@ import pytest
 from workspace import Workspace
 
 from seqedit.lm.target_loss import TargetConfig
-from seqedit.methods.catalogue import (
-    COMBINATORS,
-    METHODS,
-    make_method,
-    method_parameters,
-)
-from seqedit.methods.locate_then_edit import LocateThenEdit
+from seqedit.methods.catalogue import METHODS, make_method, method_parameters
+from seqedit.methods.combinators import COMBINATORS
+from seqedit.methods.kinds.locate_then_edit import LocateThenEdit
 from seqedit.runs.job import RunConfig, prepare
 from seqedit.runs.settings import (
     build_settings,

@@ -11,16 +11,12 @@ from torch.nn.functional import cosine_similarity
 
 from seqedit.editing.sequential import handed_over, run_sequential
 from seqedit.lm.weights import read_weight, write_weight
-from seqedit.methods.catalogue import (
-    make_method,
-    memit,
-    memit_seq,
-    prune,
-    rome,
-    with_history,
-)
-from seqedit.methods.catalogue import robust_keys as with_robust_keys
-from seqedit.methods.key_adaptor import adaptor_of, train_adaptor
+from seqedit.methods.catalogue import make_method
+from seqedit.methods.combinators import prune, with_history
+from seqedit.methods.combinators import robust_keys as with_robust_keys
+from seqedit.methods.kinds.key_adaptor import stored_adaptor, train_adaptor
+from seqedit.methods.memit import memit, memit_seq
+from seqedit.methods.rome import rome
 
 
 def test_training_leads_variants_to_the_edited_keys():
@@ -88,7 +84,7 @@ def test_the_base_edits_as_without(tiny_lm, requests):
     closed = replace(
         done.state,
         memory=done.state.memory
-        | {f"adaptor.bias.{layer}": torch.tensor(-1e9) for layer in plan.layers},
+        | {f"beside.adaptor.bias.{layer}": torch.tensor(-1e9) for layer in plan.layers},
     )
     with handed_over(lm, method, closed):  # a closed gate lets every key pass as it is
         assert torch.equal(lm.model(ids).logits, plain)
@@ -109,13 +105,13 @@ def test_continuing_equals_never_having_stopped(tiny_lm, requests):
         write_weight(second, layer, read_weight(begun, layer))
     (last,) = run_sequential(second, rounds[1:], method, plan, first.state)
     assert same(last.state.memory, whole.state.memory) and same(weights(second), weights(lm))
-    assert adaptor_of(last.state, 0)["B"].any()
+    assert stored_adaptor(last.state, 0)["B"].any()
 
 
 def test_bases_that_do_not_fit():
     with pytest.raises(
         ValueError,
-        match=r"robust_keys\(GRACE\): give it a locate-then-edit method without restraints",
+        match=r"robust_keys\(GRACE\): Codebook methods do not support a change of their targets",
     ):
         make_method("grace+robust_keys")
     with pytest.raises(ValueError, match="without restraints"):

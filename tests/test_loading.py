@@ -30,7 +30,7 @@ from seqedit.lm.check import check_architecture
 from seqedit.lm.load import load_model
 from seqedit.lm.tokenizer import add_bos
 from seqedit.lm.weights import read_weight
-from seqedit.methods.catalogue import memit
+from seqedit.methods.memit import memit
 
 STARCODER = Architecture(
     block="model.layers.{}",

@@ -1,5 +1,6 @@
 """What single methods ask of the loop: rewinding, passes, patience, restraints per round and on the total."""
 
+import math
 from dataclasses import replace
 
 import oracles
@@ -14,19 +15,12 @@ from seqedit.lm.keys import BARE, read_keys, read_values
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.targets import optimise_targets
 from seqedit.lm.weights import apply_update, read_weight, write_weight
-from seqedit.methods.catalogue import (
-    alphaedit,
-    compensated,
-    make_method,
-    memit,
-    memit_prune,
-    memit_seq,
-    nas,
-    nse,
-    nse_paper,
-    rect,
-)
-from seqedit.methods.locate_then_edit import Passes
+from seqedit.methods.alphaedit import alphaedit, nas
+from seqedit.methods.catalogue import make_method
+from seqedit.methods.combinators import compensated, rect
+from seqedit.methods.kinds.locate_then_edit import Passes
+from seqedit.methods.memit import memit, memit_prune, memit_seq, pmet
+from seqedit.methods.nse import nse, nse_paper
 
 ALL = Passes(times=1, done_below=0.0, hopeless_from=float("inf"))
 
@@ -118,6 +112,26 @@ def test_nse_sweeps_again_where_it_is_needed(tiny_lm, requests):
     second = solver.update(K, R - first.to(R) @ read_keys(other, requests, BARE, 1))
     assert relative(read_weight(model, 1) - W0, (first + second).to(W0)) < 1e-5
     assert left[1] < left[0] < done.residual_before
+
+
+def test_pmet_spreads_by_the_square_root(tiny_lm, requests, errors):
+    """Two layers write 1/√2 and all of what is left; MEMIT's shares, 1/2 and all, write less."""
+    lm, other, linear = tiny_lm("gpt2"), tiny_lm("gpt2"), tiny_lm("gpt2")
+    plan = build_plan(lm, layers=(0, 1))
+    before = read_weight(lm, 0)
+    next(run_sequential(lm, [requests], pmet(0.5), plan))
+    z = optimise_targets(other, requests, CONTEXTS, 1, plan.target).z
+    for layer, divisor in ((0, math.sqrt(2)), (1, 1.0)):
+        K, h = read_keys(other, requests, CONTEXTS, layer), read_values(other, requests, 1)
+        keys, residuals = oracles.columns(K), oracles.columns((z.T - h) / divisor)
+        update = oracles.memit(keys, residuals, 0.5, plan.moments[layer])
+        apply_update(other, layer, update.float())
+    for layer in plan.layers:
+        error = relative(read_weight(lm, layer), read_weight(other, layer))
+        assert errors("pmet", "oracle", error) < 1e-5  # float32 weights between the layers
+    next(run_sequential(linear, [requests], memit(0.5), plan))
+    written = [(read_weight(model, 0) - before).norm() for model in (lm, linear)]
+    assert written[0] / written[1] == pytest.approx(math.sqrt(2), rel=1e-4)
 
 
 def test_patience(tiny_lm, requests):
@@ -228,11 +242,10 @@ def test_norm_anchor(tiny_lm, requests, errors):
     assert state.memory["value_norm"].item() == pytest.approx(norm, rel=1e-5)
     error = relative(read_weight(lm, 1) - W0, read_weight(other, 1) - W0)
     assert errors("nas", "oracle", error) < 1e-4  # float32 weights and targets
-    for base in ("rome", "grace"):
-        with pytest.raises(
-            ValueError, match="give it a locate-then-edit method that writes whole rounds"
-        ):
-            make_method(f"{base}+norm_anchor")
+    with pytest.raises(ValueError, match="give it a method that writes whole rounds"):
+        make_method("rome+norm_anchor")
+    with pytest.raises(ValueError, match="Codebook methods do not support a change of their"):
+        make_method("grace+norm_anchor")
 
 
 def test_no_neuron_selected_is_refused(tiny_lm, requests):

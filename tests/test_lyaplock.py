@@ -7,7 +7,8 @@ from conftest import build_plan, relative
 from seqedit.algebra.diagnostics import drift
 from seqedit.editing.sequential import run_sequential
 from seqedit.lm.weights import read_weight
-from seqedit.methods.catalogue import lyaplock, memit_seq
+from seqedit.methods.memit import memit_seq
+from seqedit.methods.recursive import lyaplock
 
 
 def in_rounds(requests):

@@ -6,7 +6,7 @@ import pytest
 
 from seqedit.base.jsonl import read_lines
 from seqedit.base.paths import DATA
-from seqedit.methods.catalogue import METHODS, make_method
+from seqedit.methods.catalogue import COMPOSED, METHODS, make_method
 from seqedit.runs.settings import build_settings
 from seqedit.study import run_study as plans
 from seqedit.study.reproduce import repeat
@@ -16,7 +16,7 @@ from seqedit.study.run_study import (
     run_study,
     standing,
 )
-from seqedit.study.studies import COMPOSED, STUDIES, Planned
+from seqedit.study.studies import STUDIES, Planned
 
 
 def test_every_planned_run_can_be_made():

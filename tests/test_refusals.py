@@ -5,23 +5,21 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import build_plan
-from runs import SETTINGS, method_and_plan, same, weights
+from runs import method_and_plan, same, weights
 
 import seqedit.editing.sequential as loop
 from seqedit.algebra.solver import Solver
 from seqedit.editing.sequential import run_sequential
 from seqedit.lm.keys import KeyReader
 from seqedit.lm.weights import read_weight
-from seqedit.methods import locate_then_edit
-from seqedit.methods.catalogue import (
-    alphaedit,
-    memit,
-    r_rome,
-    rome,
-)
+from seqedit.methods.alphaedit import alphaedit
+from seqedit.methods.catalogue import METHODS
+from seqedit.methods.kinds import locate_then_edit
+from seqedit.methods.memit import memit
+from seqedit.methods.rome import r_rome, rome
 
 
-@pytest.mark.parametrize("name", sorted(set(SETTINGS) - {"grace"}))  # which writes nothing
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"grace"}))  # which writes nothing
 @pytest.mark.parametrize("at", [0, 1])
 def test_exploding_update_is_undone(tiny_lm, requests, name, at):
     """Refused in whichever round it happens: weights bit for bit as before it, no history, and the run goes on."""

@@ -21,12 +21,9 @@ from seqedit.algebra.restrain import (
     restrain_spectrum,
 )
 from seqedit.algebra.subspace import top_neurons
-from seqedit.methods.catalogue import (
-    alphaedit,
+from seqedit.methods.alphaedit import alphaedit
+from seqedit.methods.combinators import (
     compensated,
-    memit,
-    memit_seq,
-    nse_paper,
     prune,
     prune_added_twice,
     prune_rounds,
@@ -35,6 +32,8 @@ from seqedit.methods.catalogue import (
     sphere,
     with_history,
 )
+from seqedit.methods.memit import memit, memit_seq
+from seqedit.methods.nse import nse_paper
 
 values = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12).map(
     lambda v: torch.tensor(sorted(v, reverse=True), dtype=torch.float64)

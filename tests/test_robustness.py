@@ -24,8 +24,9 @@ from seqedit.lm.load import load_model
 from seqedit.lm.target_loss import Anchors, TargetConfig
 from seqedit.lm.targets import mean_states, optimise_targets
 from seqedit.lm.weights import read_weight
-from seqedit.methods.catalogue import bird, memit, r_rome
-from seqedit.methods.locate_then_edit import inverse_anchors
+from seqedit.methods.kinds.residuals import inverse_anchors
+from seqedit.methods.memit import bird, memit
+from seqedit.methods.rome import r_rome
 
 
 def test_perturbed(tiny_lm, requests):

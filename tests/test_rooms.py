@@ -41,7 +41,9 @@ def test_rooms_import_what_the_table_allows():
         assert all(order.index(other) < order.index(room) for other in others), room
     for module, targets in imports().items():
         room = module.split(".")[0]
-        if room in allowed:  # the package's own two files, the public names and the command, are of no room
+        if (
+            room in allowed
+        ):  # the package's own two files, the public names and the command, are of no room
             met = {target.split(".")[0] for target in targets} - {room, "__init__"}
             assert met <= allowed[room], f"{module} imports {met - allowed[room]}"
 

@@ -7,29 +7,23 @@ import oracles
 import pytest
 import torch
 from conftest import build_plan, hook_count, relative
-from runs import SETTINGS, every_method, method_and_plan, same, weights
+from runs import every_method, method_and_plan, same, weights
 
-from seqedit.editing.sequential import EditState, run_sequential
+from seqedit.editing.sequential import run_sequential
+from seqedit.editing.state import EditState
 from seqedit.lm.keys import BARE, read_keys, read_values
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.targets import optimise_targets
 from seqedit.lm.weights import apply_update, read_weight, write_weight
-from seqedit.methods.catalogue import (
-    METHODS,
-    memit,
-    memit_seq,
-    r_rome,
-    with_history,
-)
-from seqedit.methods.locate_then_edit import LocateThenEdit
+from seqedit.methods.catalogue import CATALOGUE, METHODS
+from seqedit.methods.combinators import with_history
+from seqedit.methods.kinds.locate_then_edit import LocateThenEdit
+from seqedit.methods.memit import memit, memit_seq
+from seqedit.methods.rome import r_rome
 
 
 def in_rounds(requests):
     return [requests[:2], requests[2:3], requests[3:]]
-
-
-def test_all_methods_are_tested():
-    assert set(SETTINGS) == set(METHODS)
 
 
 @every_method
@@ -112,16 +106,16 @@ def test_a_round_spread_over_layers(tiny_lm, requests, name):
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan = build_plan(lm, layers=(0, 1, 2))
     W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
-    list(run_sequential(lm, [requests], METHODS[name](**SETTINGS[name]), plan))
+    list(run_sequential(lm, [requests], METHODS[name](**CATALOGUE[name].test), plan))
     z = optimise_targets(other, requests, plan.contexts, 2, plan.target).z.T
     for layer, share in ((0, 3), (1, 2), (2, 1)):
         keys = oracles.columns(read_keys(other, requests, plan.contexts, layer))
         values = oracles.columns((z - read_values(other, requests, 2)) / share)
         if name == "memit":
-            update = oracles.memit(keys, values, SETTINGS[name]["lam"], plan.moments[layer])
+            update = oracles.memit(keys, values, CATALOGUE[name].test["lam"], plan.moments[layer])
         else:
-            P = oracles.projection(plan.moments[layer], SETTINGS[name]["threshold"])
-            update = oracles.alphaedit(keys, values, P, SETTINGS[name]["l2"], [])
+            P = oracles.projection(plan.moments[layer], CATALOGUE[name].test["threshold"])
+            update = oracles.alphaedit(keys, values, P, CATALOGUE[name].test["l2"], [])
         assert relative(read_weight(lm, layer) - W0[layer], update) < 1e-5
         write_weight(other, layer, W0[layer] + update.float())
 

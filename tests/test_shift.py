@@ -7,7 +7,7 @@ from seqedit.editing.sequential import run_sequential
 from seqedit.evaluation.shift import hidden_shift, key_drift, plane
 from seqedit.lm.keys import read_keys
 from seqedit.lm.weights import apply_update
-from seqedit.methods.catalogue import memit_seq
+from seqedit.methods.memit import memit_seq
 
 
 def test_hidden_shift():

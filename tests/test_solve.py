@@ -14,13 +14,10 @@ from hypothesis import strategies as st
 
 from seqedit.algebra.solve import solve_update
 from seqedit.algebra.subspace import null_space as subspace_of
-from seqedit.methods.catalogue import (
-    alphaedit,
-    memit,
-    memit_seq,
-    with_history,
-)
-from seqedit.methods.catalogue import null_space as with_projection
+from seqedit.methods.alphaedit import alphaedit
+from seqedit.methods.combinators import null_space as with_projection
+from seqedit.methods.combinators import with_history
+from seqedit.methods.memit import memit, memit_seq
 
 EXACT = 1e-9  # four digits for the conditioning, three for sizes and two solves in a row
 

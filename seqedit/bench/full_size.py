@@ -12,15 +12,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from ..algebra.compact import CompactMoment
 from ..base.paths import MODEL, WORLD
-from ..editing.contract import EditPlan
 from ..editing.sequential import run_sequential
+from ..editing.state import EditPlan
 from ..lm.architecture import architecture_of
 from ..lm.keys import BARE, Contexts
 from ..lm.model import LanguageModel
 from ..lm.second_moments import Reading, accumulate_moments
 from ..lm.target_loss import TargetConfig
 from ..lm.weights import read_weight
-from ..methods.catalogue import alphaedit
+from ..methods.alphaedit import alphaedit
 from ..moments.corpus import Corpus
 from ..planner.estimate import Texts, Work, estimate
 from ..planner.shapes import EDITED, config_of, shape_of

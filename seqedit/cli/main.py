@@ -259,7 +259,8 @@ def methods() -> None:
     """List the methods and what each can be told, with defaults."""
     from inspect import signature
 
-    from ..methods.catalogue import COMBINATORS, METHODS, method_parameters
+    from ..methods.catalogue import METHODS, method_parameters
+    from ..methods.combinators import COMBINATORS
 
     def line(name: str, make, told: dict) -> str:
         words = " ".join(

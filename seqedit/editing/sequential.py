@@ -1,4 +1,4 @@
-"""The loop: rounds of requests written into one model, with everything it remembers held in the open."""
+"""The loop: rounds of requests written into one model, with all that it remembers in the open."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,28 +9,14 @@ from torch import Tensor
 
 from ..algebra.diagnostics import condition_number, drift, spectrum
 from ..base.clock import Clock
-from ..lm.keys import read_values
 from ..lm.model import LanguageModel
 from ..lm.targets import Targets
-from ..lm.weights import (
-    apply_update,
-    read_weight,
-    restored,
-    rewound,
-    write_weight,
-)
+from ..lm.weights import apply_update, read_weight, restored, rewound, write_weight
 from ..requests.request import EditRequest
-from .contract import (
-    EditMethod,
-    EditPlan,
-    EditState,
-    LayerObservation,
-    Outcome,
-    Round,
-    UpdateRefused,
-    Writer,
-    Written,
-)
+from .contract import EditMethod, UpdateRefused, Writer, Written
+from .state import NAN, EditPlan, EditState, LayerObservation, Outcome, Round
+
+NO_DISTANCES = (NAN, NAN, NAN)
 
 
 def run_sequential(
@@ -40,22 +26,25 @@ def run_sequential(
     plan: EditPlan,
     state: EditState | None = None,
 ) -> Iterator[Round]:
-    """Edit `lm` round by round, yielding a `Round` after each; the model ends in its edited state.
+    """Edit `lm` round by round, yielding a `Round` after each. The model ends in its edited state.
 
-    A round whose update is not finite or too large is undone, bit for bit, and its requests are refused. A round that
-    ends in any other exception, an interruption by the user included, is undone too before the exception goes on.
-    Pass the `state` of a finished run, with its weights in the model, to continue it: continuing equals never
-    having stopped (`tests/test_sequential.py`).
+    A round whose update is not finite or too large is undone, bit for bit, and its requests are
+    refused. A round that ends in any other exception, an interruption by the user included, is
+    undone too before the exception goes on.
+
+    Args:
+        state: the state of a finished run, whose weights are in the model, to continue from.
+            Continuing equals never having stopped (`tests/test_sequential.py`).
 
     Raises:
-        ValueError: layers or moments do not fit the model or the method, the method edits one layer and several are
-            given, or a round holds no requests.
+        ValueError: layers or moments do not fit the model or the method, the method edits one
+            layer and several are given, or a round holds no requests.
     """
     plan.check(lm)
     if method.one_at_a_time and len(plan.layers) != 1:
         raise ValueError(f"layers: {method.name} edits one layer, {list(plan.layers)} were given")
     state = state or EditState.start(lm, plan.layers)
-    with rewound(lm, state.original):  # prepared on the model as it was
+    with rewound(lm, state.original):  # a writer is prepared on the unedited model
         writer = method.writer(lm, plan)
     for requests in rounds:
         done = edit_round(lm, requests, method, plan, state, writer)
@@ -71,63 +60,66 @@ def edit_round(
     state: EditState,
     writer: Writer,
 ) -> Round:
-    """One round: written, restrained, observed; or undone."""
+    """Write, restrain and observe one round; or undo it and refuse its requests.
+
+    Raises:
+        ValueError: there are no requests.
+    """
     if not requests:
         raise ValueError(f"round {state.round} holds no requests; leave it out")
     clock = Clock()
     before = {layer: read_weight(lm, layer) for layer in plan.layers}
-    groups = [[request] for request in requests] if method.one_at_a_time else [requests]
-    targets, outcomes, after = [], [], state
     try:
-        for group in groups:
-            written = _write(lm, group, method, plan, after, writer, clock)
-            targets.append(written.targets)
-            outcomes += written.outcomes
-            after = written.state
+        outcomes, targets, after = _write_all(lm, requests, method, plan, state, writer, clock)
         with clock.stage("observe"):
-            distances = _distances(lm, requests, method, plan, targets)
-            layers = tuple(
-                _observe(lm, layer, before[layer], state.original[layer], plan.moments[layer])
-                for layer in plan.layers
-            )
-    except BaseException as error:  # no half-written round, whatever happened
+            distances = _distances(requests, writer, targets)
+            layers = tuple(_observe(lm, plan, state, layer, before[layer]) for layer in plan.layers)
+    except BaseException as error:  # whatever happened, no half-written round stays
         for layer, W in before.items():
             write_weight(lm, layer, W)
         if not isinstance(error, UpdateRefused | torch.linalg.LinAlgError):
             raise
-        outcomes = tuple(
-            Outcome(r.case_id, "refused", str(error), float("nan"), 0, False) for r in requests
-        )
-        return Round(
-            state.round,
-            outcomes,
-            (),
-            *3 * (float("nan"),),
-            clock.seconds(),
-            replace(state, round=state.round + 1),
-        )
-    return Round(
-        state.round,
-        tuple(outcomes),
-        layers,
-        *distances,
-        clock.seconds(),
-        replace(after, round=state.round + 1),
-    )
+        outcomes = [Outcome.refused(request.case_id, str(error)) for request in requests]
+        layers, distances, after = (), NO_DISTANCES, state
+    state_after = replace(after, round=state.round + 1)
+    return Round(state.round, tuple(outcomes), layers, *distances, clock.seconds(), state_after)
 
 
 @contextmanager
 def handed_over(lm: LanguageModel, method: EditMethod, state: EditState) -> Iterator[None]:
-    """Inside, the model is as the method hands it over, its total update restrained and what the method keeps beside
-    the weights at work; afterwards as before."""
+    """Inside, the model is what the method hands over; afterwards it is as before.
+
+    The total update is restrained (PRUNE), and what the method keeps beside the weights is at work.
+    """
     with restored(lm, state.original), method.beside(lm, state):
         if method.restrain_total:
-            for layer, W0 in state.original.items():
-                W0 = W0.to(lm.device)
+            for layer, original in state.original.items():
+                W0 = original.to(lm.device)
                 kept = method.restrain_total(W0, read_weight(lm, layer) - W0)
                 write_weight(lm, layer, W0)
                 apply_update(lm, layer, kept)
         yield
+
+
+def _write_all(
+    lm: LanguageModel,
+    requests: list[EditRequest],
+    method: EditMethod,
+    plan: EditPlan,
+    state: EditState,
+    writer: Writer,
+    clock: Clock,
+) -> tuple[list[Outcome], list[Targets | None], EditState]:
+    """Write the requests, together or one at a time: outcomes, targets, and the state after."""
+    groups = [[request] for request in requests] if method.one_at_a_time else [requests]
+    outcomes: list[Outcome] = []
+    targets: list[Targets | None] = []
+    for group in groups:
+        written = _write(lm, group, method, plan, state, writer, clock)
+        outcomes += written.outcomes
+        targets.append(written.targets)
+        state = written.state
+    return outcomes, targets, state
 
 
 def _write(
@@ -139,51 +131,50 @@ def _write(
     writer: Writer,
     clock: Clock,
 ) -> Written:
-    """Write requests together; then put the restrained update of every layer in place of the full one."""
+    """Write requests together, then replace every layer's update by its restrained form."""
     before = {layer: read_weight(lm, layer) for layer in plan.layers}
     written = writer.write(requests, state, clock)
     if method.restrain_update is None:
         return written
-    taken = {}
+    removed = {}
     with clock.stage("solve"):
         for layer, W in before.items():
             update = read_weight(lm, layer) - W
             kept = method.restrain_update(state.original[layer].to(W), W, update)
             write_weight(lm, layer, W)
             apply_update(lm, layer, kept)
-            taken[layer] = update - kept
-        return (
-            replace(written, state=writer.owe(written.state, taken))
-            if method.compensate
-            else written
-        )
+            removed[layer] = update - kept
+        return replace(written, state=writer.after_restraint(written.state, removed))
 
 
 def _distances(
-    lm: LanguageModel,
-    requests: list[EditRequest],
-    method: EditMethod,
-    plan: EditPlan,
-    targets: list[Targets | None],
+    requests: list[EditRequest], writer: Writer, targets: list[Targets | None]
 ) -> tuple[float, float, float]:
-    """Mean ‖z* − h‖ over the requests before and after the round, and mean ‖z*‖; NaN for a method without targets."""
-    if any(found is None for found in targets):
-        return 3 * (float("nan"),)
-    z, h = torch.cat([t.z for t in targets]), torch.cat([t.h for t in targets])
-    now = read_values(lm, requests, plan.layers[-1], method.site).T
-    return tuple(value.norm(dim=1).mean().item() for value in (z - h, z - now, z))
+    """Means of ‖z* − h‖ before and after the round, and of ‖z*‖."""
+    found = [t for t in targets if t is not None]
+    now = writer.current_values(requests) if found else None
+    if now is None:
+        return NO_DISTANCES
+    z, h = torch.cat([t.z for t in found]), torch.cat([t.h for t in found])  # (n, d_model)
+    return _mean_norm(z - h), _mean_norm(z - now), _mean_norm(z)
 
 
-def _observe(lm, layer: int, before: Tensor, original: Tensor, C: Tensor) -> LayerObservation:
-    W = read_weight(lm, layer)
-    update, total = W - before, W - original.to(W)
+def _mean_norm(rows: Tensor) -> float:
+    return rows.norm(dim=1).mean().item()
+
+
+def _observe(
+    lm: LanguageModel, plan: EditPlan, state: EditState, layer: int, before: Tensor
+) -> LayerObservation:
+    W, C = read_weight(lm, layer), plan.moments[layer].to(lm.device)
+    update, total = W - before, W - state.original[layer].to(W)
     return LayerObservation(
         layer,
-        update.norm().item(),
-        spectrum(update)[0].item(),
-        total.norm().item(),
-        spectrum(W)[0].item(),
-        condition_number(W),
-        condition_number(W, without_mean=lm.removes_mean),
-        drift(total, C.to(W.device)),
+        update_norm=update.norm().item(),
+        update_sigma_max=spectrum(update)[0].item(),
+        total_norm=total.norm().item(),
+        sigma_max=spectrum(W)[0].item(),
+        condition_number=condition_number(W),
+        condition_number_read=condition_number(W, without_mean=lm.removes_mean),
+        drift=drift(total, C),
     )

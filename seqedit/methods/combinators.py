@@ -1,110 +1,92 @@
-"""What any method may be given: a subspace, a history, a restraint on each round or on the total, an adaptor."""
+"""What a method may be given besides its own parts: a subspace, a history, a restraint …
+
+A combinator takes a method and returns another. Which ones have an effect on a method is said by
+its kind, in `EditMethod.supports`; the others refuse it.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from ..algebra import restrain, subspace
 from ..editing.contract import EditMethod
-from .key_adaptor import RobustKeys
-from .least_squares import LeastSquares
-from .locate_then_edit import LocateThenEdit
-from .lyaplock import LyapLock
+from .kinds.key_adaptor import RobustKeys
+from .kinds.locate_then_edit import LocateThenEdit
+
+Restraint = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(W₀, W, Δ) → what is kept of Δ, (d_model, d_ff) each."""
 
 
-def null_space(base: LeastSquares, threshold: float = 2e-2) -> LeastSquares:
-    """`base`, with updates confined to directions that preserved keys hardly use: the "one line of projection"."""
-    _needs_a_solve(base, "null_space")
-    return replace(
-        base, name=f"{base.name}+projection", directions=lambda C: subspace.null_space(C, threshold)
-    )
+def null_space(base: EditMethod, threshold: float = 2e-2) -> EditMethod:
+    """`base` with updates confined to directions that preserved keys hardly use (AlphaEdit).
+
+    Args:
+        threshold: τ; eigenvectors of C with an eigenvalue below τ are allowed (published: 0.02).
+
+    Source: AlphaEdit (2410.02355), its "one line of projection".
+    """
+    _needs(base, "subspace", "null_space")
+    return _changed(base, "+projection", directions=lambda C: subspace.null_space(C, threshold))
 
 
-def with_history(base: LeastSquares, weight: float = 1.0) -> LeastSquares:
-    """`base`, with the keys of all earlier edits priced like those of this round, or by another weight."""
-    _needs_a_solve(base, "with_history")
-    if isinstance(base, LyapLock):
-        raise ValueError(
-            f"with_history({base.name}): it solves for all earlier edits in every round already"
-        )
-    return replace(base, name=f"{base.name}+history", history=weight)
+def with_history(base: EditMethod, weight: float = 1.0) -> EditMethod:
+    """`base` with the keys of all earlier edits in the price of movement.
+
+    Args:
+        weight: ω, what an earlier key counts against one of the round; ``inf`` forbids all
+            movement at earlier keys.
+
+    Source: recursive least squares; AlphaEdit (2410.02355) eq. 15.
+    """
+    _needs(base, "history", "with_history")
+    return _changed(base, "+history", history=weight)
 
 
-def without_history(base: LeastSquares) -> LeastSquares:
-    """`base`, forgetting earlier edits when it prices movement; for comparison."""
-    _needs_a_solve(base, "without_history")
-    return replace(base, name=f"{base.name}−history", history=0.0)
+def without_history(base: EditMethod) -> EditMethod:
+    """`base` with a price of movement that ignores earlier edits; for comparison."""
+    _needs(base, "history", "without_history")
+    return _changed(base, "−history", history=0.0)
 
 
-def rewind(base: LocateThenEdit) -> LocateThenEdit:
-    """`base`, its targets found on the original weights: NSE's weight rewinding alone."""
-    if type(base) is not LocateThenEdit:
-        raise ValueError(
-            f"rewind({base.name}): the method finds no targets that could be found elsewhere"
-        )
-    return replace(base, name=f"{base.name}+rewinding", rewind=True)
+def rewind(base: EditMethod) -> EditMethod:
+    """`base` with targets found on the original weights: NSE's weight rewinding alone (2410.04045)."""
+    _needs(base, "targets", "rewind")
+    return _changed(base, "+rewinding", rewind=True)
 
 
-def rect(base: EditMethod, share: float = 0.4) -> EditMethod:
-    """`base`, keeping the entries of each round's update that are largest in proportion to the matrix's (RECT)."""
-    restrain.check_share("share", share)
-    return _restrained(
-        base, "RECT", lambda W0, W, update: restrain.keep_largest_relative(W, update, share)
-    )
-
-
-def sphere(base: EditMethod, share: float = 0.5, strength: float = 0.5) -> EditMethod:
-    """`base`, each update damped along the principal directions of the matrix's rows (SPHERE)."""
-    restrain.check_share("share", share)
-    return _restrained(
-        base,
-        "SPHERE",
-        lambda W0, W, update: restrain.damp_principal_directions(W, update, share, strength),
-    )
-
-
-def revive(base: EditMethod, share: float = 0.9) -> EditMethod:
-    """`base`, each update without its part in the leading singular subspaces of the original matrix (REVIVE)."""
-    restrain.check_share("share", share)
-    return _restrained(
-        base, "REVIVE", lambda W0, W, update: restrain.outside_top_subspaces(W0, update, share)
-    )
-
-
-def prune_rounds(base: EditMethod, alpha: float = math.e) -> EditMethod:
-    """`base`, PRUNE's restraint applied to every round's update instead of once to their sum (OTE-SE's comparison)."""
-    restrain.check_alpha(alpha)
-    return _restrained(
-        base, "PRUNE per round", lambda W0, W, update: restrain.compress(W0, update, alpha)
-    )
-
-
-def compensated(base: LeastSquares) -> LeastSquares:
-    """`base`, what its restraint takes from a round's normal equations made good in the next (OTE-SE, 2605.26670).
+def norm_anchor(base: EditMethod) -> EditMethod:
+    """`base` with values v* rescaled to their mean norm on the original model (NAS, 2602.02543).
 
     Raises:
-        ValueError: `base` has no restraint per round, or no history to be compensated against, or does not solve for
-            whole updates at μ = 1, for which alone the compensation is exact.
+        ValueError: `base` finds no targets, or writes its requests one at a time, which leaves no
+            mean to scale to.
     """
-    _needs_a_solve(base, "compensated")
-    if type(base) is not LocateThenEdit or base.neurons or base.mu != 1.0:
+    _needs(base, "targets", "norm_anchor")
+    if base.one_at_a_time:
         raise ValueError(
-            f"{base.name}: compensation is for methods that solve for whole updates with μ = 1 (MEMIT's)"
+            f"norm_anchor({base.name}): give it a method that writes whole rounds, not one "
+            "request at a time"
         )
-    if base.restrain_update is None or base.history != 1.0:
-        raise ValueError(
-            f"{base.name}: compensation needs a restraint of each round's update, and history"
-        )
-    return replace(base, name=f"{base.name}+compensation", compensate=True)
+    return _changed(base, "+norm anchor", anchored=True)
 
 
 def robust_keys(
-    base: LocateThenEdit, rank: int = 32, adaptor_steps: int = 100, adaptor_lr: float = 1e-3
+    base: EditMethod, rank: int = 32, adaptor_steps: int = 100, adaptor_lr: float = 1e-3
 ) -> RobustKeys:
-    """`base` with an adaptor before its edited matrices that leads perturbed subjects to the edited keys (REP)."""
-    if type(base) is not LocateThenEdit or base.restrain_total or base.restrain_update:
+    """`base` with an adaptor that leads keys of perturbed subjects to the edited keys (REP).
+
+    Args:
+        rank: rank of the adaptor.
+        adaptor_steps: Adam steps in every round.
+        adaptor_lr: Adam's step.
+
+    Source: REP (2410.09338), see `RobustKeys` for the departures.
+    """
+    _needs(base, "targets", "robust_keys")
+    if base.restrain_total or base.restrain_update or not isinstance(base, LocateThenEdit):
         raise ValueError(
             f"robust_keys({base.name}): give it a locate-then-edit method without restraints"
         )
@@ -118,21 +100,100 @@ def robust_keys(
     )
 
 
-def norm_anchor(base: LocateThenEdit) -> LocateThenEdit:
-    """`base`, its values v* rescaled to the mean norm that they have on the original model (NAS, 2602.02543).
+def rect(base: EditMethod, share: float = 0.4) -> EditMethod:
+    """`base` with only the entries of an update kept that are largest relative to the matrix's.
+
+    Args:
+        share: share of the entries that are kept (published: 0.4).
+
+    Source: RECT (2401.04700).
+    """
+    restrain.check_share("share", share)
+    return _restrained(
+        base, "RECT", lambda W0, W, update: restrain.keep_largest_relative(W, update, share)
+    )
+
+
+def sphere(base: EditMethod, share: float = 0.5, strength: float = 0.5) -> EditMethod:
+    """`base` with updates damped along the principal directions of the matrix's rows.
+
+    Args:
+        share: share of the trace that the damped directions hold.
+        strength: 1 removes the update along them, 0 leaves it.
+
+    Source: SPHERE (2510.01172), from a secondary description.
+    """
+    restrain.check_share("share", share)
+    return _restrained(
+        base,
+        "SPHERE",
+        lambda W0, W, update: restrain.damp_principal_directions(W, update, share, strength),
+    )
+
+
+def revive(base: EditMethod, share: float = 0.9) -> EditMethod:
+    """`base` with updates that leave out the leading singular subspaces of the original matrix.
+
+    Args:
+        share: share of Σσ that the leading triplets hold (published: 0.9).
+
+    Source: REVIVE (2601.11042), from a secondary description.
+    """
+    restrain.check_share("share", share)
+    return _restrained(
+        base, "REVIVE", lambda W0, W, update: restrain.outside_top_subspaces(W0, update, share)
+    )
+
+
+def prune_rounds(base: EditMethod, alpha: float = math.e) -> EditMethod:
+    """`base` with PRUNE's restraint on every round's update instead of once on their sum.
+
+    Args:
+        alpha: base of the logarithm, above 1.
+
+    Source: the comparison in OTE-SE (2605.26670).
+    """
+    restrain.check_alpha(alpha)
+    return _restrained(
+        base, "PRUNE per round", lambda W0, W, update: restrain.compress(W0, update, alpha)
+    )
+
+
+def compensated(base: EditMethod) -> EditMethod:
+    """`base` that makes good in each round what its restraint removed in the one before (OTE-SE).
+
+    The error that the removed part leaves in the normal equations enters those of the next round.
 
     Raises:
-        ValueError: `base` finds no targets, or writes its requests one by one, which leaves no mean to scale to.
+        ValueError: `base` has no restraint per round, has no history to be compensated against, or
+            does not solve for whole updates at μ = 1, for which alone the compensation is exact.
+
+    Source: OTE-SE (2605.26670), from a secondary description.
     """
-    if type(base) is not LocateThenEdit or base.one_at_a_time:
+    _needs(base, "compensation", "compensated")
+    whole = isinstance(base, LocateThenEdit) and base.mu == 1.0 and base.neurons is None
+    if not whole:
         raise ValueError(
-            f"norm_anchor({base.name}): give it a locate-then-edit method that writes whole rounds"
+            f"compensated({base.name}): compensation is for methods that solve for whole updates "
+            "with μ = 1 (MEMIT's)"
         )
-    return replace(base, name=f"{base.name}+norm anchor", anchored=True)
+    if base.restrain_update is None or getattr(base, "history", 0.0) != 1.0:
+        raise ValueError(
+            f"compensated({base.name}): compensation needs a restraint of each round's update, "
+            "and history"
+        )
+    return _changed(base, "+compensation", compensate=True)
 
 
 def prune(base: EditMethod, alpha: float = math.e, mode: restrain.Mode = "log") -> EditMethod:
-    """`base`, the singular values of its total update restrained when the model is handed over: W₀ + F(W_T − W₀)."""
+    """`base` with W₀ + F(W_T − W₀) handed over; F compresses singular values above σ₁(W₀).
+
+    Args:
+        alpha: base of the logarithm, above 1 (published: e).
+        mode: how singular values are compressed, see `restrain.compress`.
+
+    Source: PRUNE (2405.16821).
+    """
     restrain.check_alpha(alpha)
     return replace(
         base,
@@ -142,7 +203,13 @@ def prune(base: EditMethod, alpha: float = math.e, mode: restrain.Mode = "log") 
 
 
 def prune_added_twice(base: EditMethod, alpha: float = math.e) -> EditMethod:
-    """`base` with W_T + F(W_T − W₀): not PRUNE, but what several repositories run under its name; for comparison."""
+    """`base` with W_T + F(W_T − W₀) handed over; for comparison.
+
+    This is not PRUNE, but what several repositories run under its name.
+
+    Args:
+        alpha: base of the logarithm, above 1.
+    """
     restrain.check_alpha(alpha)
     return replace(
         base,
@@ -151,20 +218,48 @@ def prune_added_twice(base: EditMethod, alpha: float = math.e) -> EditMethod:
     )
 
 
-def _needs_a_solve(base: EditMethod, combinator: str) -> None:
-    if not isinstance(base, LeastSquares):
+COMBINATORS: dict[str, Callable[..., EditMethod]] = {
+    combine.__name__: combine
+    for combine in (
+        null_space,
+        with_history,
+        without_history,
+        rewind,
+        rect,
+        sphere,
+        revive,
+        prune_rounds,
+        compensated,
+        norm_anchor,
+        prune,
+        prune_added_twice,
+        robust_keys,
+    )
+}
+"""What may follow a method's name, joined by "+": ``memit+with_history+prune``."""
+
+
+def _needs(base: EditMethod, change: str, combinator: str) -> None:
+    """Refuse a method on whose kind a change has no effect."""
+    if change not in base.supports:
+        supported = ", ".join(sorted(base.supports)) or "none of these changes"
         raise ValueError(
-            f"{combinator}({base.name}): the method solves no least squares that this could act on"
+            f"{combinator}({base.name}): {type(base).__name__} methods do not support a change of "
+            f"their {change}; they support: {supported}"
         )
 
 
-def _restrained(
-    base: EditMethod, name: str, restraint: Callable[[Tensor, Tensor, Tensor], Tensor]
-) -> EditMethod:
+def _changed(base: EditMethod, suffix: str, **fields: Any) -> EditMethod:
+    """`base` with other fields, which its kind has, and a longer name."""
+    return replace(base, name=base.name + suffix, **fields)
+
+
+def _restrained(base: EditMethod, name: str, restraint: Restraint) -> EditMethod:
+    """`base` with one more restraint of its updates, after those that it has."""
     before = base.restrain_update
-    combined = (
-        restraint
-        if before is None
-        else lambda W0, W, update: restraint(W0, W, before(W0, W, update))
-    )
-    return replace(base, name=f"{base.name}+{name}", restrain_update=combined)
+
+    def both(W0: Tensor, W: Tensor, update: Tensor) -> Tensor:
+        kept = update if before is None else before(W0, W, update)
+        return restraint(W0, W, kept)
+
+    return replace(base, name=f"{base.name}+{name}", restrain_update=both)

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from ..methods.locate_then_edit import LocateThenEdit
+from ..methods.kinds.locate_then_edit import LocateThenEdit
 from .shapes import Shape
 
 DOUBLE, SINGLE = 8, 4

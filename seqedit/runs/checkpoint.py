@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 
 from ..base.files import save_tensors, write_json, write_text
 from ..base.jsonl import read_lines
-from ..editing.contract import EditState
+from ..editing.state import EditState
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
 from ..lm.weights import read_weight, write_weight
 from .records import load_weights, read_run
 
 TABLES = ("rounds", "outcomes", "scores")
-BESIDE = ("memory.codebook.", "memory.adaptor.")
+BESIDE = "memory.beside."
 """Memory that acts beside the weights where the model is handed over (`EditMethod.beside`)."""
 
 

@@ -15,7 +15,7 @@ from ..base.paths import (
     MOMENTS,
     WORLD,
 )
-from ..editing.contract import EditPlan
+from ..editing.state import EditPlan
 from ..evaluation.consistency import References, load_references
 from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.fingerprint import fingerprint

@@ -4,10 +4,11 @@ from dataclasses import asdict
 
 import torch
 
-from ..editing.contract import EditMethod, Round
+from ..editing.contract import EditMethod
+from ..editing.state import Round
 from ..evaluation.report import evaluate, ordinary_states
 from ..evaluation.shift import key_drift, plane
-from ..methods.locate_then_edit import LocateThenEdit
+from ..methods.kinds.locate_then_edit import LocateThenEdit
 from .baseline import Unedited
 from .job import Job
 

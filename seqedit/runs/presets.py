@@ -12,7 +12,7 @@ from typing import Any
 
 from ..lm.target_loss import TargetConfig
 from ..methods.catalogue import canonical, method_parameters
-from ..methods.locate_then_edit import LocateThenEdit
+from ..methods.kinds.locate_then_edit import LocateThenEdit
 from .settings import build_settings, known_names
 
 

@@ -28,8 +28,8 @@ from ..lm.weights import (
     restored,
     write_weight,
 )
-from ..methods.gradients import learned_residuals, mend_update
-from ..methods.hypernetwork import (
+from ..methods.kinds.gradients import learned_residuals, mend_update
+from ..methods.kinds.hypernetwork import (
     Hypernetwork,
     add_features,
     both,

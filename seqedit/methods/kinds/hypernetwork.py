@@ -1,4 +1,4 @@
-"""A small network that turns what a matrix saw, inputs and gradients, into what should be written (MEND, RLEdit)."""
+"""A small network that reshapes what a matrix saw, inputs and gradients (MEND, RLEdit)."""
 
 from pathlib import Path
 
@@ -7,26 +7,32 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..base.files import save_tensors
-from ..base.paths import EDITORS
-from ..lm.fingerprint import fingerprint
-from ..lm.likelihood import Features
-from ..lm.model import LanguageModel
+from ...base.files import save_tensors
+from ...base.paths import EDITORS
+from ...lm.fingerprint import fingerprint
+from ...lm.likelihood import Features
+from ...lm.model import LanguageModel
 
 
 class Hypernetwork(nn.Module):
-    """Standardised features [x̂; ĝ] of one of several equally shaped matrices → (x̃, g̃), by low-rank residual blocks.
+    """Standardised features [x̂; ĝ] of a matrix → (x̃, g̃), by low-rank residual blocks.
 
-    A block is y + scale ⊙ ReLU(yAB + bias) + shift, with B, bias and shift zero at the start: the untrained network
-    changes nothing. Blocks are shared by all layers; scale, shift, step size and ridge are each layer's own, and so is
-    `running`, the statistics of the features it was trained on (see `add_features`).
+    A block is y + scale ⊙ ReLU(yAB + bias) + shift. B, bias and shift are zero at the start, so the
+    untrained network changes nothing. All layers share the blocks; scale, shift, step size and
+    ridge are each layer's own, and so is `running`, the statistics of the features that the network
+    was trained on (see `add_features`).
 
     Args:
-        layers: edited layers; widths: d_ff and d_model; rank: of A and B; blocks: how many.
+        layers: edited layers, whose matrices have equal shapes.
+        widths: d_ff and d_model.
+        rank: rank of A and B.
+        blocks: number of blocks.
         step: initial step size of every layer.
 
     Source: MEND (2110.11309) §3, one block; RLEdit (2502.05759), four.
     """
+
+    running: Tensor  # (layers, 3, d_ff + d_model), float64
 
     def __init__(
         self,
@@ -56,33 +62,41 @@ class Hypernetwork(nn.Module):
         self.log_ridge = nn.Parameter(torch.zeros(len(layers)))
 
     def transform(
-        self, layer: int, hats: Float[Tensor, "tokens d_ff_plus_d_model"]
-    ) -> tuple[Tensor, Tensor]:
-        """(x̃, g̃), (tokens, d_ff) and (tokens, d_model), of the tokens' standardised features."""
+        self, layer: int, hats: Float[Tensor, "tokens features"]
+    ) -> tuple[Float[Tensor, "tokens d_ff"], Float[Tensor, "tokens d_model"]]:
+        """x̃ and g̃ of tokens, given their standardised features [x̂; ĝ]."""
         i, y = self.layers.index(layer), hats
-        for A, B, bias, scale, shift in zip(
-            self.A, self.B, self.bias, self.scale[:, i], self.shift[:, i], strict=True
-        ):
+        blocks = zip(self.A, self.B, self.bias, self.scale[:, i], self.shift[:, i], strict=True)
+        for A, B, bias, scale, shift in blocks:
             y = y + scale * torch.relu(y @ A @ B + bias) + shift
-        return y.split(list(self.widths), dim=1)
+        x, g = y.split(list(self.widths), dim=1)
+        return x, g
 
     def seen(self, layer: int) -> Float[Tensor, "3 features"]:
+        """Statistics of the features of a layer that the network was trained on."""
         return self.running[self.layers.index(layer)]
 
-    def step(self, layer: int) -> Tensor:
+    def step(self, layer: int) -> Float[Tensor, ""]:
+        """The step size η of a layer."""
         return self.log_step[self.layers.index(layer)].exp()
 
-    def ridge(self, layer: int) -> Tensor:
+    def ridge(self, layer: int) -> Float[Tensor, ""]:
+        """The ridge of a layer's solve."""
         return self.log_ridge[self.layers.index(layer)].exp()
 
 
-def both(features: Features) -> Float[Tensor, "tokens d_ff_plus_d_model"]:
-    """Inputs and gradients side by side, float64."""
+def both(features: Features) -> Float[Tensor, "tokens features"]:
+    """Inputs and gradients side by side, (tokens, d_ff + d_model), in float64."""
     return torch.cat([features.x, features.g], dim=1).double()
 
 
-def add_features(running: Tensor | None, new: Tensor) -> Float[Tensor, "3 features"]:
-    """Count, mean and sum of squared deviations of all features so far, joined with new ones (Chan et al.)."""
+def add_features(
+    running: Float[Tensor, "3 features"] | None, new: Float[Tensor, "tokens features"]
+) -> Float[Tensor, "3 features"]:
+    """Running statistics with more features: count, mean, sum of squared deviations.
+
+    Source: Chan, Golub and LeVeque (1983), the pairwise form of Welford's update.
+    """
     here = torch.stack(
         [torch.full_like(new[0], len(new)), new.mean(0), ((new - new.mean(0)) ** 2).sum(0)]
     )
@@ -102,27 +116,25 @@ def add_features(running: Tensor | None, new: Tensor) -> Float[Tensor, "3 featur
 
 def standardised(
     running: Float[Tensor, "3 features"], new: Float[Tensor, "tokens features"]
-) -> Tensor:
-    """(new − mean) / deviation; a feature that never varied stays zero."""
+) -> Float[Tensor, "tokens features"]:
+    """(new − mean) / deviation. A feature that never varied stays zero."""
     count, mean, squares = running.to(new)
     return (new - mean) / ((squares / (count - 1).clamp(min=1)).sqrt() + 1e-7)
 
 
 def save_hypernetwork(path: Path, network: Hypernetwork, lm: LanguageModel) -> None:
-    """safetensors in half precision, with the layers and the fingerprint of the model it was trained for."""
+    """Write a network, A and B in half precision, with its layers and its model's fingerprint."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(
-        path,
-        {
-            name: tensor.half() if name in ("A", "B") else tensor
-            for name, tensor in network.state_dict().items()
-        },
-        {
-            "layers": ",".join(map(str, network.layers)),
-            "widths": ",".join(map(str, network.widths)),
-            "fingerprint": fingerprint(lm),
-        },
-    )
+    tensors = {
+        name: tensor.half() if name in ("A", "B") else tensor
+        for name, tensor in network.state_dict().items()
+    }
+    about = {
+        "layers": ",".join(map(str, network.layers)),
+        "widths": ",".join(map(str, network.widths)),
+        "fingerprint": fingerprint(lm),
+    }
+    save_tensors(path, tensors, about)
 
 
 def load_hypernetwork(name: str, lm: LanguageModel, layers: tuple[int, ...]) -> Hypernetwork:
@@ -137,15 +149,16 @@ def load_hypernetwork(name: str, lm: LanguageModel, layers: tuple[int, ...]) -> 
     path = Path(name) if name.endswith(".safetensors") else EDITORS / f"{name}.safetensors"
     if not path.exists():
         raise ValueError(
-            f"network: {name} is not there; `seqedit world train-editor` makes those of the embedded "
-            "model"
+            f"network: {name} is not there; `seqedit world train-editor` makes those of the "
+            "embedded model"
         )
     with safe_open(path, "pt") as file:
-        about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
-    if about["fingerprint"] != fingerprint(lm):
+        about = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    if about["fingerprint"] != (own := fingerprint(lm)):
         raise ValueError(
-            f"network: {name} was trained for another model (fingerprint {about['fingerprint']}, this one "
-            f"has {fingerprint(lm)})"
+            f"network: {name} was trained for another model (fingerprint {about['fingerprint']}, "
+            f"this one has {own})"
         )
     trained = tuple(map(int, about["layers"].split(",")))
     if not set(layers) <= set(trained):
@@ -153,6 +166,7 @@ def load_hypernetwork(name: str, lm: LanguageModel, layers: tuple[int, ...]) -> 
             f"layers: {list(layers)} were given, but {name} was trained for layers {list(trained)}"
         )
     blocks, _, rank = tensors["A"].shape
-    network = Hypernetwork(trained, tuple(map(int, about["widths"].split(","))), rank, blocks)
+    d_ff, d_model = map(int, about["widths"].split(","))
+    network = Hypernetwork(trained, (d_ff, d_model), rank, blocks)
     network.load_state_dict(tensors)
     return network.to(lm.device).requires_grad_(False)

@@ -1,0 +1,220 @@
+"""What goes into a run, what it remembers between rounds, and what it reports."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..algebra.compact import CompactMoment
+from ..algebra.solver import Solver
+from ..lm.keys import Contexts
+from ..lm.model import LanguageModel
+from ..lm.target_loss import TargetConfig
+from ..lm.weights import read_weight
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditPlan:
+    """What stays the same over a run.
+
+    Attributes:
+        layers: edited layers in ascending order. Targets are defined at the last one.
+        moments: layer → C, second moment of preserved keys, (d_ff, d_ff), or its compact form.
+        contexts: groups of context templates.
+        target: how targets are optimised.
+        max_update_ratio: a round is refused if ‖Δ‖ of a layer exceeds this multiple of ‖W₀‖.
+    """
+
+    layers: tuple[int, ...]
+    moments: dict[int, Tensor | CompactMoment]
+    contexts: Contexts
+    target: TargetConfig
+    max_update_ratio: float = 10.0
+
+    def check(self, lm: LanguageModel) -> None:
+        """Check that layers and moments fit the model.
+
+        Raises:
+            ValueError: they do not. The message names the layer.
+        """
+        if not self.layers or list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(
+                f"layers {list(self.layers)}: give at least one, in ascending order, none twice"
+            )
+        for layer in self.layers:
+            if not 0 <= layer < lm.n_layers:
+                raise ValueError(
+                    f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}"
+                )
+            self._check_moment(lm, layer)
+
+    def _check_moment(self, lm: LanguageModel, layer: int) -> None:
+        if layer not in self.moments:
+            raise ValueError(f"moments: none for layer {layer}; there are {sorted(self.moments)}")
+        C, size = self.moments[layer], read_weight(lm, layer).shape[1]
+        if tuple(C.shape) != (size, size):
+            raise ValueError(
+                f"moments: C.{layer} is {tuple(C.shape)}, but keys of layer {layer} have {size} "
+                "entries; these moments belong to another model"
+            )
+        if not C.isfinite().all():
+            raise ValueError(
+                f"moments: C.{layer} has entries that are not finite; compute it again"
+            )
+
+
+@dataclass(frozen=True)
+class EditState:
+    """What a run remembers between rounds. It is never changed in place.
+
+    Attributes:
+        round: number of rounds done.
+        original: layer → W₀, the matrix before any edit, (d_model, d_ff).
+        keys: layer → keys of all written edits, (d_ff, N), one column per edit.
+        grams: layer → their Gram matrix for a method with history, see `Solver.extend`; else empty.
+        carry: layer → error that a compensated restraint left in the normal equations,
+            (d_model, d_ff), see `Solver.error`. A layer without such an error has no entry.
+        memory: what else a method remembers, by name: statistics of features (UltraEdit), a
+            codebook (GRACE). Names that begin with "beside." are of things that act beside the
+            weights, see `EditMethod.beside`.
+
+    Everything is held on the CPU, wherever the model is.
+    """
+
+    round: int
+    original: dict[int, Tensor]
+    keys: dict[int, Tensor]
+    grams: dict[int, Tensor]
+    carry: dict[int, Tensor] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, lm: LanguageModel, layers: Sequence[int]) -> "EditState":
+        """The state before the first round, with the matrices of `layers` as they are now."""
+        original = {layer: read_weight(lm, layer).cpu() for layer in layers}
+        keys = {layer: W.new_zeros(W.shape[1], 0) for layer, W in original.items()}
+        grams = {layer: torch.zeros(0, 0, dtype=torch.float64) for layer in layers}
+        return cls(0, original, keys, grams)
+
+    def past(self, layer: int) -> Float[Tensor, "d_ff d_ff"]:
+        """K_pK_pᵀ of the edits written so far, in float64; zero at the start."""
+        keys = self.keys[layer].double()
+        return keys @ keys.T
+
+    def remember(
+        self,
+        keys: dict[int, Float[Tensor, "d_ff n"]],
+        solvers: dict[int, Solver] | None = None,
+    ) -> "EditState":
+        """The state after more edits.
+
+        Args:
+            keys: layer → keys of the new edits.
+            solvers: solvers of a method with history, which extend its Gram matrices.
+        """
+        grams = self.grams
+        if solvers:
+            grams = {
+                layer: self._extended_gram(layer, keys[layer], solvers[layer]) for layer in grams
+            }
+        joined = {
+            layer: torch.cat([old, keys[layer].cpu()], dim=1) for layer, old in self.keys.items()
+        }
+        return replace(self, grams=grams, keys=joined)
+
+    def _extended_gram(self, layer: int, new: Tensor, solver: Solver) -> Tensor:
+        where = new.device
+        gram, old = self.grams[layer].to(where), self.keys[layer].to(where)
+        return solver.extend(gram, old, new).cpu()
+
+    def with_memory(self, memory: dict[str, Tensor]) -> "EditState":
+        """The state with another memory."""
+        return replace(self, memory=memory)
+
+    def with_carry(self, carry: dict[int, Float[Tensor, "d_model d_ff"]]) -> "EditState":
+        """The state with another error to make good."""
+        return replace(self, carry=carry)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one request.
+
+    Attributes:
+        status: "already satisfied" means that no target step was needed and greedy decoding was
+            right before the round.
+        reason: why the target search ended, or why the request was refused.
+        target_loss: loss of the target at its last forward pass.
+        target_updates: steps of the optimiser.
+        clamped: whether ‖δ‖ ended on its limit.
+    """
+
+    case_id: int | str
+    status: Literal["edited", "already satisfied", "refused"]
+    reason: str
+    target_loss: float
+    target_updates: int
+    clamped: bool
+
+    @classmethod
+    def refused(cls, case_id: int | str, reason: str) -> "Outcome":
+        """The outcome of a request that was not written."""
+        return cls(case_id, "refused", reason, NAN, 0, False)
+
+
+@dataclass(frozen=True)
+class LayerObservation:
+    """Measurements of one layer after a round.
+
+    Δ is the round's update, W the matrix after it, W₀ the matrix before any edit.
+
+    Attributes:
+        update_norm: ‖Δ‖.
+        update_sigma_max: σ₁(Δ).
+        total_norm: ‖W − W₀‖.
+        sigma_max: σ₁(W).
+        condition_number: κ(W).
+        condition_number_read: κ of that part of W's output that the norm behind the layer reads,
+            see `LanguageModel.removes_mean`.
+        drift: tr((W − W₀) C (W − W₀)ᵀ).
+    """
+
+    layer: int
+    update_norm: float
+    update_sigma_max: float
+    total_norm: float
+    sigma_max: float
+    condition_number: float
+    condition_number_read: float
+    drift: float
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round did.
+
+    Attributes:
+        index: number of the round, from 0 on.
+        outcomes: one for each request, in order.
+        layers: one for each edited layer; empty if the round was refused.
+        residual_before: mean ‖z* − h‖ over the requests before the round; NaN, like the next two,
+            for a method without targets and for a refused round.
+        residual_after: mean ‖z* − h‖ after the round.
+        target_norm: mean ‖z*‖.
+        seconds: seconds of each stage, and "total".
+        state: what to continue from.
+    """
+
+    index: int
+    outcomes: tuple[Outcome, ...]
+    layers: tuple[LayerObservation, ...]
+    residual_before: float
+    residual_after: float
+    target_norm: float
+    seconds: dict[str, float]
+    state: EditState

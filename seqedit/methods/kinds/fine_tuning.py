@@ -1,0 +1,129 @@
+"""Fine-tuning as an editor: a few steps of Adam on the edited matrices."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ...base.clock import Clock
+from ...editing.contract import EditMethod, Writer, Written, guard
+from ...editing.state import EditPlan, EditState, Outcome
+from ...lm.likelihood import Told, log_likelihood, told
+from ...lm.model import LanguageModel
+from ...lm.tokens import chunks
+from ...lm.weights import Master, read_weight
+from ...requests.request import EditRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning(EditMethod):
+    """Adam on −log p(target | prompt), all requests of a round in one batch, no context templates.
+
+    Attributes:
+        lr: Adam's step, in entries of the matrix.
+        steps: largest number of updates.
+        stop_loss: a round ends when the loss of each of its requests is below this.
+        epsilon: entries stay within ±ε of what they were before the round (FT-L); None lets them
+            go anywhere.
+        objective: "every token" predicts each target token from the tokens before it; "end of
+            prompt" predicts all of them from the end of the prompt, as the released FT does, which
+            is wrong for targets of several tokens.
+    """
+
+    lr: float
+    steps: int
+    stop_loss: float
+    epsilon: float | None = None
+    objective: Literal["every token", "end of prompt"] = "every token"
+
+    def writer(self, lm: LanguageModel, plan: EditPlan) -> "FineTuningWriter":
+        return FineTuningWriter(lm, self, plan)
+
+
+class FineTuningWriter(Writer):
+    """Trains the down-projections of the plan's layers in place."""
+
+    def __init__(
+        self, lm: LanguageModel, method: FineTuning, plan: EditPlan, batch_tokens: int = 16_384
+    ):
+        self.lm, self.method, self.plan, self.batch_tokens = lm, method, plan, batch_tokens
+
+    def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
+        before = {layer: read_weight(self.lm, layer) for layer in self.plan.layers}
+        rows = told(self.lm, [r.text for r in requests], [r.target_new for r in requests])
+        with self._gradients_on(), clock.stage("targets"):
+            updates, loss, right_before = self._train(rows)
+        for layer, W in before.items():
+            update = read_weight(self.lm, layer) - W
+            guard(update, layer, state.original[layer], self.plan.max_update_ratio)
+        reason = f"loss below {self.method.stop_loss:g}"
+        if updates == self.method.steps:
+            reason = f"used all {self.method.steps} steps"
+        outcomes = []
+        for i, request in enumerate(requests):
+            untouched = updates == 0 and bool(right_before[i])
+            status: Literal["edited", "already satisfied"] = "edited"
+            if untouched:
+                status = "already satisfied"
+            outcomes.append(
+                Outcome(request.case_id, status, reason, loss[i].item(), updates, False)
+            )
+        return Written(outcomes, state)
+
+    def _train(self, rows: Sequence[Told]) -> tuple[int, Float[Tensor, "n"], Bool[Tensor, "n"]]:
+        """Number of updates, last loss of each request, and whether it was right before them."""
+        method = self.method
+        parts = list(chunks([len(row.ids) for row in rows], self.batch_tokens))
+        masters = [Master(self.lm, layer) for layer in self.plan.layers]
+        centres = [master.value.detach().clone() for master in masters]
+        optimizer = torch.optim.Adam([master.value for master in masters], lr=method.lr)
+        loss, right_before = self._loss(rows, parts, measure_only=method.steps == 0)
+        for updates in range(method.steps):
+            if (loss < method.stop_loss).all():
+                return updates, loss, right_before
+            for master in masters:
+                master.take_gradient()
+            optimizer.step()
+            for master, centre in zip(masters, centres, strict=True):
+                if method.epsilon is not None:
+                    master.value.data.clamp_(centre - method.epsilon, centre + method.epsilon)
+                master.write()
+            optimizer.zero_grad()
+            loss, _ = self._loss(rows, parts, measure_only=updates + 1 == method.steps)
+        return method.steps, loss, right_before
+
+    def _loss(
+        self, rows: Sequence[Told], parts: list[slice], measure_only: bool
+    ) -> tuple[Float[Tensor, "n"], Bool[Tensor, "n"]]:
+        """Loss of each request, and whether it is right.
+
+        The gradient of the mean loss goes to the weights, unless `measure_only`.
+        """
+        losses, rights = [], []
+        for part in parts:
+            with torch.set_grad_enabled(not measure_only):
+                said, right = log_likelihood(
+                    self.lm, rows[part], at_prompt=self.method.objective == "end of prompt"
+                )
+                if not measure_only:
+                    (-said.sum() / len(rows)).backward()
+            losses.append(-said.detach())
+            rights.append(right)
+        return torch.cat(losses), torch.cat(rights)
+
+    @contextmanager
+    def _gradients_on(self) -> Iterator[None]:
+        """Inside, the edited matrices take gradients; afterwards they do not, and hold none."""
+        weights = [self.lm.down_proj(layer).weight for layer in self.plan.layers]
+        try:
+            for weight in weights:
+                weight.requires_grad_()
+            yield
+        finally:
+            for weight in weights:
+                weight.requires_grad_(False)
+                weight.grad = None
