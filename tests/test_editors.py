@@ -17,9 +17,9 @@ from seqedit.lm.likelihood import (
     log_likelihood,
     read_features,
     shifted,
-    told,
 )
 from seqedit.lm.target_loss import TargetConfig
+from seqedit.lm.tokens import continuation_rows
 from seqedit.lm.weights import read_weight
 from seqedit.methods.catalogue import (
     ft,
@@ -57,7 +57,7 @@ def literal_loss(lm, request, at_prompt=False):
 
 
 def rows_of(lm, requests):
-    return told(lm, [r.text for r in requests], [r.target_new for r in requests])
+    return continuation_rows(lm, [r.text for r in requests], [r.target_new for r in requests])
 
 
 @pytest.mark.parametrize("name", MODEL_TYPES)

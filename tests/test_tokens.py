@@ -18,8 +18,8 @@ from seqedit.lm.tokens import (
     padded,
     subject_end,
     tokenise,
-    validate_requests,
 )
+from seqedit.lm.validation import validate_requests
 from seqedit.requests.request import RequestError, load_requests, parse_requests
 
 CASES = {

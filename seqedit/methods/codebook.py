@@ -18,6 +18,7 @@ from ..editing.contract import (
     Writer,
     Written,
 )
+from ..lm.hooks import forward_hooks
 from ..lm.keys import BARE, read_keys
 from ..lm.model import LanguageModel
 from ..lm.targets import optimise_targets
@@ -59,7 +60,7 @@ class Codebook(EditMethod):
             state.memory[f"codebook.{name}"].to(lm.device) for name in ("keys", "values", "radii")
         )
 
-        def answer(module, args, output):
+        def answer(module, args, kwargs, output):
             distance = torch.cdist(
                 args[0].float().flatten(0, -2).to(keys.device), keys.T
             )  # (tokens, stored)
@@ -68,11 +69,8 @@ class Codebook(EditMethod):
             stored = values.T[nearest.indices].view_as(output).to(output)
             return torch.where(fires.to(output.device), stored, output)
 
-        handle = lm.down_proj(layer).register_forward_hook(answer)
-        try:
+        with forward_hooks(after=[(lm.down_proj(layer), answer)]):
             yield
-        finally:
-            handle.remove()
 
 
 class CodebookWriter(Writer):

@@ -16,10 +16,10 @@ from ..editing.contract import (
     Written,
     guard,
 )
-from ..lm.likelihood import log_likelihood, told
+from ..lm.likelihood import log_likelihood
 from ..lm.model import LanguageModel
-from ..lm.tokens import chunks
-from ..lm.weights import Master, read_weight
+from ..lm.tokens import chunks, continuation_rows
+from ..lm.weights import TrainableWeight, read_weight
 from ..requests.request import EditRequest
 
 
@@ -56,11 +56,11 @@ class FineTuningWriter(Writer):
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         method, lm = self.method, self.lm
-        rows = told(lm, [r.text for r in requests], [r.target_new for r in requests])
+        rows = continuation_rows(lm, [r.text for r in requests], [r.target_new for r in requests])
         parts = list(chunks([len(row.ids) for row in rows], self.batch_tokens))
         before = {layer: read_weight(lm, layer) for layer in self.plan.layers}
         weights = [lm.down_proj(layer).weight for layer in self.plan.layers]
-        masters = [Master(lm, layer) for layer in self.plan.layers]
+        masters = [TrainableWeight(lm, layer) for layer in self.plan.layers]
         limits = [master.value.detach().clone() for master in masters]
         optimizer = torch.optim.Adam([master.value for master in masters], lr=method.lr)
         updates, first_right = 0, None

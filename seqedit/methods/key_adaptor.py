@@ -13,7 +13,7 @@ from ..algebra.solver import Solver
 from ..base.clock import Clock
 from ..base.precision import at_least_float32
 from ..editing.contract import EditMethod, EditPlan, EditState, Writer, Written
-from ..lm.hooks import observe
+from ..lm.hooks import forward_hooks, observe
 from ..lm.keys import BARE, read_keys
 from ..lm.model import LanguageModel
 from ..lm.tokens import fill, lookup_rows, padded
@@ -55,25 +55,21 @@ class RobustKeys(EditMethod):
     @contextmanager
     def beside(self, lm: LanguageModel, state: EditState) -> Iterator[None]:
         def adapt(adaptor):
-            def hook(module, args):
+            def hook(module, args, kwargs):
                 k = args[0]
                 gate = (k @ adaptor["gate"].to(k) + adaptor["bias"].to(k) > 0)[..., None]
-                return (torch.where(gate, k + k @ adaptor["A"].to(k) @ adaptor["B"].to(k), k),)
+                adapted = k + k @ adaptor["A"].to(k) @ adaptor["B"].to(k)
+                return (torch.where(gate, adapted, k),), kwargs
 
             return hook
 
-        handles = [
-            lm.down_proj(layer).register_forward_pre_hook(
-                adapt(adaptor_of(state, layer, lm.device))
-            )
+        hooks = [
+            (lm.down_proj(layer), adapt(adaptor_of(state, layer, lm.device)))
             for layer in state.original
             if f"adaptor.A.{layer}" in state.memory
         ]
-        try:
+        with forward_hooks(before=hooks):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 class RobustKeysWriter(Writer):
