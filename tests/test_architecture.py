@@ -32,13 +32,14 @@ from seqedit.lm.keys import (
     read_keys,
     read_values,
 )
-from seqedit.lm.likelihood import log_likelihood, told
+from seqedit.lm.layer_sweep import LayerSweep
+from seqedit.lm.likelihood import log_likelihood
 from seqedit.lm.load import load_model
-from seqedit.lm.partial_forward import LayerSweep, Tails
-from seqedit.lm.post_norm import Site, before_norm
+from seqedit.lm.partial_forward import Tails
+from seqedit.lm.post_norm import Injection, before_norm
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.targets import optimise_targets
-from seqedit.lm.tokens import tokenise
+from seqedit.lm.tokens import continuation_rows, tokenise
 from seqedit.lm.weights import (
     apply_update,
     read_weight,
@@ -223,7 +224,7 @@ def test_fast_path(exact_lm, architectures, model_type):
                     tails = Tails(
                         sweep.blocks[layer + 1 :], [(k[[i]], v[[i]]) for k, v in kept], places
                     )
-                    gain = Site(lm.post_norm(layer), m[[i]]).gain(delta[None])
+                    gain = Injection(lm.post_norm(layer), m[[i]]).gain(delta[None])
                     below = torch.cat(
                         [stem[[i], start : start + 1] + gain, stem[[i], start + 1 : len(row)]],
                         dim=1,
@@ -257,8 +258,8 @@ def test_what_a_target_promises_is_written(exact_lm, requests, architectures, mo
     K = plain_forward(lm, request.text, [DOWN[model_type].format(1)])[0][
         DOWN[model_type].format(1)
     ][0][0].T
-    rows = told(lm, [request.text], [request.target_new])
-    assert len(rows[0].target) == 1  # told at the subject: nothing else is asked
+    rows = continuation_rows(lm, [request.text], [request.target_new])
+    assert len(rows[0].continuation) == 1  # predicted at the subject: nothing else is asked
     before = -log_likelihood(lm, rows)[0]
     with restored(lm, [1]):
         apply_update(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import CONTEXTS, relative
 
-from seqedit.lm.contexts import STARTS, load_contexts, sample_contexts
+from seqedit.lm.contexts import OPENINGS, load_contexts, sample_contexts
 from seqedit.lm.keys import KeyReader, context_weights, read_keys
 
 
@@ -45,7 +45,7 @@ def test_sampled_contexts(tiny_lm):
     assert found[0] == ("{}",) and [len(group) for group in found] == [1, 5, 2]
     templates = [t for group in found[1:] for t in group]
     assert all(t.count("{}") == 1 and t.endswith(". {}") and "<|" not in t for t in templates)
-    assert all(t.startswith(word) for t, word in zip(found[1], STARTS, strict=True))
+    assert all(t.startswith(word) for t, word in zip(found[1], OPENINGS, strict=True))
     assert found == sample(0) != sample(1)
 
 

@@ -17,9 +17,9 @@ from seqedit.lm.likelihood import (
     log_likelihood,
     read_features,
     shifted,
-    told,
 )
 from seqedit.lm.target_loss import TargetConfig
+from seqedit.lm.tokens import continuation_rows
 from seqedit.lm.weights import read_weight
 from seqedit.methods.combinators import null_space, prune, with_history
 from seqedit.methods.fine_tuned import ft, ft_l, ft_m
@@ -49,7 +49,7 @@ def literal_loss(lm, request, at_prompt=False):
 
 
 def rows_of(lm, requests):
-    return told(lm, [r.text for r in requests], [r.target_new for r in requests])
+    return continuation_rows(lm, [r.text for r in requests], [r.target_new for r in requests])
 
 
 @pytest.mark.parametrize("name", MODEL_TYPES)
@@ -76,7 +76,7 @@ def test_features(tiny_lm, requests, name, everywhere):
     lm = tiny_lm(name)
     features, said, _ = read_features(lm, rows_of(lm, requests), (0, 1), everywhere=everywhere)
     assert hook_count(lm) == 0
-    counts = [len(row.ids) if everywhere else len(row.target) for row in rows_of(lm, requests)]
+    counts = [len(row.ids) if everywhere else len(row.continuation) for row in rows_of(lm, requests)]
     assert torch.bincount(features[0].row).tolist() == counts
     for layer in (0, 1):
         weight = lm.down_proj(layer).weight.requires_grad_()
@@ -193,7 +193,7 @@ def test_ultraedit_is_its_closed_form(tiny_lm, requests, errors):
         error = relative(read_weight(lm, layer) - read_weight(other, layer), expected.T)
         assert errors("ultraedit", "oracle", error) < 1e-4  # float32 weights
         count = done.state.memory[f"features.{layer}"][0, 0]
-        assert count == sum(len(row.target) for row in rows_of(other, requests[:3]))
+        assert count == sum(len(row.continuation) for row in rows_of(other, requests[:3]))
     (second,) = run_sequential(lm, [requests[3:]], ultraedit(eta=0.01, ridge=2.0), plan, done.state)
     assert second.state.memory["features.0"][0, 0] > count
 
@@ -205,7 +205,7 @@ def test_ultraedit_composes(tiny_lm, requests):
     (done,) = run_sequential(
         lm, [requests], with_history(null_space(ultraedit(eta=0.01), 0.9)), plan
     )
-    tokens = sum(len(row.target) for row in rows_of(lm, requests))
+    tokens = sum(len(row.continuation) for row in rows_of(lm, requests))
     assert done.state.keys[0].shape == (64, tokens) and done.state.grams[0].shape == (
         tokens,
         tokens,

@@ -84,7 +84,7 @@ def texts_of(lm, requests) -> Texts:
     bare = mean(len(own[0].ids) for own in rows)
     return Texts(
         prompt=bare + 1 - target,
-        subject_end=mean(own[0].at + 1 for own in rows),
+        subject_end=mean(own[0].position + 1 for own in rows),
         target=target,
         kl=mean(len(own[-1].ids) for own in rows),
         contexts=len(templates),

@@ -28,8 +28,8 @@ from seqedit.lm.tokens import (
     fill,
     lookup_rows,
     subject_end,
-    validate_requests,
 )
+from seqedit.lm.validation import validate_requests
 from seqedit.requests.request import RequestError, parse_requests
 
 CASES = {

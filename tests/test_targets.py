@@ -15,7 +15,7 @@ from seqedit.bench.reference import target_value
 from seqedit.lm.keys import BARE
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.targets import optimise_targets
-from seqedit.lm.tokens import validate_requests
+from seqedit.lm.validation import validate_requests
 from seqedit.requests.request import parse_requests
 
 SAME = 1e-9  # of ‖δ‖; see above

@@ -8,18 +8,21 @@ from functools import cache
 
 import pytest
 from conftest import END, build_lm
+from hypothesis import example, given
+from hypothesis import strategies as st
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from seqedit.lm.tokens import (
     chunks,
+    continuation_rows,
     fill,
     lookup_rows,
     padded,
     subject_end,
     tokenise,
-    validate_requests,
 )
+from seqedit.lm.validation import validate_requests
 from seqedit.requests.request import RequestError, load_requests, parse_requests
 
 CASES = {
@@ -82,6 +85,44 @@ def test_subject_and_target(case, template, bos):
     assert start == byte_position(lm.tokenizer, text, length, bos) + 1
 
 
+# Letters that the tokenizer has merged, blanks, quotes, characters of several bytes or code points,
+# and any other; no braces, which mark the subject, and no "<", with which END begins.
+CHARACTERS = st.sampled_from(" Danielpy'sé東🎻\u0301\u200d\n") | st.characters(
+    exclude_categories=["Cs"], exclude_characters="{}<"
+)
+texts = st.text(CHARACTERS, max_size=12)
+words = st.text(CHARACTERS, min_size=1, max_size=12)
+
+
+@given(before=texts, subject=words, after=texts, bos=st.booleans())
+@example(before="The ", subject="Darr", after="ieux is", bos=False)  # merges with what follows
+@example(before="", subject="🎻", after="🎶", bos=True)  # shares bytes with what follows
+def test_the_subject_is_found_in_any_text(before, subject, after, bos):
+    """Its last token is the one with the last byte of its last character, wherever tokens merge."""
+    lm = with_tokenizer(bos)
+    tokens, (position,) = lookup_rows(lm, [before + "{}" + after], [subject])
+    text, end = before + subject + after, len(before + subject)
+    assert tokens.ids[0] == lm.tokenizer(text)["input_ids"]
+    assert position == byte_position(lm.tokenizer, text, end, bos)
+    assert tokens.offsets[0][position][0] < end <= tokens.offsets[0][position][1]
+    assert all(start >= end for start, _ in tokens.offsets[0][position + 1 :])
+
+
+@given(pairs=st.lists(st.tuples(texts, words), min_size=1, max_size=4), bos=st.booleans())
+def test_continuations_of_any_text(pairs, bos):
+    """Rows hold all tokens but the last; the continuation's are those that end beyond the prompt."""
+    lm = with_tokenizer(bos)
+    rows = continuation_rows(lm, *zip(*pairs, strict=True))
+    for row, (prompt, continuation) in zip(rows, pairs, strict=True):
+        tokens = tokenise(lm, [f"{prompt} {continuation}"])
+        (ids,), (offsets,) = tokens.ids, tokens.offsets
+        assert [*row.ids, ids[-1]] == ids
+        assert row.continuation == [
+            token for token, (_, end) in zip(ids, offsets, strict=True) if end > len(prompt)
+        ]
+        assert [ids[position + 1] for position in row.positions] == row.continuation
+
+
 def test_the_merging_cases_do_merge():
     """The cases above are what they claim: a token that reaches across the subject's end."""
     lm = with_tokenizer()
@@ -130,6 +171,18 @@ def test_chunks(lengths, budget, sizes):
     assert [length for part in parts for length in lengths[part]] == lengths
 
 
+@given(lengths=st.lists(st.integers(1, 40)), budget=st.integers(1, 120))
+def test_chunks_of_any_lengths(lengths, budget):
+    """Every row once and in order; no chunk of several rows exceeds the budget, none could take one more."""
+    parts = list(chunks(lengths, budget))
+    assert [i for part in parts for i in range(len(lengths))[part]] == list(range(len(lengths)))
+    for part in parts:
+        rows = lengths[part]
+        assert rows and (len(rows) == 1 or len(rows) * max(rows) <= budget)
+        more = lengths[part.start : part.stop + 1]
+        assert part.stop == len(lengths) or len(more) * max(more) > budget
+
+
 def request(**changes):
     return parse_requests(
         [{"case_id": "c-1", "prompt": "{} is a", "subject": "Ada", "target_new": "poet"} | changes]
@@ -148,6 +201,34 @@ def test_validation_names_case_and_field():
     validate_requests(lm, long, (("{}",),))  # fits alone, not with this context:
     with pytest.raises(RequestError, match="'c-1': prompt"):
         validate_requests(lm, long, (("{}", "said " * 40 + "{}"),))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "paraphrase_prompts",
+        "neighborhood_prompts",
+        "attribute_prompts",
+        "generation_prompts",
+        "locality",
+        "portability",
+    ],
+)
+def test_validation_of_every_text_of_an_evaluation(field):
+    """A text that is too long with its answer is refused, in whichever field it stands."""
+    lm = with_tokenizer()
+    probes = field in ("locality", "portability")
+
+    def given_prompt(prompt):
+        return request(**{field: [{"prompt": prompt, "answer": "poet"} if probes else prompt]})
+
+    (short,) = given_prompt("Ada said")
+    assert short.evaluated_texts()[field] == ["Ada said poet"]
+    validate_requests(lm, [short], (TEMPLATES,))
+    with pytest.raises(
+        RequestError, match=f"'c-1': {field}: [0-9]+ tokens with target, .* 64 positions"
+    ):
+        validate_requests(lm, given_prompt("said " * 70), (TEMPLATES,))
 
 
 def test_validation_of_unlocatable_text():

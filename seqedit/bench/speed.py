@@ -118,7 +118,7 @@ def bench_flops(n_edits: int = 100, repeats: int = 20) -> dict:
     d_model, d_ff = sorted(mlp.weight.shape)
     templates = [t for group in plan.contexts for t in group]
     lengths = Counter(
-        len(row.ids) - row.at
+        len(row.ids) - row.position
         for own in target_rows(lm, requests, templates, plan.target)
         for row in own
     )

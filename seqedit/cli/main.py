@@ -218,7 +218,7 @@ def score(
     from ..exchange.edited import put_edited
     from ..lm.keys import BARE
     from ..lm.load import load_model
-    from ..lm.tokens import validate_requests
+    from ..lm.validation import validate_requests
     from ..requests.published import load
     from ..runs.job import is_embedded
     from ..world.vocabulary import SENTENCES

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..lm.hooks import observe
 from ..lm.model import LanguageModel
-from ..lm.tokens import chunks, padded, tokenise
+from ..lm.tokens import chunks, continuation_rows, padded
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,10 @@ def rate(
     only predicted, never read, so that two continuations of one token share the pass over their prompt. Sequences are
     sorted by length and batched; logits are computed at the continuations' positions only.
     """
-    tokens = tokenise(lm, [f"{p} {c}" for p, c in zip(prompts, continuations, strict=True)])
-    starts = [tokens.first_after(row, len(prompt)) for row, prompt in enumerate(prompts)]
+    texts = continuation_rows(lm, prompts, continuations)
     sharing = defaultdict(list)  # what is read → the texts that begin so
-    for row, ids in enumerate(tokens.ids):
-        sharing[tuple(ids[:-1])].append(row)
+    for row, text in enumerate(texts):
+        sharing[tuple(text.ids)].append(row)
     read = sorted(sharing, key=len)
     nll, correct = np.zeros(len(prompts)), np.zeros(len(prompts), dtype=bool)
     top, share = np.zeros(len(prompts), dtype=np.int64), np.zeros(len(prompts))
@@ -74,14 +73,14 @@ def rate(
         rows = [row for ids in read[part] for row in sharing[ids]]
         of = [i for i, ids in enumerate(read[part]) for _ in sharing[ids]]
         at = [
-            (n, i, p, tokens.ids[row][p])
+            (n, i, p, token)
             for n, (row, i) in enumerate(zip(rows, of, strict=True))
-            for p in range(starts[row], len(tokens.ids[row]))
+            for p, token in zip(texts[row].positions, texts[row].continuation, strict=True)
         ]
         n, i, position, told = (
             torch.tensor(column, device=lm.device) for column in zip(*at, strict=True)
         )
-        log_p = log_softmax(lm.logits(hidden[i, position - 1]), dim=-1)  # (tokens, vocabulary)
+        log_p = log_softmax(lm.logits(hidden[i, position]), dim=-1)  # (tokens, vocabulary)
         best = log_p.argmax(dim=-1)
         counts = torch.bincount(n, minlength=len(rows))
         said = log_p.gather(1, told[:, None])[:, 0].double()

@@ -1,1 +1,1 @@
-"""The language-model side: architectures, hooks, tokens, contexts, keys, targets, statistics."""
+"""Language models: what they are made of, what they read, and how they are changed."""

@@ -1,90 +1,72 @@
-"""Is a declared architecture true? A declaration is compared with the model itself on a few tokens."""
+"""Compare a declared architecture with the model itself, on a few tokens."""
 
 from dataclasses import fields
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from .hooks import recording
+from .hooks import Call, forward_hooks, recording
+from .layer_sweep import LayerSweep
 from .model import LanguageModel
-from .partial_forward import LayerSweep, Tails
-from .post_norm import Site
+from .partial_forward import Tails
+from .post_norm import Injection
 from .weights import read_weight
 
-TOKENS, SOME = 12, slice(6, 10)
+TOKENS = 12
+"""Tokens of the text on which the model is compared."""
+
+TAIL = slice(6, 10)
+"""Tokens of it on which blocks are run partially."""
+
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""Largest relative difference taken for round-off, by type of the weights; 0.05 for shorter ones."""
+"""Largest relative difference taken for round-off, by type of weights; 0.05 for shorter ones."""
 
 
 @torch.no_grad()
 def check_architecture(lm: LanguageModel) -> None:
     """Compare what the declaration says with whole forward passes of the model over twelve tokens.
 
-    What differs in longer texts only, as attention to a window that the block's arguments do not tell of, is not seen.
+    A difference that shows in longer texts only is not found, such as an attention window that the
+    block's arguments do not mention.
 
     Raises:
-        ValueError: a path is not in the model, the edited matrix is no Linear or Conv1D, it does not read (rows,
-            tokens, d_ff), its output is not what the MLP gives and the residual stream gains, the logits differ, or
-            running blocks on some tokens only gives other values than running them on all; the message names the
-            field.
+        ValueError: the message names the field of the declaration. A path is not in the model; the
+            edited matrix is neither a Linear nor a Conv1D, or does not read (rows, tokens, d_ff);
+            its output is not the MLP's, or not what the residual stream gains; the logits differ;
+            or running blocks on some tokens gives other values than running them on all.
     """
     _check_paths(lm)
-    ids, last = torch.linspace(1, lm.config.vocab_size - 1, TOKENS).long().tolist(), lm.n_layers - 1
+    ids = torch.linspace(1, lm.config.vocab_size - 1, TOKENS).long().tolist()
+    row = torch.tensor([ids], device=lm.device)
     modules = {
-        "last": lm.block(last),
+        "last": lm.block(lm.n_layers - 1),
         "block": lm.block(0),
         "mlp": lm.mlp(0),
         "down_proj": lm.down_proj(0),
     }
-    row = torch.tensor([ids], device=lm.device)
     with recording(modules) as calls:
         logits = lm.model(input_ids=row, use_cache=False).logits
-    top, hidden, m = (calls[name].hidden for name in ("last", "block", "mlp"))
-    if (shape := tuple(calls["down_proj"].input.shape[:-1])) != row.shape:
-        raise ValueError(
-            f"{_name(lm)}: down_proj: its input must be (rows, tokens, d_ff), but its first dimensions "
-            f"are {shape} for {tuple(row.shape)}; this architecture cannot be edited"
-        )
-    _same(lm, calls["down_proj"].hidden, m, "mlp: its output is not that of down_proj")
+    _check_edited_matrix(lm, row, calls)
     _same(
         lm,
-        lm.logits(top),
+        lm.logits(calls["last"].hidden),
         logits,
         "final_norm, head or soft_cap: they do not give the model's logits",
     )
-
-    size = (
-        max(m.norm(), hidden.norm()) / m.numel() ** 0.5
-    )  # well above the rounding of short floats
-    shift = size * torch.linspace(-1, 1, m.shape[-1], device=m.device).to(m)
-
-    def shifted(module, args, output):
-        return (output[0] + shift, *output[1:]) if isinstance(output, tuple) else output + shift
-
-    handle = lm.mlp(0).register_forward_hook(shifted)
-    try:
-        with recording(modules) as moved:
-            lm.model(input_ids=row, use_cache=False)
-    finally:
-        handle.remove()
-    gain = Site(lm.post_norm(0), m).gain(shift)
+    _check_gain(lm, row, calls)
     _same(
         lm,
-        moved["block"].hidden - hidden,
-        gain.expand_as(hidden),
-        "block, mlp or post_norm: what is added to the MLP's output does not reach the block's output as declared",
-    )
-    _same(
-        lm,
-        _on_some_tokens(lm, ids),
-        top[0, SOME],
-        "block: run on some tokens, with attention's keys and values of the others, it gives other values than on "
-        "all; its attention or arguments are of a kind that seqedit/lm/tails.py does not know: this architecture "
-        "cannot be edited",
+        _run_on_tail(lm, ids),
+        calls["last"].hidden[0, TAIL],
+        "block: run on some tokens, with the attention keys and values of the others, it gives "
+        "other values than on all; its attention or arguments are of a kind that "
+        "seqedit/lm/partial_forward.py does not know: this architecture cannot be edited",
     )
 
 
 def _check_paths(lm: LanguageModel) -> None:
+    """Check that declared paths lead to modules, and that the edited matrix can be edited."""
     for field in fields(lm.architecture):
         path = getattr(lm.architecture, field.name)
         if field.name in ("soft_cap", "bos") or path is None:
@@ -103,25 +85,76 @@ def _check_paths(lm: LanguageModel) -> None:
         raise ValueError(f"{_name(lm)}: down_proj: {error}") from error
 
 
-def _on_some_tokens(lm: LanguageModel, ids: list[int]) -> Tensor:
-    """Output of the last block at `SOME` tokens by the way targets take, in a row shorter than its neighbour."""
+def _check_edited_matrix(lm: LanguageModel, row: Tensor, calls: dict[str, Call]) -> None:
+    """Check that the edited matrix reads whole rows, and that its output is that of the MLP."""
+    read = calls["down_proj"].input.shape[:-1]
+    if read != row.shape:
+        raise ValueError(
+            f"{_name(lm)}: down_proj: its input must be (rows, tokens, d_ff), "
+            f"but its first dimensions are {tuple(read)} for {tuple(row.shape)}; "
+            "this architecture cannot be edited"
+        )
+    _same(
+        lm,
+        calls["down_proj"].hidden,
+        calls["mlp"].hidden,
+        "mlp: its output is not that of down_proj",
+    )
+
+
+def _check_gain(lm: LanguageModel, row: Tensor, calls: dict[str, Call]) -> None:
+    """Check that what is added to the MLP's output reaches the block's output as declared."""
+    m, hidden = calls["mlp"].hidden, calls["block"].hidden  # (1, tokens, d_model)
+    size = (
+        max(m.norm(), hidden.norm()) / m.numel() ** 0.5
+    )  # well above the rounding of short floats
+    shift = size * torch.linspace(-1, 1, m.shape[-1], device=m.device).to(m)  # (d_model,)
+
+    def add_shift(module, args, kwargs, output):
+        if isinstance(output, tuple):
+            return output[0] + shift, *output[1:]
+        return output + shift
+
+    with forward_hooks(after=[(lm.mlp(0), add_shift)]), recording({"block": lm.block(0)}) as moved:
+        lm.model(input_ids=row, use_cache=False)
+    gain = Injection(lm.post_norm(0), m[0]).gain(shift.expand_as(m[0]))  # (tokens, d_model)
+    _same(
+        lm,
+        moved["block"].hidden - hidden,
+        gain.expand_as(hidden),
+        "block, mlp or post_norm: what is added to the MLP's output does not reach the block's "
+        "output as declared",
+    )
+
+
+def _run_on_tail(lm: LanguageModel, ids: list[int]) -> Float[Tensor, "length d_model"]:
+    """Output of the last block at the tokens `TAIL`, computed as for targets.
+
+    The row that is run is shorter than its neighbour, so that rows of different lengths are tried
+    too.
+    """
     last = lm.n_layers - 1
-    sweep = LayerSweep(lm, [ids, ids[: SOME.stop]], [0, 0], [SOME.start, SOME.start])
-    for _ in range(last):
-        sweep.advance()
-    stem = sweep.residual()[1:, SOME]
+    rows, own_from = [ids, ids[: TAIL.stop]], [TAIL.start, TAIL.start]
+    sweep = LayerSweep(lm, rows, [0, 0], own_from).advance_to(last)
+    hidden = sweep.residual()[1:, TAIL]
     keys, values = sweep.advance()
-    at = torch.arange(SOME.start, SOME.stop, device=lm.device)[None]
-    return Tails([sweep.blocks[last]], [(keys[1:], values[1:])], at).run(stem, at.shape[1])[0]
+    positions = torch.arange(TAIL.start, TAIL.stop, device=lm.device)[None]
+    tails = Tails(sweep.blocks[last:], [(keys[1:], values[1:])], positions)
+    return tails.run(hidden, positions.shape[1])[0]
 
 
 def _same(lm: LanguageModel, found: Tensor, expected: Tensor, problem: str) -> None:
+    """Check that two tensors agree up to round-off.
+
+    Raises:
+        ValueError: they do not; the message begins with the problem.
+    """
     found, expected = found.double(), expected.double().to(found.device)
     error = ((found - expected).norm() / expected.norm()).item()
-    if not error <= TOLERANCE.get(lm.model.dtype, 0.05):  # NaN is no agreement
+    if not error <= TOLERANCE.get(lm.model.dtype, 0.05):  # NaN fails as well
         raise ValueError(
-            f"{_name(lm)}: {problem} (relative difference {error:.1g}); compare the declaration with the "
-            "model's code in transformers"
+            f"{_name(lm)}: {problem} (relative difference {error:.1g}); compare the declaration "
+            "with the model's code in transformers"
         )
 
 

@@ -1,4 +1,4 @@
-"""Context templates: short beginnings under which an edit must hold as well as alone."""
+"""Context templates: short texts before a prompt, after which an edit should hold as well."""
 
 import json
 from pathlib import Path
@@ -8,59 +8,62 @@ import torch
 from .keys import BARE, Contexts
 from .model import LanguageModel
 
-STARTS = ("The", "Therefore", "Because", "I", "You")
+OPENINGS = ("The", "Therefore", "Because", "I", "You")
+"""Words with which sampled templates begin, in turn."""
 
 
-@torch.no_grad()
 def sample_contexts(
     lm: LanguageModel,
     generator: torch.Generator,
     lengths: tuple[tuple[int, int], ...] = ((10, 5),),
     top_k: int = 5,
 ) -> Contexts:
-    """The bare prompt, and one group of templates sampled from the model itself for each (length, count).
+    """Return the bare prompt, and a group of templates sampled from the model per (length, count).
 
-    A template is one of five opening words, continued by top-k sampling to `length` tokens (with BOS where the
-    tokenizer adds one), then ". {}". The templates are part of a run's record.
+    A template is an opening word that top-k sampling continues to `length` tokens (a BOS that the
+    tokenizer adds is one of them), followed by ". {}". The templates of a run are kept in its
+    record.
 
     Args:
-        generator: on the CPU; the only source of randomness.
-        lengths: tokens and number of templates of each group; MEMIT's is ((10, 5),), ROME's ((5, 10), (10, 10)).
+        lm: the model that writes the templates.
+        generator: the only source of randomness; on the CPU.
+        lengths: tokens and number of templates of each group; ((10, 5),) is MEMIT's choice, ((5,
+            10), (10, 10)) is ROME's.
+        top_k: how many of the most probable tokens are sampled from.
 
-    Source: MEMIT's and ROME's released protocol. Special tokens are dropped from the text, where the released code
-    keeps a literal BOS string for Llama.
+    Source:
+        The released code of MEMIT and ROME. Special tokens are dropped from the text here, while
+        the released code keeps a literal BOS string for Llama.
     """
     groups = [BARE[0]]
     for length, count in lengths:
-        group = []
-        for i in range(count):
-            ids = lm.tokenizer(STARTS[i % len(STARTS)])["input_ids"]
-            while len(ids) < length:
-                logits = (
-                    lm.model(torch.tensor([ids], device=lm.device), use_cache=False)
-                    .logits[0, -1]
-                    .float()
-                    .cpu()
-                )
-                best = logits.topk(top_k)
-                ids.append(
-                    int(
-                        best.indices[
-                            torch.multinomial(best.values.softmax(-1), 1, generator=generator)
-                        ]
-                    )
-                )
-            text = lm.tokenizer.decode(ids, skip_special_tokens=True)
-            group.append(" ".join(text.replace("{", " ").replace("}", " ").split()) + ". {}")
-        groups.append(tuple(group))
+        openings = [OPENINGS[i % len(OPENINGS)] for i in range(count)]
+        groups.append(tuple(_template(lm, word, length, top_k, generator) for word in openings))
     return tuple(groups)
 
 
+@torch.no_grad()
+def _template(
+    lm: LanguageModel, opening: str, length: int, top_k: int, generator: torch.Generator
+) -> str:
+    """One template, sampled from an opening word on."""
+    ids = list(lm.tokenizer(opening)["input_ids"])
+    while len(ids) < length:
+        logits = lm.model(torch.tensor([ids], device=lm.device), use_cache=False).logits[0, -1]
+        best = logits.float().cpu().topk(top_k)
+        drawn = torch.multinomial(best.values.softmax(-1), 1, generator=generator)
+        ids.append(int(best.indices[drawn]))
+    text = str(lm.tokenizer.decode(ids, skip_special_tokens=True))
+    return " ".join(text.replace("{", " ").replace("}", " ").split()) + ". {}"
+
+
 def load_contexts(path: Path) -> Contexts:
-    """Template groups from a JSON file: a list of lists of strings with one "{}" each, the first being ["{}"].
+    """Read groups of templates from a JSON file.
+
+    The file holds a list of lists of strings, each with one "{}"; the first list is ["{}"].
 
     Raises:
-        ValueError: the file has another form; the message says where.
+        ValueError: the file cannot be read or has another form; the message says where.
     """
     try:
         groups = json.loads(path.read_text(encoding="utf-8"))
@@ -70,11 +73,12 @@ def load_contexts(path: Path) -> Contexts:
         isinstance(group, list) and group for group in groups
     ):
         raise ValueError(f"contexts: {path} must hold a list of non-empty lists of templates")
-    for template in (t for group in groups for t in group):
-        if not isinstance(template, str) or template.count("{}") != 1:
-            raise ValueError(
-                f'contexts: {path}: {template!r} must be a string with exactly one "{{}}"'
-            )
-    if groups[0] != ["{}"]:
+    for group in groups:
+        for template in group:
+            if not isinstance(template, str) or template.count("{}") != 1:
+                raise ValueError(
+                    f'contexts: {path}: {template!r} must be a string with exactly one "{{}}"'
+                )
+    if groups[:1] != [["{}"]]:
         raise ValueError(f'contexts: {path}: the first group must be ["{{}}"], the bare prompt')
     return tuple(tuple(group) for group in groups)

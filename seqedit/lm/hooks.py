@@ -1,18 +1,47 @@
-"""Reading what goes into and comes out of modules during one forward pass."""
+"""Watch or change what modules of a model compute during a forward pass."""
 
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache
 
 from .model import LanguageModel
 
+Name = TypeVar("Name", bound=Hashable)
+
+BeforeHook = Callable[[nn.Module, tuple, dict[str, Any]], tuple[tuple, dict[str, Any]] | None]
+"""Called with (module, args, kwargs) before the module runs; may return other (args, kwargs)."""
+
+AfterHook = Callable[[nn.Module, tuple, dict[str, Any], Any], Any]
+"""Called with (module, args, kwargs, output) after the module ran; may return another output."""
+
+
+@contextmanager
+def forward_hooks(
+    *,
+    before: Iterable[tuple[nn.Module, BeforeHook]] = (),
+    after: Iterable[tuple[nn.Module, AfterHook]] = (),
+) -> Iterator[None]:
+    """Attach hooks to modules for the duration of a `with` block; remove them whatever happens.
+
+    Args:
+        before: pairs of a module and what is called before it runs.
+        after: pairs of a module and what is called after it ran.
+    """
+    with ExitStack() as attached:
+        for module, before_hook in before:
+            attached.enter_context(module.register_forward_pre_hook(before_hook, with_kwargs=True))
+        for module, hook in after:
+            attached.enter_context(module.register_forward_hook(hook, with_kwargs=True))
+        yield
+
 
 class Call(NamedTuple):
-    """How a module was called and what it returned."""
+    """How a module was called, and what it returned."""
 
     args: tuple
     kwargs: dict[str, Any]
@@ -20,29 +49,35 @@ class Call(NamedTuple):
 
     @property
     def input(self) -> Tensor:
+        """The first positional argument."""
         return self.args[0]
 
     @property
     def hidden(self) -> Tensor:
-        """The output tensor, whether the module returns it bare or first in a tuple (GPT-J)."""
+        """The output tensor, which some modules return first in a tuple (GPT-J's blocks)."""
         return self.output[0] if isinstance(self.output, tuple) else self.output
 
 
 class Stop(Exception):
-    """What was of interest has run."""
+    """Raised inside a forward pass once all that was asked for has been computed."""
 
 
 @contextmanager
 def recording(
-    modules: Mapping[Hashable, nn.Module], last: Hashable = None
-) -> Iterator[dict[Any, Call]]:
-    """The calls of `modules` inside, which ends early, without an error, after module `last`.
+    modules: Mapping[Name, nn.Module], last: Name | None = None
+) -> Iterator[dict[Name, Call]]:
+    """Record the calls of `modules` inside a `with` block.
 
-    Hooks are removed whatever happens.
+    Args:
+        modules: name → module.
+        last: name of the module after whose call the block ends early, without an error.
+
+    Yields:
+        name → the module's latest call, filled while the block runs.
     """
-    calls: dict[Any, Call] = {}
+    calls: dict[Name, Call] = {}
 
-    def hook(name):
+    def recorder(name: Name) -> AfterHook:
         def record(module, args, kwargs, output):
             calls[name] = Call(args, kwargs, output)
             if name == last:
@@ -50,30 +85,28 @@ def recording(
 
         return record
 
-    handles = [
-        module.register_forward_hook(hook(name), with_kwargs=True)
-        for name, module in modules.items()
-    ]
     try:
-        yield calls
+        with forward_hooks(after=[(module, recorder(name)) for name, module in modules.items()]):
+            yield calls
     except Stop:
         pass
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()
 def observe(
     lm: LanguageModel,
-    ids: Tensor,
-    modules: Mapping[Hashable, nn.Module],
-    last: Hashable,
+    ids: Int[Tensor, "rows tokens"],
+    modules: Mapping[Name, nn.Module],
+    last: Name,
     cache: Cache | None = None,
-) -> dict[Any, Call]:
-    """One forward pass over right-padded `ids` (rows, tokens); the calls of `modules`, stopping after module `last`.
+) -> dict[Name, Call]:
+    """Run one forward pass over right-padded `ids` and return the calls of `modules`.
 
-    Attention's keys and values stay in `cache`, if one is given.
+    Args:
+        ids: token ids, see `padded`.
+        modules: name → module.
+        last: name of the module after which the pass stops.
+        cache: receives the attention keys and values, if given.
     """
     with recording(modules, last) as calls:
         lm.model.base_model(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
@@ -81,19 +114,19 @@ def observe(
 
 
 @torch.no_grad()
-def embed(lm: LanguageModel, ids: Tensor) -> Tensor:
-    """The residual stream before the first block, (rows, tokens, d_model), of right-padded `ids`."""
-    found = []
+def embed(
+    lm: LanguageModel, ids: Int[Tensor, "rows tokens"]
+) -> Float[Tensor, "rows tokens d_model"]:
+    """Return the residual stream that enters the first block, for right-padded `ids`."""
+    entered = []
 
     def stop(module, args, kwargs):
-        found.append(args[0] if args else kwargs["hidden_states"])
+        entered.append(args[0] if args else kwargs["hidden_states"])
         raise Stop
 
-    handle = lm.block(0).register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        lm.model.base_model(input_ids=ids, use_cache=False)
+        with forward_hooks(before=[(lm.block(0), stop)]):
+            lm.model.base_model(input_ids=ids, use_cache=False)
     except Stop:
         pass
-    finally:
-        handle.remove()
-    return found[0]
+    return entered[0]

@@ -1,4 +1,4 @@
-"""Why a model could not be loaded, and what to do about it."""
+"""Say why a model could not be loaded, and what to do about it."""
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -10,7 +10,12 @@ from huggingface_hub.errors import (
 
 
 def why_not_loaded(name: str, error: BaseException) -> str:
-    """One line for an error of `transformers` on loading `name`, a local folder or hub id."""
+    """Put an error of `transformers` on loading a model into one line that says what to do.
+
+    Args:
+        name: local folder or hub id.
+        error: what was raised; the reason may be among its causes.
+    """
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
@@ -22,13 +27,13 @@ def why_not_loaded(name: str, error: BaseException) -> str:
     begin = f"no model could be loaded from {name!r}: "
     if isinstance(found, GatedRepoError):
         return begin + (
-            f"it is gated; ask for access at https://huggingface.co/{name}, then log in with `hf auth "
-            "login` (or set HF_TOKEN to a token that may read it)"
+            f"it is gated; ask for access at https://huggingface.co/{name}, then log in with `hf "
+            "auth login` (or set HF_TOKEN to a token that may read it)"
         )
     if isinstance(found, RepositoryNotFoundError):
         return begin + (
-            "there is no such folder, and no such model on the hub that you may see; check the spelling, "
-            "and for a private one log in with `hf auth login`"
+            "there is no such folder, and no such model on the hub that you may see; check the "
+            "spelling, and for a private one log in with `hf auth login`"
         )
     if status in (401, 403):
         return begin + (
@@ -37,14 +42,15 @@ def why_not_loaded(name: str, error: BaseException) -> str:
         )
     if isinstance(found, LocalEntryNotFoundError):
         remedy = (
-            f"HF_HUB_OFFLINE forbids to look further: unset it once, or run `hf download {name}` beforehand"
+            "HF_HUB_OFFLINE forbids to look further: unset it once, or run "
+            f"`hf download {name}` beforehand"
             if constants.HF_HUB_OFFLINE
             else "the hub could not be reached: check the network, or name a local folder"
         )
         return begin + "there is no such folder, and it is not in the cache of the hub; " + remedy
     if "model.safetensors" in (line := str(error).splitlines()[0]):
         return (
-            begin
-            + f"{line.rstrip('.')}; only safetensors are read, convert other weights with save_pretrained"
+            begin + f"{line.rstrip('.')}; only safetensors are read, convert other weights with "
+            "save_pretrained"
         )
     return begin + line

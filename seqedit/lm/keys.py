@@ -1,29 +1,38 @@
-"""Keys and values: what the edited matrices read and what the residual stream holds at the subject's last token."""
+"""Keys and values at the subject's last token: what the edited matrix reads, what follows it."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..base.precision import at_least_float32
 from ..requests.request import EditRequest
+from .layer_sweep import LayerSweep
 from .model import LanguageModel
-from .partial_forward import LayerSweep
 from .tokens import chunks, fill, lookup_rows
 
 Contexts = tuple[tuple[str, ...], ...]
 """Groups of context templates, each with one "{}"; the first group is the bare prompt, ("{}",)."""
 
-Average = Literal["groups", "uniform"]
 BARE: Contexts = (("{}",),)
+"""The bare prompt alone."""
+
+Average = Literal["groups", "uniform"]
+"""How keys are averaged over context templates, see `context_weights`."""
+
+Site = Literal["block", "mlp"]
+"""Where values are read: the output of the block, or that of its MLP."""
 
 
-def context_weights(contexts: Contexts, average: Average) -> Tensor:
-    """Weight of each template in a key, float32, summing to 1, in the order of the flattened groups.
+def context_weights(contexts: Contexts, average: Average) -> Float[Tensor, "templates"]:
+    """Return the weights of the templates in a key, in order of flattened groups; they sum to 1.
 
-    "groups" is MEMIT's: mean within a group, then over groups; "uniform" is ROME's: all templates alike.
+    Args:
+        contexts: groups of templates.
+        average: "groups" is MEMIT's, the mean within each group and then over groups; "uniform" is
+            ROME's, the mean over all templates.
     """
     sizes = [len(group) for group in contexts]
     if average == "uniform":
@@ -31,13 +40,23 @@ def context_weights(contexts: Contexts, average: Average) -> Tensor:
     return torch.tensor([1 / (len(sizes) * size) for size in sizes for _ in range(size)])
 
 
+class _Part(NamedTuple):
+    """Rows of some requests that are read together."""
+
+    sweep: LayerSweep
+    last: Int[Tensor, "rows"]  # position of each row's last token, which is the subject's
+
+
 class KeyReader:
-    """Keys and values of some requests, read in one sweep through the layers.
+    """Reads keys and values of some requests in one sweep through the layers.
 
-    Layers must be asked for in ascending order; a matrix may be changed once its layer's keys are read. The text is cut
-    after the subject's last token, which changes nothing in a causal model.
+    Layers must be asked for in ascending order. Once the keys of a layer are read, its matrix may
+    be changed. Texts are cut after the subject's last token, which changes nothing in a causal
+    model.
 
-    Source: MEMIT (2210.07229) eq. 19 and the released grouping; ROME (2202.05262) eq. 3 for the uniform average.
+    Source:
+        MEMIT (2210.07229) eq. 19 and its released grouping of contexts; ROME (2202.05262) eq. 3 for
+        the uniform average.
     """
 
     def __init__(
@@ -48,61 +67,70 @@ class KeyReader:
         average: Average = "groups",
         batch_tokens: int = 32_768,
     ):
-        templates = [t for group in contexts for t in group]
-        self.lm, self.per, self.weights = (
-            lm,
-            len(templates),
-            context_weights(contexts, average).to(lm.device),
-        )
+        """Tokenise the prompts of the requests in all contexts, and embed them.
+
+        Args:
+            lm: the model.
+            requests: whose subjects are looked up.
+            contexts: groups of templates; the first template is the bare prompt, where values are
+                read.
+            average: how keys are averaged over the templates.
+            batch_tokens: tokens that run together; bounds memory, changes nothing else.
+        """
+        templates = [template for group in contexts for template in group]
+        self.lm, self.templates = lm, len(templates)
+        self.weights = context_weights(contexts, average).to(lm.device)
         tokens, positions = lookup_rows(
             lm,
-            [fill(t, r) for r in requests for t in templates],
-            [r.subject for r in requests for _ in templates],
+            [fill(template, request) for request in requests for template in templates],
+            [request.subject for request in requests for _ in templates],
         )
         rows = [ids[: position + 1] for ids, position in zip(tokens.ids, positions, strict=True)]
-        owned = [rows[i : i + self.per] for i in range(0, len(rows), self.per)]
-        self.sweeps = []
-        for part in chunks([sum(map(len, own)) for own in owned], batch_tokens):
-            own = [row for rows in owned[part] for row in rows]
-            last = torch.tensor([len(row) - 1 for row in own], device=lm.device)
-            self.sweeps.append(
-                (LayerSweep(lm, own, [i % self.per for i in range(len(own))], last.tolist()), last)
-            )
+        own = [rows[i : i + self.templates] for i in range(0, len(rows), self.templates)]
+        lengths = [sum(len(row) for row in of_request) for of_request in own]
+        self.parts = [
+            self._part([row for of_request in own[part] for row in of_request])
+            for part in chunks(lengths, batch_tokens)
+        ]
+
+    def _part(self, rows: list[list[int]]) -> _Part:
+        """A sweep over rows of which those with the same template share their beginning."""
+        last = [len(row) - 1 for row in rows]
+        template = [i % self.templates for i in range(len(rows))]
+        sweep = LayerSweep(self.lm, rows, template, own_from=last)
+        return _Part(sweep, torch.tensor(last, device=self.lm.device))
 
     def keys(self, layer: int) -> Float[Tensor, "d_ff n"]:
-        """The input of the edited matrix of `layer` at the subject's last token, averaged over context templates."""
-        read = torch.cat(
-            [
-                self._at(sweep, layer).peek(self.lm.down_proj(layer), lambda call: call.input, last)
-                for sweep, last in self.sweeps
-            ]
-        )
-        read = at_least_float32(read).unflatten(0, (-1, self.per))  # (n, templates, d_ff)
-        return torch.einsum("nck,c->kn", read, self.weights.to(read))
+        """Return the edited matrix's inputs at `layer`, averaged over context templates.
 
-    def values(self, layer: int, site: str = "block") -> Float[Tensor, "d_model n"]:
-        """h of the bare prompts: output of the block (site "mlp": of the MLP) of `layer`; the sweep does not move."""
+        Raises:
+            ValueError: a later layer was asked for before.
+        """
         read = []
-        for sweep, last in self.sweeps:
-            bare = torch.arange(len(last), device=last.device) % self.per == 0
-            branch = self._at(sweep.branch(bare), layer + (site == "block"))
-            found = (
-                branch.residual()[torch.arange(len(last), device=last.device), last]
-                if site == "block"
-                else branch.peek(self.lm.mlp(layer), lambda call: call.hidden, last)
-            )
-            read.append(at_least_float32(found[bare]))
-        return torch.cat(read).T
+        for sweep, last in self.parts:
+            sweep.advance_to(layer)
+            read.append(sweep.peek(self.lm.down_proj(layer), lambda call: call.input, last))
+        by_request = at_least_float32(torch.cat(read)).unflatten(0, (-1, self.templates))
+        return torch.einsum("nck,c->kn", by_request, self.weights.to(by_request))
 
-    @staticmethod
-    def _at(sweep: LayerSweep, layer: int) -> LayerSweep:
-        if sweep.layer > layer:
-            raise ValueError(
-                f"layer {layer} was asked for, but the sweep is at {sweep.layer} already"
-            )
-        while sweep.layer < layer:
-            sweep.advance()
-        return sweep
+    def values(self, layer: int, site: Site = "block") -> Float[Tensor, "d_model n"]:
+        """Return h of the bare prompts at `layer`; the sweep itself stays where it is.
+
+        Raises:
+            ValueError: a later layer was asked for before.
+        """
+        read = []
+        for sweep, last in self.parts:
+            row = torch.arange(len(last), device=last.device)
+            bare = row % self.templates == 0  # mask over rows
+            branch = sweep.branch(bare)
+            if site == "block":
+                values = branch.advance_to(layer + 1).residual()[row, last]
+            else:
+                branch.advance_to(layer)
+                values = branch.peek(self.lm.mlp(layer), lambda call: call.hidden, last)
+            read.append(at_least_float32(values[bare]))
+        return torch.cat(read).T
 
 
 def read_keys(
@@ -112,12 +140,12 @@ def read_keys(
     layer: int,
     average: Average = "groups",
 ) -> Float[Tensor, "d_ff n"]:
-    """Keys K of the requests at one layer, see `KeyReader`."""
+    """Return the keys K of the requests at one layer, see `KeyReader`."""
     return KeyReader(lm, requests, contexts, average).keys(layer)
 
 
 def read_values(
-    lm: LanguageModel, requests: Sequence[EditRequest], layer: int, site: str = "block"
+    lm: LanguageModel, requests: Sequence[EditRequest], layer: int, site: Site = "block"
 ) -> Float[Tensor, "d_model n"]:
-    """Values h of the bare prompts at one layer, see `KeyReader`."""
+    """Return the values h of the bare prompts at one layer, see `KeyReader`."""
     return KeyReader(lm, requests, BARE).values(layer, site)

@@ -1,40 +1,26 @@
-"""Likelihood of targets after prompts with its gradient: what methods read that work from gradients."""
+"""The likelihood of targets after their prompts, and its gradients at the edited matrices.
+
+Fine-tuning and the methods that solve for updates from gradients (MEND, RLEdit) work from these.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from .hooks import recording
+from .hooks import AfterHook, forward_hooks, recording
 from .model import LanguageModel
-from .tokens import padded, tokenise
+from .tokens import ContinuationRow, padded
 
 
-class Told(NamedTuple):
-    """A prompt with all but the last token of its target, which is told but never read."""
-
-    ids: list[int]
-    target: list[int]
-
-    @property
-    def places(self) -> range:
-        """Positions of the tokens whose predictions tell the target."""
-        return range(len(self.ids) - len(self.target), len(self.ids))
-
-
-def told(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str]) -> list[Told]:
-    """Tokens of each prompt with its target, tokenised as one text with a space between them."""
-    tokens = tokenise(lm, [f"{p} {t}" for p, t in zip(prompts, targets, strict=True)])
-    starts = [tokens.first_after(row, len(prompt)) for row, prompt in enumerate(prompts)]
-    return [Told(ids[:-1], ids[start:]) for ids, start in zip(tokens.ids, starts, strict=True)]
-
-
-def hidden_states(lm: LanguageModel, rows: Sequence[Told]) -> Float[Tensor, "rows tokens d_model"]:
-    """Output of the last block in one pass over all rows; a gradient flows to whatever asks for one."""
+def hidden_states(
+    lm: LanguageModel, rows: Sequence[ContinuationRow]
+) -> Float[Tensor, "rows tokens d_model"]:
+    """Return the last block's output for all rows, differentiable in what asks for a gradient."""
     last = lm.n_layers - 1
     with recording({last: lm.block(last)}, last) as calls:
         lm.model.base_model(input_ids=padded(lm, [row.ids for row in rows]), use_cache=False)
@@ -42,53 +28,73 @@ def hidden_states(lm: LanguageModel, rows: Sequence[Told]) -> Float[Tensor, "row
 
 
 def log_likelihood(
-    lm: LanguageModel, rows: Sequence[Told], *, at_prompt: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Mean log p of each target's tokens, (rows,), and whether all of them are the most probable ones.
+    lm: LanguageModel, rows: Sequence[ContinuationRow], *, at_prompt: bool = False
+) -> tuple[Float[Tensor, "rows"], Bool[Tensor, "rows"]]:
+    """Return mean log p of each continuation's tokens, and whether all are the most probable ones.
 
     Args:
-        at_prompt: read every token of a target from the prediction after the prompt, as the released code of FT does,
-            instead of each from its own.
+        lm: the model.
+        rows: prompts with continuations.
+        at_prompt: read every token of a continuation from the prediction after the prompt, as the
+            released code of FT does, instead of each from its own.
     """
     hidden = hidden_states(lm, rows)
-    at = [
-        (n, row.places[0] if at_prompt else place, token)
+    entries = [  # (row, position, token) of every predicted token
+        (n, row.positions[0] if at_prompt else position, token)
         for n, row in enumerate(rows)
-        for place, token in zip(row.places, row.target, strict=True)
+        for position, token in zip(row.positions, row.continuation, strict=True)
     ]
-    n, place, token = (torch.tensor(column, device=lm.device) for column in zip(*at, strict=True))
-    log_p = log_softmax(lm.logits(hidden[n, place]), dim=-1)
-    said = log_p.gather(1, token[:, None])[:, 0]
-    count = torch.bincount(n, minlength=len(rows))
-    missed = torch.bincount(n, weights=(log_p.argmax(-1) != token).double(), minlength=len(rows))
-    return said.new_zeros(len(rows)).index_add(0, n, said) / count, missed == 0
+    owner, position, token = torch.tensor(entries, device=lm.device).unbind(dim=1)
+    log_p = log_softmax(lm.logits(hidden[owner, position]), dim=-1)  # (entries, vocabulary)
+    log_p_token = log_p.gather(1, token[:, None])[:, 0]  # (entries,)
+    wrong = (log_p.argmax(-1) != token).double()
+    count = torch.bincount(owner, minlength=len(rows))
+    missed = torch.bincount(owner, weights=wrong, minlength=len(rows))
+    total = log_p_token.new_zeros(len(rows)).index_add(0, owner, log_p_token)
+    return total / count, missed == 0
 
 
 class Features(NamedTuple):
-    """What an edited matrix saw at some tokens."""
+    """What an edited matrix saw at some tokens.
 
-    x: Float[Tensor, "tokens d_ff"]  # its inputs
-    g: Float[Tensor, "tokens d_model"]  # gradients of the loss at its outputs
-    row: Tensor  # row of each token
+    Attributes:
+        x: its inputs.
+        g: gradients of the loss with respect to its outputs.
+        row: which row each token belongs to.
+    """
+
+    x: Float[Tensor, "tokens d_ff"]
+    g: Float[Tensor, "tokens d_model"]
+    row: Int[Tensor, "tokens"]
 
 
 def read_features(
-    lm: LanguageModel, rows: Sequence[Told], layers: Sequence[int], *, everywhere: bool = False
-) -> tuple[dict[int, Features], Tensor, Tensor]:
-    """Inputs and output gradients of the edited matrices, from one pass forward and one backward.
+    lm: LanguageModel,
+    rows: Sequence[ContinuationRow],
+    layers: Sequence[int],
+    *,
+    everywhere: bool = False,
+) -> tuple[dict[int, Features], Float[Tensor, "rows"], Bool[Tensor, "rows"]]:
+    """Read inputs and output gradients of the edited matrices, one pass forward and one backward.
 
-    The loss is the sum over rows of −`log_likelihood`, so that a row's gradients do not depend on the others.
+    The loss is the sum over rows of −`log_likelihood`, so that no row's gradients depend on other
+    rows.
 
     Args:
-        everywhere: at all tokens instead of those that tell the target.
+        lm: the model.
+        rows: prompts with continuations.
+        layers: whose matrices are read.
+        everywhere: read all tokens, instead of those at which a continuation's tokens are
+            predicted.
 
     Returns:
-        Features of each layer; then what `log_likelihood` gives.
+        Features of each layer, and the two results of `log_likelihood`.
     """
-    outputs, inputs, handles = {}, {}, []
+    inputs: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
 
-    def watch(layer):
-        def hook(module, args, output):
+    def keep(layer: int) -> AfterHook:
+        def hook(module, args, kwargs, output):
             inputs[layer] = args[0].detach()
             outputs[layer] = output if output.requires_grad else output.detach().requires_grad_()
             outputs[layer].retain_grad()
@@ -96,50 +102,47 @@ def read_features(
 
         return hook
 
-    try:
-        for layer in layers:
-            handles.append(lm.down_proj(layer).register_forward_hook(watch(layer)))
+    with forward_hooks(after=[(lm.down_proj(layer), keep(layer)) for layer in layers]):
         with torch.enable_grad():
-            said, right = log_likelihood(lm, rows)
-            (-said.sum()).backward()
-    finally:
-        for handle in handles:
-            handle.remove()
-    at = [
-        (n, place)
+            log_p, right = log_likelihood(lm, rows)
+            (-log_p.sum()).backward()
+    entries = [
+        (n, position)
         for n, row in enumerate(rows)
-        for place in (range(len(row.ids)) if everywhere else row.places)
+        for position in (range(len(row.ids)) if everywhere else row.positions)
     ]
-    n, place = (torch.tensor(column, device=lm.device) for column in zip(*at, strict=True))
-    return (
-        {
-            layer: Features(
-                inputs[layer].to(lm.device)[n, place].float(),
-                outputs[layer].grad.to(lm.device)[n, place].float(),
-                n,
-            )
-            for layer in layers
-        },
-        said.detach(),
-        right,
-    )
+    owner, position = torch.tensor(entries, device=lm.device).unbind(dim=1)
+    features = {}
+    for layer in layers:
+        gradient = outputs[layer].grad
+        assert gradient is not None  # asked for by retain_grad
+        features[layer] = Features(
+            inputs[layer].to(lm.device)[owner, position].float(),
+            gradient.to(lm.device)[owner, position].float(),
+            owner,
+        )
+    return features, log_p.detach(), right
 
 
 @contextmanager
 def shifted(
     lm: LanguageModel, updates: Mapping[int, Float[Tensor, "d_model d_ff"]]
 ) -> Iterator[None]:
-    """Inside, the matrices act as W + Δ, differentiably in Δ; the weights themselves are not touched."""
+    """Let the edited matrices act as W + Δ inside a `with` block, differentiably in Δ.
 
-    def shift(update):
-        return lambda module, args, output: output + args[0] @ update.to(output).T
+    The weights themselves are not touched.
 
-    handles = [
-        lm.down_proj(layer).register_forward_hook(shift(update))
-        for layer, update in updates.items()
-    ]
-    try:
+    Args:
+        lm: the model.
+        updates: layer → Δ, out × in.
+    """
+
+    def add(update: Tensor) -> AfterHook:
+        def hook(module, args, kwargs, output):
+            return output + args[0] @ update.to(output).T
+
+        return hook
+
+    hooks = [(lm.down_proj(layer), add(update)) for layer, update in updates.items()]
+    with forward_hooks(after=hooks):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

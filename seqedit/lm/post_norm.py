@@ -1,61 +1,69 @@
-"""Families whose MLP output passes a norm before it joins the residual stream: what their edited matrix can write.
+"""Families whose MLP output passes a norm before it joins the residual stream.
 
-A block adds N(m) to the residual stream, m = Wk the MLP's output and N(m) = g ⊙ m / rms(m). N(m) keeps the norm
-that g gives it, so not every change of the residual stream can be written. Targets are therefore moved at m, where
-everything can be (`lm.target_loss`), and what the residual stream shall gain is turned into what m must gain here.
+A block of these families adds N(m) to the residual stream, where m = Wk is the MLP's output and
+N(m) = g ⊙ m / rms(m). The norm fixes the length of N(m), so an edit of W cannot write every change
+of the residual stream. Targets are therefore moved at m, where every change can be written
+(`target_problem`), and the change that the residual stream should see is translated here into a
+change of m.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 FAINT = 0.01
-"""Channels whose gain is below this share of the root mean square gain are left alone: they hardly reach the stream."""
+"""A channel whose gain |g| is below this share of the root mean square gain is left alone: what is
+added to m there hardly reaches the residual stream."""
 
 
 @torch.no_grad()
 def before_norm(
     norm: nn.Module, m: Float[Tensor, "d_model n"], gain: Float[Tensor, "d_model n"]
 ) -> Float[Tensor, "d_model n"]:
-    """What m must gain so that N(m), up to its length, which nothing changes, gains `gain`.
+    """Return the change of m that makes N(m) change by `gain`, up to the length of N(m).
 
-    Returns m′ − m with m′ ∥ (N(m) + gain) / g and ‖m′‖ = ‖m‖. If some m′ gives the gain exactly, so does this one; what
-    several layers share, and what lies beyond the norm's reach, is met in direction.
+    The result is m′ − m with m′ ∥ (N(m) + gain) / g and ‖m′‖ = ‖m‖. If some m′ produces the gain
+    exactly, this one does. Otherwise, as when the gain is shared among layers or beyond the norm's
+    reach, N(m′) has the direction of N(m) + gain.
+
+    Args:
+        norm: N, a norm without bias.
+        m: outputs of the MLP, one per column.
+        gain: what is to be added to the residual stream, one column for each of `m`.
     """
-    g = _through(norm, torch.ones_like(m[:, :1]).T)[0, :, None].to(
-        m
-    )  # N of ones, of root mean square 1, is g
+    ones = torch.ones_like(m[:, :1]).T  # (1, d_model), of root mean square 1, so that N(ones) = g
+    g = _apply(norm, ones)[0, :, None].to(m)  # (d_model, 1)
     faint = g.abs() < FAINT * g.square().mean().sqrt()
-    rms = m.norm(dim=0) / len(m) ** 0.5
-    wanted = m / rms + torch.where(faint, 0.0, gain / g)
+    rms = m.norm(dim=0) / len(m) ** 0.5  # (n,)
+    wanted = m / rms + torch.where(faint, 0.0, gain / g)  # ∥ m′, (d_model, n)
     return wanted * (m.norm(dim=0) / wanted.norm(dim=0)) - m
 
 
 @dataclass(frozen=True)
-class Site:
-    """Where δ is added: to the residual stream, or to the MLP's output before its norm.
+class Injection:
+    """Where δ is added: to the residual stream, or to the MLP's output where a norm follows it.
 
     Attributes:
-        m: MLP's output where there is a norm, (rows, d_model).
+        norm: the norm behind the MLP, None where there is none.
+        m: the MLP's output before δ, needed with a norm only.
     """
 
     norm: nn.Module | None
-    m: Tensor | None
+    m: Float[Tensor, "rows d_model"] | None
 
-    def __getitem__(self, rows: Tensor) -> "Site":
-        return self if self.norm is None else Site(self.norm, self.m[rows])
+    def select(self, chosen: Shaped[Tensor, "_"]) -> "Injection":
+        """The rows that an index or a mask over rows chooses."""
+        return Injection(self.norm, None if self.m is None else self.m[chosen])
 
     def gain(self, delta: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_model"]:
-        """What the residual stream gains by δ."""
-        return (
-            delta
-            if self.norm is None
-            else _through(self.norm, self.m + delta) - _through(self.norm, self.m)
-        )
+        """Return what the residual stream gains by δ."""
+        if self.norm is None or self.m is None:
+            return delta
+        return _apply(self.norm, self.m + delta) - _apply(self.norm, self.m)
 
 
-def _through(norm: nn.Module, x: Tensor) -> Tensor:
-    """N(x), computed where the norm is."""
+def _apply(norm: nn.Module, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+    """N(x), computed on the norm's device and returned on that of x."""
     return norm(x.to(next(norm.parameters()).device)).to(x.device)

@@ -1,10 +1,16 @@
-"""Second moments of keys over a text, one pass for all layers, in windows that can be stopped and taken up again."""
+"""Second moments of the keys of a text: Σ k kᵀ over the inputs of the edited matrix at every token.
 
-from collections.abc import Iterable, Iterator, Sequence
+Texts are read in windows. Each window is tokenised whole, its documents are sorted by length and
+batched, and after each batch the place in the text is known, so that a long reading can be
+interrupted and resumed.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from ..algebra.second_moment import CHUNK, SecondMoment
@@ -18,10 +24,12 @@ class Reading:
     """How a text is read.
 
     Attributes:
-        length: tokens of a document that are read at most; None for the model's positions.
-        tokens: tokens read in all, exactly, if there are so many; None for no limit.
-        window: characters of text that are tokenised, sorted by length and batched together, at least; None for all.
-        batch_tokens: padded tokens of a batch, at most: few long documents, or many short ones.
+        length: tokens of a document after which it is cut; None for as many as the model has
+            positions.
+        tokens: number of tokens after which reading ends, exactly; None for no limit.
+        window: characters of text after which a window is full; None for one window.
+        batch_tokens: largest number of tokens in a batch, padding included: few long documents or
+            many short ones.
         chunk: keys of one product, see `SecondMoment.update`.
     """
 
@@ -34,7 +42,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Place:
-    """How far a text was read: documents and tokens of the windows that are done, and batches of the one begun."""
+    """How far a text has been read.
+
+    Attributes:
+        documents: documents of all windows that are finished.
+        tokens: tokens read of them.
+        batches: batches that are finished of the window after them.
+    """
 
     documents: int = 0
     tokens: int = 0
@@ -49,12 +63,21 @@ def accumulate_moments(
     moments: dict[int, SecondMoment],
     place: Place | None = None,
 ) -> Iterator[Place]:
-    """Adds the keys of every token of `texts` to `moments`, layer by layer; yields after each batch how far it is.
+    """Add the keys of every token of `texts` to `moments`, layer by layer.
 
-    Going on from a place, with the moments as they were there, adds up the same numbers in the same order.
+    Resumed from a place, with the moments as they were there, it adds the same numbers in the same
+    order.
 
     Args:
-        texts: documents from the place's on; place: None for the beginning.
+        lm: the model.
+        texts: documents, from those that `place` counts onwards.
+        layers: whose keys are read.
+        reading: how the text is read.
+        moments: layer → moments so far, changed in place.
+        place: where an earlier reading stopped; None for the beginning.
+
+    Yields:
+        The place after each batch and after each window.
     """
     place = place or Place()
     modules, done = {layer: lm.down_proj(layer) for layer in layers}, place.batches
@@ -64,12 +87,13 @@ def accumulate_moments(
         if left == 0:
             return
         rows = _within([row[:limit] for row in tokenise(lm, window).ids], left)
-        parts = list(chunks([len(row) for row in rows], reading.batch_tokens))
-        for i, part in enumerate(parts[done:], start=done):
-            _add(lm, rows[part], modules, moments, reading.chunk)
+        batches = list(chunks([len(row) for row in rows], reading.batch_tokens))
+        for i, batch in enumerate(batches[done:], start=done):
+            _add_keys(lm, rows[batch], modules, moments, reading.chunk)
             place = Place(place.documents, place.tokens, i + 1)
             yield place
-        place, done = Place(place.documents + len(window), place.tokens + sum(map(len, rows))), 0
+        read = sum(len(row) for row in rows)
+        place, done = Place(place.documents + len(window), place.tokens + read), 0
         yield place
 
 
@@ -81,25 +105,28 @@ def collect_second_moments(
     batch_tokens: int = 16_384,
     progress: bool = True,
 ) -> dict[int, SecondMoment]:
-    """Σ k kᵀ and count of the keys of every token of `texts`, for each layer.
+    """Return Σ k kᵀ and the number of keys over every token of `texts`, for each layer.
 
-    Texts are cut to the model's positions and batched by length; padding is not counted. The model's own special
-    tokens are, as in the released statistics.
+    Texts are cut to the model's positions and batched by length. Padding is not counted; the
+    special tokens that the tokenizer adds are, as in the released statistics.
 
-    Source: ROME (2202.05262) appendix E, MEMIT (2210.07229) appendix; the mean per token is `SecondMoment.mean`.
+    Source:
+        ROME (2202.05262) appendix E, MEMIT (2210.07229) appendix; the mean per token is
+        `SecondMoment.mean`.
     """
     moments: dict[int, SecondMoment] = {}
+    reading = Reading(window=None, batch_tokens=batch_tokens)
     bar = tqdm(unit="batch", desc="second moments", disable=None if progress else True, leave=False)
-    for _ in accumulate_moments(
-        lm, texts, layers, Reading(window=None, batch_tokens=batch_tokens), moments
-    ):
+    for _ in accumulate_moments(lm, texts, layers, reading, moments):
         bar.update()
     bar.close()
     return moments
 
 
 def _windows(texts: Iterable[str], size: int | None) -> Iterator[list[str]]:
-    window, held = [], 0
+    """Consecutive lists of texts with at least `size` characters each, but for the last list."""
+    window: list[str] = []
+    held = 0
     for text in texts:
         window.append(text)
         held += len(text)
@@ -111,24 +138,33 @@ def _windows(texts: Iterable[str], size: int | None) -> Iterator[list[str]]:
 
 
 def _within(rows: list[list[int]], left: int | None) -> list[list[int]]:
-    """Rows that hold something, sorted by length; in their own order the first `left` tokens of them."""
+    """The first `left` tokens of all rows, as rows sorted by length; empty ones are dropped."""
     if left is not None:
-        ends = accumulate(map(len, rows))
+        ends = accumulate(len(row) for row in rows)
         rows = [row[: max(0, left - end + len(row))] for row, end in zip(rows, ends, strict=True)]
     return sorted((row for row in rows if row), key=len)
 
 
-def _add(
+def _add_keys(
     lm: LanguageModel,
     rows: list[list[int]],
-    modules: dict,
+    modules: Mapping[int, nn.Module],
     moments: dict[int, SecondMoment],
     chunk: int,
 ) -> None:
-    """Adds the keys of one batch, rows in ascending length, to each layer's moments, where that layer is."""
+    """Add the keys of one batch to each layer's moments, on that layer's device.
+
+    Args:
+        lm: the model.
+        rows: token ids in ascending order of length.
+        modules: layer → the module that holds its edited matrix.
+        moments: layer → moments so far, changed in place.
+        chunk: keys of one product.
+    """
     calls = observe(lm, padded(lm, rows), modules, last=max(modules))
-    real = torch.arange(len(rows[-1]))[None] < torch.tensor([[len(row)] for row in rows])
+    lengths = torch.tensor([[len(row)] for row in rows])  # (rows, 1)
+    real = torch.arange(len(rows[-1]))[None] < lengths  # (rows, tokens), False for padding
     for layer in modules:
-        keys = calls[layer].input
-        keys = keys[real.to(keys.device)]  # (tokens, d_ff)
+        keys = calls[layer].input  # (rows, tokens, d_ff)
+        keys = keys[real.to(keys.device)]  # (n, d_ff)
         moments.setdefault(layer, SecondMoment(keys.shape[1], keys.device)).update(keys, chunk)

@@ -1,4 +1,4 @@
-"""A tokenizer fit for editing: with character offsets, and with BOS where the model needs it."""
+"""Load a tokenizer fit for editing: with character offsets, and with BOS if the model needs it."""
 
 from pathlib import Path
 
@@ -7,26 +7,25 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 
 def load_tokenizer(folder_or_id: str | Path, *, bos: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, special tokens as its own configuration has them.
+    """Load the tokenizer of a model, with special tokens as its own configuration has them.
 
     Args:
-        bos: every text must begin with BOS, see `Architecture.bos`; it is made to if it does not.
+        folder_or_id: whatever `from_pretrained` takes.
+        bos: whether every text must begin with BOS, see `Architecture.bos`; the tokenizer is
+            changed to add it if it does not.
 
     Raises:
-        ValueError: there is none, it cannot tell which characters a token covers, or it has no BOS where one is needed.
-        OSError: of `transformers`, when the files cannot be read.
+        ValueError: there is no tokenizer, it does not know which characters a token covers, or it
+            has no BOS although one is needed.
+        OSError: from `transformers`, if files cannot be read.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
-    except (
-        ValueError,
-        ImportError,
-        TypeError,
-    ) as error:  # what it is depends on the class asked for
+    except (ValueError, ImportError, TypeError) as error:  # which one depends on the model type
         raise ValueError(
-            f"{folder_or_id}: there is no tokenizer that can be loaded; save tokenizer.json beside the "
-            "model. If there is a tokenizer.model only, install sentencepiece and tiktoken to convert it "
-            f"({str(error).splitlines()[0]})"
+            f"{folder_or_id}: there is no tokenizer that can be loaded; save tokenizer.json beside "
+            "the model. If there is a tokenizer.model only, install sentencepiece and tiktoken to "
+            f"convert it ({str(error).splitlines()[0]})"
         ) from error
     ids = tokenizer("a", add_special_tokens=False)["input_ids"]
     if not ids or set(ids) == {tokenizer.unk_token_id}:  # an empty one, made up from the model type
@@ -42,15 +41,15 @@ def load_tokenizer(folder_or_id: str | Path, *, bos: bool) -> PreTrainedTokenize
 
 
 def add_bos(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make every text begin with exactly one BOS, whether or not it does already.
+    """Make the tokenizer begin every text with exactly one BOS, whether or not it does so already.
 
     Raises:
         ValueError: the tokenizer has no BOS.
     """
     if tokenizer.bos_token_id is None:
         raise ValueError(
-            f"{tokenizer.name_or_path}: the model needs a BOS token at the start of every text, but its "
-            'tokenizer names none; put "bos_token" into its tokenizer_config.json'
+            f"{tokenizer.name_or_path}: the model needs a BOS token at the start of every text, "
+            'but its tokenizer names none; put "bos_token" into its tokenizer_config.json'
         )
     if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
         return
@@ -58,6 +57,5 @@ def add_bos(tokenizer: PreTrainedTokenizerBase) -> None:
     front = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.bos_token_id)]
     )
-    backend.post_processor = (
-        processors.Sequence([backend.post_processor, front]) if backend.post_processor else front
-    )
+    own = backend.post_processor
+    backend.post_processor = processors.Sequence([own, front]) if own else front

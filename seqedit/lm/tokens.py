@@ -1,68 +1,116 @@
-"""From text to tokens: batches, the token of the subject, the tokens of a continuation.
+"""From text to token ids: batches, the token where a subject ends, the tokens of a continuation.
 
-Sequences are padded on the right and no attention mask is used: in a causal model no real token ever sees
-the padding after it. The text is always tokenised whole, with the tokenizer's own special tokens, and
-positions are found by character offsets, so merges across a boundary cannot shift them.
+Texts are tokenised whole, with the tokenizer's own special tokens, and places in them are found by
+the characters that each token covers; so it does not matter if tokens merge across a boundary.
+Batches are padded on the right, without an attention mask: in a causal model no token sees the
+padding after it.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from unicodedata import normalize
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from ..requests.request import EditRequest, RequestError
+from ..requests.request import EditRequest
 from .model import LanguageModel
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of some texts with the characters each token covers."""
+    """Tokens of several texts.
+
+    Attributes:
+        ids: token ids of each text.
+        offsets: characters that each token covers, (start, end), end excluded; (0, 0) for special
+            tokens.
+    """
 
     ids: list[list[int]]
     offsets: list[list[tuple[int, int]]]
 
     def token_at(self, row: int, character: int) -> int:
-        """The last token that covers a character.
+        """Return the position of the last token of a text that covers a character.
 
         Raises:
-            LookupError: no token does.
+            LookupError: no token covers it.
         """
-        found = [i for i, (start, end) in enumerate(self.offsets[row]) if start <= character < end]
-        if not found:
+        covering = [
+            i for i, (start, end) in enumerate(self.offsets[row]) if start <= character < end
+        ]
+        if not covering:
             raise LookupError(f"no token covers character {character}")
-        return found[-1]
+        return covering[-1]
 
     def first_after(self, row: int, characters: int) -> int:
-        """The first token that reaches beyond the first `characters` characters."""
-        return next(
-            (i for i, (_, end) in enumerate(self.offsets[row]) if end > characters),
-            len(self.ids[row]),
-        )
+        """Return the position of the first token that reaches beyond so many characters.
+
+        This is the number of tokens if none does.
+        """
+        for i, (_, end) in enumerate(self.offsets[row]):
+            if end > characters:
+                return i
+        return len(self.ids[row])
 
 
 def tokenise(lm: LanguageModel, texts: Sequence[str]) -> Tokens:
-    """Tokenise whole texts, special tokens as the tokenizer's own configuration has them."""
+    """Tokenise whole texts, with special tokens as the tokenizer is configured to add them."""
     encoded = lm.tokenizer(list(texts), return_offsets_mapping=True)
     return Tokens(encoded["input_ids"], encoded["offset_mapping"])
 
 
-def padded(lm: LanguageModel, ids: Sequence[Sequence[int]]) -> Tensor:
-    """Right-padded ids (rows, longest) on the model's device; the padding, each row's last id again, is never seen."""
-    longest = max(map(len, ids))
-    return torch.tensor(
-        [list(row) + [row[-1]] * (longest - len(row)) for row in ids], device=lm.device
-    )
+def padded(lm: LanguageModel, ids: Sequence[Sequence[int]]) -> Int[Tensor, "rows longest"]:
+    """Return token ids of all rows as one tensor on the model's device.
+
+    Shorter rows are filled up with their own last id, which no other token ever sees.
+    """
+    longest = max(len(row) for row in ids)
+    filled = [[*row, *[row[-1]] * (longest - len(row))] for row in ids]
+    return torch.tensor(filled, device=lm.device)
+
+
+class ContinuationRow(NamedTuple):
+    """A prompt with a continuation, as a model reads them to predict the continuation's tokens.
+
+    Attributes:
+        ids: token ids of the whole text without its last token, which is predicted but never read.
+        continuation: the continuation's token ids.
+    """
+
+    ids: list[int]
+    continuation: list[int]
+
+    @property
+    def positions(self) -> range:
+        """Positions in `ids` at which the continuation's tokens are predicted."""
+        return range(len(self.ids) - len(self.continuation), len(self.ids))
+
+
+def continuation_rows(
+    lm: LanguageModel, prompts: Sequence[str], continuations: Sequence[str]
+) -> list[ContinuationRow]:
+    """Tokenise each prompt with its continuation as one text, with a space between them.
+
+    The continuation's tokens are those that reach beyond the prompt's characters.
+    """
+    tokens = tokenise(lm, [f"{p} {c}" for p, c in zip(prompts, continuations, strict=True)])
+    rows = []
+    for i, (prompt, ids) in enumerate(zip(prompts, tokens.ids, strict=True)):
+        start = tokens.first_after(i, len(prompt))
+        rows.append(ContinuationRow(ids[:-1], ids[start:]))
+    return rows
 
 
 def fill(template: str, request: EditRequest) -> str:
-    """The request's prompt inside a context template, subject still open as "{}"."""
+    """Return the request's prompt in a context template, still with "{}" for the subject."""
     return template.replace("{}", request.prompt)
 
 
 def subject_end(template: str, subject: str) -> int:
-    """Character index of the subject's last character once `template` is filled."""
+    """Return the index of the subject's last character in the filled template."""
     return template.index("{}") + len(subject) - 1
 
 
@@ -72,35 +120,58 @@ def lookup_rows(
     subjects: Sequence[str],
     suffixes: Sequence[str] | None = None,
 ) -> tuple[Tokens, list[int]]:
-    """Tokens of templates filled with subjects, and the position of each subject's last token.
+    """Tokenise templates filled with subjects, and find each subject's last token.
 
     Args:
+        lm: the model whose tokenizer is used.
         templates: texts with "{}" for the subject.
         subjects: one for each template.
         suffixes: text appended to each, if any.
+
+    Returns:
+        The tokens, and in each row the position of the last token that covers the subject's last
+        character.
+
+    Raises:
+        LookupError: no token covers that character.
     """
     suffixes = suffixes or [""] * len(templates)
-    texts = [t.replace("{}", s) + x for t, s, x in zip(templates, subjects, suffixes, strict=True)]
-    tokens = tokenise(lm, texts)
-    ends = [
-        _with_token(tokens, row, text, subject_end(t, s))
-        for row, (text, t, s) in enumerate(zip(texts, templates, subjects, strict=True))
+    texts = [
+        template.replace("{}", subject) + suffix
+        for template, subject, suffix in zip(templates, subjects, suffixes, strict=True)
     ]
-    return tokens, [tokens.token_at(row, end) for row, end in enumerate(ends)]
+    tokens = tokenise(lm, texts)
+    positions = []
+    for row, text in enumerate(texts):
+        end = subject_end(templates[row], subjects[row])
+        positions.append(tokens.token_at(row, _base_character(tokens, row, text, end)))
+    return tokens, positions
 
 
-def _with_token(tokens: Tokens, row: int, text: str, character: int) -> int:
-    """The character, or the letter it belongs to where the tokenizer composed both and the offsets name the first."""
+def _base_character(tokens: Tokens, row: int, text: str, character: int) -> int:
+    """The index of a character that a token covers: `character`, or the letter that it modifies.
+
+    A tokenizer that composes a letter with the combining marks after it names the letter in its
+    offsets only, so that no token covers the marks.
+    """
     covered = {i for start, end in tokens.offsets[row] for i in range(start, end)}
-    while character not in covered and len(normalize("NFC", text[: character + 1])) == len(
-        normalize("NFC", text[:character])
-    ):
+    while character not in covered and _is_combined(text, character):
         character -= 1
     return character
 
 
+def _is_combined(text: str, character: int) -> bool:
+    """Whether a character and those before it compose, so that it adds nothing to their number."""
+    return len(normalize("NFC", text[: character + 1])) == len(normalize("NFC", text[:character]))
+
+
 def chunks(lengths: Sequence[int], budget: int) -> Iterator[slice]:
-    """Consecutive slices whose padded size (rows × longest) stays within a budget of tokens, at least one row each."""
+    """Cut rows of these lengths into consecutive slices, of at least one row each.
+
+    Args:
+        lengths: number of tokens of each row.
+        budget: what rows × longest row of a slice of several rows may not exceed.
+    """
     start, longest = 0, 0
     for i, length in enumerate(lengths):
         longest = max(longest, length)
@@ -109,71 +180,3 @@ def chunks(lengths: Sequence[int], budget: int) -> Iterator[slice]:
             start, longest = i, length
     if len(lengths):
         yield slice(start, len(lengths))
-
-
-def validate_requests(
-    lm: LanguageModel, requests: Sequence[EditRequest], contexts: Sequence[Sequence[str]]
-) -> None:
-    """Refuse, before anything is computed, what this model cannot read.
-
-    Raises:
-        RequestError: a prompt with its longest context and target, or a prompt for evaluation with its target, exceeds
-            the model's positions, or no token covers the subject, or the target has no tokens, or BOS is written out in
-            a text that the tokenizer begins with it; the message names the case_id and the field.
-    """
-    templates, bos = (
-        [template for group in contexts for template in group],
-        lm.tokenizer.bos_token_id,
-    )
-    for request in requests:
-        where = f"case_id {request.case_id!r}"
-        try:
-            tokens, _ = lookup_rows(
-                lm,
-                [fill(t, request) for t in templates],
-                [request.subject] * len(templates),
-                [" " + request.target_new] * len(templates),
-            )
-        except LookupError as error:
-            raise RequestError(
-                f"{where}: subject: {request.subject!r} is not found in the prompt: {error}"
-            ) from error
-        if any(ids.count(bos) > 1 for ids in tokens.ids if ids[:1] == [bos]):
-            raise RequestError(
-                f"{where}: prompt: {lm.tokenizer.bos_token!r} is written out in it or in a context, and "
-                "the tokenizer adds it already; leave it out of the text"
-            )
-        longest = max(map(len, tokens.ids))
-        if longest > lm.max_positions:
-            raise RequestError(
-                f"{where}: prompt: {longest} tokens with context and target, but the model has "
-                f"{lm.max_positions} positions; shorten the prompt"
-            )
-        if tokens.first_after(
-            0, len(fill(templates[0], request).replace("{}", request.subject))
-        ) >= len(tokens.ids[0]):
-            raise RequestError(
-                f"{where}: target_new: {request.target_new!r} has no tokens of its own"
-            )
-        for field in (
-            "paraphrase_prompts",
-            "neighborhood_prompts",
-            "generation_prompts",
-            "locality",
-            "portability",
-        ):
-            if field in ("locality", "portability"):
-                texts = [f"{prompt} {answer}" for prompt, answer in getattr(request, field)]
-            else:
-                texts = [
-                    f"{prompt} {target}"
-                    for prompt in getattr(request, field)
-                    for target in (request.target_new, request.target_true)
-                    if target is not None
-                ]
-            longest = max(map(len, tokenise(lm, texts).ids)) if texts else 0
-            if longest > lm.max_positions:
-                raise RequestError(
-                    f"{where}: {field}: {longest} tokens with target, but the model has "
-                    f"{lm.max_positions} positions; shorten it or leave it out"
-                )

@@ -46,6 +46,27 @@ class EditRequest:
         """The prompt with its subject."""
         return self.prompt.replace("{}", self.subject)
 
+    def evaluated_texts(self) -> dict[str, list[str]]:
+        """Every text that an evaluation may read beside the prompt: field → prompts with their answers.
+
+        Prompts of a field without answers of its own come with each known target.
+        """
+        targets = [t for t in (self.target_new, self.target_true) if t is not None]
+        prompts = {
+            "paraphrase_prompts": self.paraphrase_prompts,
+            "neighborhood_prompts": self.neighborhood_prompts,
+            "attribute_prompts": self.attribute_prompts,
+            "generation_prompts": self.generation_prompts,
+        }
+        probes = {"locality": self.locality, "portability": self.portability}
+        return {
+            field: [f"{prompt} {target}" for prompt in of_field for target in targets]
+            for field, of_field in prompts.items()
+        } | {
+            field: [f"{prompt} {answer}" for prompt, answer in of_field]
+            for field, of_field in probes.items()
+        }
+
 
 def load_requests(path: Path | str) -> list[EditRequest]:
     """Requests of a .json, .jsonl, .csv or .parquet file, in any of the schemas of `seqedit.requests.formats`.

@@ -21,7 +21,7 @@ from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.fingerprint import fingerprint
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
-from ..lm.tokens import validate_requests
+from ..lm.validation import validate_requests
 from ..methods.catalogue import canonical
 from ..moments.cache import check_layers, corpus_moments
 from ..moments.collect import check_belongs

@@ -13,15 +13,14 @@ from tqdm import tqdm
 from ..base.paths import MODEL
 from ..lm.likelihood import (
     Features,
-    Told,
     hidden_states,
     log_likelihood,
     read_features,
     shifted,
-    told,
 )
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
+from ..lm.tokens import ContinuationRow, continuation_rows
 from ..lm.weights import (
     apply_update,
     read_weight,
@@ -86,7 +85,7 @@ class Batches:
         self.facts = list(world.of_split("calibration"))
         self.texts = Corpus(world, seed + 7).documents(0, 2000)
 
-    def draw(self, count: int) -> tuple[list[Told], list[Told], list[Told]]:
+    def draw(self, count: int) -> tuple[list[ContinuationRow], list[ContinuationRow], list[ContinuationRow]]:
         facts = self.rng.sample(self.facts, count)
         new = [
             self.rng.choice(
@@ -101,9 +100,9 @@ class Batches:
         texts = self.rng.sample(self.texts, count)
         heads = [" ".join(text.split()[:-1]) for text in texts]
         return (
-            told(self.lm, ask(), new),
-            told(self.lm, ask(), new),
-            told(self.lm, heads, [text.split()[-1] for text in texts]),
+            continuation_rows(self.lm, ask(), new),
+            continuation_rows(self.lm, ask(), new),
+            continuation_rows(self.lm, heads, [text.split()[-1] for text in texts]),
         )
 
 
@@ -158,7 +157,7 @@ def _train_rledit(
     original = {layer: read_weight(lm, layer) for layer in LAYERS}
     for step in tqdm(range(config.steps), desc=config.kind, unit="batch", disable=None):
         if step % config.length == 0:  # a new sequence, on the unedited model
-            recent: deque[list[Told]] = deque(maxlen=config.memory + 1)
+            recent: deque[list[ContinuationRow]] = deque(maxlen=config.memory + 1)
             running = {layer: network.seen(layer) for layer in LAYERS}
             for layer, W in original.items():
                 write_weight(lm, layer, W)
@@ -212,7 +211,7 @@ def _ridge(network: Hypernetwork, layer: int, features: Features, running: Tenso
     return R @ torch.linalg.solve(system, features.x)
 
 
-def _log_p(lm: LanguageModel, rows: list[Told]) -> Tensor:
+def _log_p(lm: LanguageModel, rows: list[ContinuationRow]) -> Tensor:
     """Log-probabilities at every token of the rows, (tokens, vocabulary)."""
     hidden = hidden_states(lm, rows)
     return log_softmax(

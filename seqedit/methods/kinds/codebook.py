@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from torch import Tensor
 from ...base.clock import Clock
 from ...editing.contract import EditMethod, UpdateRefused, Writer, Written
 from ...editing.state import EditPlan, EditState, Outcome
+from ...lm.hooks import AfterHook, forward_hooks
 from ...lm.keys import BARE, read_keys
 from ...lm.model import LanguageModel
 from ...lm.targets import optimise_targets
@@ -56,19 +56,17 @@ class Codebook(EditMethod):
             yield
             return
         keys, values, radii = (state.memory[name].to(lm.device) for name in (KEYS, VALUES, RADII))
-        handle = lm.down_proj(layer).register_forward_hook(_answering_hook(keys, values, radii))
-        try:
+        hook = _answering_hook(keys, values, radii)
+        with forward_hooks(after=[(lm.down_proj(layer), hook)]):
             yield
-        finally:
-            handle.remove()
 
 
 def _answering_hook(
     keys: Float[Tensor, "d_ff m"], values: Float[Tensor, "d_model m"], radii: Float[Tensor, "m"]
-):
+) -> AfterHook:
     """A hook that puts stored values in the place of outputs whose inputs lie in a ball."""
 
-    def hook(module: torch.nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def hook(module, args, kwargs, output: Tensor) -> Tensor:
         inputs = args[0].float().flatten(0, -2).to(keys.device)  # (tokens, d_ff)
         nearest = torch.cdist(inputs, keys.T).min(dim=1)
         fires = (nearest.values <= radii[nearest.indices]).view(*args[0].shape[:-1], 1)

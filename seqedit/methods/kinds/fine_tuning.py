@@ -12,10 +12,10 @@ from torch import Tensor
 from ...base.clock import Clock
 from ...editing.contract import EditMethod, Writer, Written, guard
 from ...editing.state import EditPlan, EditState, Outcome
-from ...lm.likelihood import Told, log_likelihood, told
+from ...lm.likelihood import log_likelihood
 from ...lm.model import LanguageModel
-from ...lm.tokens import chunks
-from ...lm.weights import Master, read_weight
+from ...lm.tokens import ContinuationRow, chunks, continuation_rows
+from ...lm.weights import TrainableWeight, read_weight
 from ...requests.request import EditRequest
 
 
@@ -54,7 +54,9 @@ class FineTuningWriter(Writer):
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         before = {layer: read_weight(self.lm, layer) for layer in self.plan.layers}
-        rows = told(self.lm, [r.text for r in requests], [r.target_new for r in requests])
+        rows = continuation_rows(
+            self.lm, [r.text for r in requests], [r.target_new for r in requests]
+        )
         with self._gradients_on(), clock.stage("targets"):
             updates, loss, right_before = self._train(rows)
         for layer, W in before.items():
@@ -74,30 +76,32 @@ class FineTuningWriter(Writer):
             )
         return Written(outcomes, state)
 
-    def _train(self, rows: Sequence[Told]) -> tuple[int, Float[Tensor, "n"], Bool[Tensor, "n"]]:
+    def _train(
+        self, rows: Sequence[ContinuationRow]
+    ) -> tuple[int, Float[Tensor, "n"], Bool[Tensor, "n"]]:
         """Number of updates, last loss of each request, and whether it was right before them."""
         method = self.method
         parts = list(chunks([len(row.ids) for row in rows], self.batch_tokens))
-        masters = [Master(self.lm, layer) for layer in self.plan.layers]
-        centres = [master.value.detach().clone() for master in masters]
-        optimizer = torch.optim.Adam([master.value for master in masters], lr=method.lr)
+        trained = [TrainableWeight(self.lm, layer) for layer in self.plan.layers]
+        centres = [one.value.detach().clone() for one in trained]
+        optimizer = torch.optim.Adam([one.value for one in trained], lr=method.lr)
         loss, right_before = self._loss(rows, parts, measure_only=method.steps == 0)
         for updates in range(method.steps):
             if (loss < method.stop_loss).all():
                 return updates, loss, right_before
-            for master in masters:
-                master.take_gradient()
+            for one in trained:
+                one.take_gradient()
             optimizer.step()
-            for master, centre in zip(masters, centres, strict=True):
+            for one, centre in zip(trained, centres, strict=True):
                 if method.epsilon is not None:
-                    master.value.data.clamp_(centre - method.epsilon, centre + method.epsilon)
-                master.write()
+                    one.value.data.clamp_(centre - method.epsilon, centre + method.epsilon)
+                one.write()
             optimizer.zero_grad()
             loss, _ = self._loss(rows, parts, measure_only=updates + 1 == method.steps)
         return method.steps, loss, right_before
 
     def _loss(
-        self, rows: Sequence[Told], parts: list[slice], measure_only: bool
+        self, rows: Sequence[ContinuationRow], parts: list[slice], measure_only: bool
     ) -> tuple[Float[Tensor, "n"], Bool[Tensor, "n"]]:
         """Loss of each request, and whether it is right.
 

@@ -9,8 +9,9 @@ from ...algebra.solver import Solver
 from ...base.clock import Clock
 from ...editing.contract import EditMethod, Writer, Written, guard
 from ...editing.state import EditPlan, EditState, Outcome
-from ...lm.likelihood import Features, read_features, told
+from ...lm.likelihood import Features, read_features
 from ...lm.model import LanguageModel
+from ...lm.tokens import continuation_rows
 from ...lm.weights import apply_update
 from ...requests.request import EditRequest
 from .hypernetwork import (
@@ -70,7 +71,9 @@ class GradientWriter(LeastSquaresWriter):
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         with clock.stage("targets"):
-            rows = told(self.lm, [r.text for r in requests], [r.target_new for r in requests])
+            rows = continuation_rows(
+                self.lm, [r.text for r in requests], [r.target_new for r in requests]
+            )
             features, said, _ = read_features(self.lm, rows, self.plan.layers)
         memory, keys = dict(state.memory), {}
         with clock.stage("solve"):
@@ -143,7 +146,9 @@ class MendWriter(Writer):
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         with clock.stage("targets"):
-            rows = told(self.lm, [r.text for r in requests], [r.target_new for r in requests])
+            rows = continuation_rows(
+                self.lm, [r.text for r in requests], [r.target_new for r in requests]
+            )
             features, said, _ = read_features(self.lm, rows, self.plan.layers, everywhere=True)
         with clock.stage("solve"):
             for layer in self.plan.layers:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +14,7 @@ from ...base.clock import Clock
 from ...base.precision import at_least_float32
 from ...editing.contract import EditMethod, Writer, Written
 from ...editing.state import EditPlan, EditState
-from ...lm.hooks import observe
+from ...lm.hooks import BeforeHook, forward_hooks, observe
 from ...lm.keys import BARE, Average, read_keys
 from ...lm.model import LanguageModel
 from ...lm.tokens import fill, lookup_rows, padded
@@ -65,26 +64,23 @@ class RobustKeys(EditMethod):
 
     @contextmanager
     def beside(self, lm: LanguageModel, state: EditState) -> Iterator[None]:
-        handles = []
+        hooks = []
         for layer in state.original:
             adaptor = stored_adaptor(state, layer, lm.device)
             if adaptor is not None:
-                hook = _adapting_hook(adaptor)
-                handles.append(lm.down_proj(layer).register_forward_pre_hook(hook))
-        try:
+                hooks.append((lm.down_proj(layer), _adapting_hook(adaptor)))
+        with forward_hooks(before=hooks):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
-def _adapting_hook(adaptor: Adaptor):
+def _adapting_hook(adaptor: Adaptor) -> BeforeHook:
     """A hook that puts k̂ in the place of a module's input; its gate is open or shut."""
 
-    def hook(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
+    def hook(module, args, kwargs):
         k = args[0]  # (…, d_ff)
         gate = (k @ adaptor["gate"].to(k) + adaptor["bias"].to(k) > 0)[..., None]
-        return (torch.where(gate, k + k @ adaptor["A"].to(k) @ adaptor["B"].to(k), k),)
+        adapted = k + k @ adaptor["A"].to(k) @ adaptor["B"].to(k)
+        return (torch.where(gate, adapted, k),), kwargs
 
     return hook
 
