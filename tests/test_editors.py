@@ -84,7 +84,7 @@ def test_features(tiny_lm, requests, name, everywhere):
     lm = tiny_lm(name)
     features, said, _ = read_features(lm, rows_of(lm, requests), (0, 1), everywhere=everywhere)
     assert hook_count(lm) == 0
-    counts = [len(row.ids) if everywhere else len(row.target) for row in rows_of(lm, requests)]
+    counts = [len(row.ids) if everywhere else len(row.continuation) for row in rows_of(lm, requests)]
     assert torch.bincount(features[0].row).tolist() == counts
     for layer in (0, 1):
         weight = lm.down_proj(layer).weight.requires_grad_()
@@ -201,7 +201,7 @@ def test_ultraedit_is_its_closed_form(tiny_lm, requests, errors):
         error = relative(read_weight(lm, layer) - read_weight(other, layer), expected.T)
         assert errors("ultraedit", "oracle", error) < 1e-4  # float32 weights
         count = done.state.memory[f"features.{layer}"][0, 0]
-        assert count == sum(len(row.target) for row in rows_of(other, requests[:3]))
+        assert count == sum(len(row.continuation) for row in rows_of(other, requests[:3]))
     (second,) = run_sequential(lm, [requests[3:]], ultraedit(eta=0.01, ridge=2.0), plan, done.state)
     assert second.state.memory["features.0"][0, 0] > count
 
@@ -213,7 +213,7 @@ def test_ultraedit_composes(tiny_lm, requests):
     (done,) = run_sequential(
         lm, [requests], with_history(null_space(ultraedit(eta=0.01), 0.9)), plan
     )
-    tokens = sum(len(row.target) for row in rows_of(lm, requests))
+    tokens = sum(len(row.continuation) for row in rows_of(lm, requests))
     assert done.state.keys[0].shape == (64, tokens) and done.state.grams[0].shape == (
         tokens,
         tokens,
