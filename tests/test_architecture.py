@@ -1,8 +1,10 @@
-"""Every declared architecture, on a tiny random model: what is read, what an edit changes, and the book's table.
+"""Every declared architecture, on a tiny random model: what is read, what an edit changes, and the
+book's table.
 
-A key is read from shorter, padded batches than a plain forward pass: 1e-5 allows for float32 round-off in between.
-Where models run in float64, most still compute norms or attention scores in float32: 1e-6 allows for a rounding there
-(6e-8) that falls the other way; a wrong mask, position or scale changes the third digit.
+A key is read from shorter, padded batches than a plain forward pass: 1e-5 allows for float32
+round-off in between. Where models run in float64, most still compute norms or attention scores in
+float32: 1e-6 allows for a rounding there (6e-8) that falls the other way; a wrong mask, position or
+scale changes the third digit.
 """
 
 from dataclasses import replace
@@ -87,7 +89,9 @@ every_model = pytest.mark.parametrize("model_type", MODEL_TYPES)
 
 
 def plain_forward(lm, text, modules):
-    """Inputs and outputs of named modules, and the logits, in one unmodified forward pass over one text."""
+    """Inputs and outputs of named modules, and the logits, in one unmodified forward pass over one
+    text.
+    """
     seen = {}
     handles = [
         lm.model.get_submodule(name).register_forward_hook(
@@ -124,7 +128,7 @@ def test_all_are_tested():
 
 @every_model
 def test_structure(tiny_lm, architectures, model_type):
-    """What the modules are and how they hang together, found on the model; the declaration agrees."""
+    """What modules there are and how they are connected, found on the model, is as declared."""
     lm, declared, ids = tiny_lm(model_type), ARCHITECTURES[model_type], torch.arange(1, 33)[None]
     modules = {"block": lm.block(1), "mlp": lm.mlp(1)} | {i: lm.block(i) for i in range(3)}
     with recording(modules) as before:
@@ -169,7 +173,9 @@ def test_structure(tiny_lm, architectures, model_type):
 
 @every_model
 def test_keys_are_the_true_inputs(tiny_lm, requests, architectures, model_type):
-    """The key of a bare prompt is the input of the down projection at the subject's last token, nothing else."""
+    """The key of a bare prompt is the input of the down projection at the subject's last token,
+    nothing else.
+    """
     lm = tiny_lm(model_type, bos=model_type in ("llama", "mistral"))
     for layer in (0, 2):
         K = read_keys(lm, requests, BARE, layer)
@@ -183,7 +189,9 @@ def test_keys_are_the_true_inputs(tiny_lm, requests, architectures, model_type):
 
 @every_model
 def test_values_and_logits(tiny_lm, requests, architectures, model_type):
-    """h is the block's output (or the MLP's); `logits` of the last block's output are the model's own."""
+    """h is the block's output (or the MLP's); `logits` of the last block's output are the model's
+    own.
+    """
     lm = tiny_lm(model_type)
     request, path, last = (
         requests[0],
@@ -202,7 +210,9 @@ def test_values_and_logits(tiny_lm, requests, architectures, model_type):
 
 @every_model
 def test_fast_path(exact_lm, architectures, model_type):
-    """Blocks above the edited layer, run from the subject on: logits, loss and gradient of whole forward passes."""
+    """Blocks above the edited layer, run from the subject on: logits, loss and gradient of whole
+    forward passes.
+    """
     lm, generator = exact_lm(model_type), torch.Generator().manual_seed(0)
     first = torch.randint(1, 300, (20,), generator=generator).tolist()
     rows, at = [first, first[:7] + [5, 6] + first[9:17]], [9, 11]  # they part before the subject
@@ -245,9 +255,11 @@ def test_fast_path(exact_lm, architectures, model_type):
 @every_model
 @pytest.mark.parametrize("site", ["block", "mlp"])
 def test_what_a_target_promises_is_written(exact_lm, requests, architectures, model_type, site):
-    """The matrix that gives z at the subject, and what it gave before at all tokens before it, has the promised loss.
+    """The matrix that gives z at the subject, and what it gave before at all tokens before it, has
+    the promised loss.
 
-    Also where a norm stands behind the MLP: a residual-stream gain is turned into one of the MLP's output.
+    Also where a norm stands behind the MLP: a residual-stream gain is turned into one of the MLP's
+    output.
     """
     lm, request = exact_lm(model_type), replace(requests[4], target_new="the")
     config = TargetConfig(steps=6, lr=0.1, clamp=2.0, stop_loss=0.0, kl=0.0, weight_decay=0.0)
@@ -277,7 +289,8 @@ def test_what_a_target_promises_is_written(exact_lm, requests, architectures, mo
 
 @every_model
 def test_an_edit_changes_one_matrix(tiny_lm, architectures, model_type):
-    """`apply_update` adds Δ, out × in, to the declared matrix and to nothing else: the module then adds Δx.
+    """`apply_update` adds Δ, out × in, to the declared matrix and to nothing else: the module then
+    adds Δx.
 
     A head that is tied to the embedding, and the embedding, are among what stays.
     """
@@ -302,7 +315,7 @@ def test_an_edit_changes_one_matrix(tiny_lm, architectures, model_type):
 
 @every_model
 def test_restored(tiny_lm, architectures, model_type):
-    """Afterwards every bit is as before, also after an error; only the named layers are put back."""
+    """Every bit is as before, also after an error; only the named layers are put back."""
     lm = tiny_lm(model_type)
     before = bits(lm)
     with restored(lm, [0, 1]):
@@ -332,7 +345,9 @@ def test_weights_are_put_back_bit_for_bit(tiny_lm):
 
 @every_model
 def test_rounds(tiny_lm, requests, architectures, model_type):
-    """A round over two layers changes their matrices only and brings the residual stream closer to its targets."""
+    """A round over two layers changes their matrices only and brings the residual stream closer to
+    its targets.
+    """
     lm = tiny_lm(model_type)
     before = bits(lm)
     with restored(lm, [0, 1]):
@@ -379,7 +394,9 @@ def test_batched_is_one_by_one(exact_lm, requests, architectures, model_type):
 @every_model
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_and_positions(tiny_lm, requests, architectures, model_type, side):
-    """A padded batch with its mask and position ids gives the same keys, on whichever side the tokenizer would pad."""
+    """A padded batch with its mask and position ids gives the same keys, on whichever side the
+    tokenizer would pad.
+    """
     lm = tiny_lm(model_type)
     lm.tokenizer.padding_side = side
     K = read_keys(lm, requests, BARE, 2)
@@ -401,7 +418,9 @@ def test_padding_and_positions(tiny_lm, requests, architectures, model_type, sid
 
 @every_model
 def test_exactly_one_bos(tiny_lm, tmp_path, architectures, model_type):
-    """A tokenizer that adds BOS is left as it is; one that does not gets it where the family cannot do without."""
+    """A tokenizer that adds BOS is left as it is; one that does not gets it where the family cannot
+    do without.
+    """
     counts = {}
     for bos in (True, False):
         lm = tiny_lm(model_type)
@@ -420,7 +439,9 @@ def test_exactly_one_bos(tiny_lm, tmp_path, architectures, model_type):
 
 
 def test_gains_beyond_the_norm():
-    """`before_norm`: exact where some m′ gives the gain, in direction where none does; faint channels stay."""
+    """`before_norm`: exact where some m′ gives the gain, in direction where none does; faint
+    channels stay.
+    """
     generator = torch.Generator().manual_seed(0)
     norm = torch.nn.RMSNorm(16, eps=1e-12, dtype=torch.float64)
     norm.weight.data = torch.rand(16, generator=generator, dtype=torch.float64) + 0.5
@@ -445,7 +466,9 @@ def test_gains_beyond_the_norm():
 
 
 def test_the_tables_are_what_the_tests_found(request, architectures):
-    """The book's tables are made here, `make architectures`; this comes last and needs all tests of this file."""
+    """The book's tables are made here, `make architectures`; this comes last and needs all tests of
+    this file.
+    """
     if request.config.getoption("keyword") or any(
         "::" in argument for argument in request.config.args
     ):

@@ -35,7 +35,9 @@ def test_keys_are_averaged_over_contexts(tiny_lm, requests, average):
 
 
 def test_sampled_contexts(tiny_lm):
-    """The bare prompt first, then groups of the asked sizes, each with one place; the seed decides them."""
+    """The bare prompt first, then groups of the asked sizes, each with one place; the seed decides
+    them.
+    """
     lm = tiny_lm("gpt2", bos=True)
 
     def sample(seed):

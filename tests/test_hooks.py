@@ -17,7 +17,9 @@ def negate_output(module, args, kwargs, output):
 
 
 def test_inputs_and_outputs_can_be_changed():
-    """A hook before the module changes what it reads, one after it what it returns; then all is as before."""
+    """A hook before the module changes what it reads, one after it what it returns; then all is as
+    before.
+    """
     linear, x = torch.nn.Linear(3, 3, bias=False), torch.ones(1, 3)
     plain = linear(x)
     with forward_hooks(before=[(linear, double_input)], after=[(linear, negate_output)]):

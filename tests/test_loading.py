@@ -71,7 +71,9 @@ def test_loading_errors(tmp_path):
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama", "qwen2", "gemma2"])
 def test_no_tokenizer(tmp_path, model_type):
-    """`transformers` makes one up for some model types and fails in several ways for others; it is one error here."""
+    """`transformers` makes one up for some model types and fails in several ways for others; it is
+    one error here.
+    """
     build_lm(model_type).model.save_pretrained(tmp_path)
     with pytest.raises(
         ValueError, match=f"{tmp_path.name}: there is no tokenizer.*save .*beside the model"
@@ -109,12 +111,14 @@ def response(status: int) -> dict:
         (
             GatedRepoError("403 Client Error", **response(403)),
             False,
-            "it is gated; ask for access at https://huggingface.co/some/model, then log in with `hf auth login`",
+            "it is gated; ask for access at https://huggingface.co/some/model, then log in with "
+            "`hf auth login`",
         ),
         (
             RepositoryNotFoundError("404 Client Error", **response(404)),
             False,
-            "no such model on the hub that you may see; check the spelling, and for a private one log in",
+            "no such model on the hub that you may see; check the spelling, and for a private one "
+            "log in",
         ),
         (
             HfHubHTTPError("401 Client Error", **response(401)),
@@ -139,7 +143,7 @@ def response(status: int) -> dict:
     ],
 )
 def test_the_hub(monkeypatch, error, offline, words):
-    """What the hub answers, as `transformers` passes it on, becomes one line that says what to do."""
+    """What the hub answers, passed on by `transformers`, becomes one line that says what to do."""
 
     def refuse(*_, **__):
         raise error
@@ -154,7 +158,9 @@ def test_the_hub(monkeypatch, error, offline, words):
 
 
 def test_bos_is_added_once(tmp_path):
-    """By the tokenizer itself, so that it stays when saved; offsets are those of the text; twice changes nothing."""
+    """By the tokenizer itself, so that it stays when saved; offsets are those of the text; twice
+    changes nothing.
+    """
     tokenizer = build_tokenizer()
     tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     plain = tokenizer("The café", return_offsets_mapping=True)
@@ -200,7 +206,9 @@ def starcoder_folder(folder):
 
 
 def test_declaring_another(tmp_path, undeclared, requests):
-    """The error says how; after it, the model loads, is checked against its declaration, and can be edited."""
+    """The error says how; after it, the model loads, is checked against its declaration, and can be
+    edited.
+    """
     folder = starcoder_folder(tmp_path)
     with pytest.raises(
         ValueError, match="'starcoder2' is not declared.*SEQEDIT_ARCHITECTURES; or call .*declare"

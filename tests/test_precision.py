@@ -1,6 +1,7 @@
 """Models in half precision, and models whose blocks are on several devices.
 
-An edit in bfloat16 is compared with one in float32 loosely: targets found with 8 bits are other targets.
+An edit in bfloat16 is compared with one in float32 loosely: targets found with 8 bits are other
+targets.
 """
 
 import pytest
@@ -47,7 +48,8 @@ def half_lm(tiny_lm):
 @HALF
 @pytest.mark.parametrize("model_type", ["gpt2", "llama"])
 def test_small_updates_add_up(half_lm, model_type, dtype):
-    """A thousand updates, each far below the weights' resolution: the model sees their sum, rounded once.
+    """A thousand updates, each far below the weights' resolution: the model sees their sum, rounded
+    once.
 
     The converse: added to the weights themselves, all of them would be lost.
     """
@@ -99,7 +101,9 @@ def test_float32_needs_no_master(tiny_lm):
 @HALF
 @pytest.mark.parametrize("name", ["alphaedit", "memit", "rome", "ft", "ft_l", "ultraedit"])
 def test_methods_in_half_precision(tiny_lm, half_lm, requests, name, dtype):
-    """Every kind of writer edits the master; the model holds it rounded, and points where float32 does."""
+    """Every kind of writer edits the master; the model holds it rounded, and points where float32
+    does.
+    """
     found = {}
     for lm in (tiny_lm("llama"), half_lm("llama", dtype)):
         method, plan = method_and_plan(lm, name)
@@ -126,7 +130,9 @@ def test_a_refused_round_leaves_every_bit(half_lm, requests, dtype):
 
 
 def test_run_and_score_in_bfloat16(tmp_path, tiny_folder, monkeypatch):
-    """`--dtype bfloat16`: resumed equals uninterrupted, the record keeps the float32 masters, scores can be read."""
+    """`--dtype bfloat16`: resumed equals uninterrupted, the record keeps the float32 masters,
+    scores can be read.
+    """
     space = Workspace(tmp_path, tiny_folder)
     assert run(space.config(dtype="bfloat16"), tmp_path / "a")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -170,7 +176,9 @@ def everything(lm, requests):
 
 @pytest.mark.parametrize("model_type", ["gpt2", "gptj", "llama"])
 def test_dispatched_models_are_edited_alike(tiny_lm, requests, model_type):
-    """Under `accelerate`'s hooks, which stand around every module of a model with a device map: the same bits."""
+    """Under `accelerate`'s hooks, which stand around every module of a model with a device map: the
+    same bits.
+    """
     expected = everything(tiny_lm(model_type), requests)
     lm = tiny_lm(model_type)
     dispatch_model(lm.model, {"": "cpu"}, main_device="cpu", force_hooks=True)
@@ -182,7 +190,9 @@ def test_dispatched_models_are_edited_alike(tiny_lm, requests, model_type):
 @needs_a_gpu
 @pytest.mark.parametrize("model_type", ["gpt2", "gptj", "llama"])
 def test_blocks_on_two_devices(tiny_lm, requests, model_type):
-    """The middle block on the GPU, all else on the CPU: what is read comes back to one device, and agrees."""
+    """The middle block on the GPU, all else on the CPU: what is read comes back to one device, and
+    agrees.
+    """
     expected = everything(tiny_lm(model_type), requests)
     lm = tiny_lm(model_type)
     add_hook_to_module(lm.model, AlignDevicesHook(execution_device="cpu", io_same_device=True))
@@ -199,7 +209,9 @@ def test_blocks_on_two_devices(tiny_lm, requests, model_type):
 
 
 def test_offloaded_models_are_refused(tiny_lm, tiny_folder):
-    """What `accelerate` leaves on the meta device is named, with what to do; a model that is there passes."""
+    """What `accelerate` leaves on the meta device is named, with what to do; a model that is there
+    passes.
+    """
     lm = tiny_lm()
     check_not_offloaded(lm.model)
     lm.down_proj(1).to("meta")

@@ -22,7 +22,9 @@ from seqedit.methods.rome import r_rome, rome
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"grace"}))  # which writes nothing
 @pytest.mark.parametrize("at", [0, 1])
 def test_exploding_update_is_undone(tiny_lm, requests, name, at):
-    """Refused in whichever round it happens: weights bit for bit as before it, no history, and the run goes on."""
+    """Refused in whichever round it happens: weights bit for bit as before it, no history, and the
+    run goes on.
+    """
     lm = tiny_lm("gpt2")
     method, plan = method_and_plan(lm, name)
     state = None
@@ -46,7 +48,7 @@ def test_exploding_update_is_undone(tiny_lm, requests, name, at):
 
 
 def test_a_late_failure_undoes_the_whole_round(tiny_lm, requests, monkeypatch):
-    """ROME edits one by one: when the last of a round fails, the earlier ones are taken back too."""
+    """ROME edits one by one: if the last of a round fails, the earlier ones are taken back too."""
     lm = tiny_lm("gpt2")
     before, plan = weights(lm), build_plan(lm, layers=(1,))
     solved, update = [], Solver.update
@@ -72,7 +74,9 @@ def test_second_layer_failing_undoes_the_first(tiny_lm, requests):
 
 
 def test_a_singular_price_is_an_error(tiny_lm, requests):
-    """A price of zero leaves fewer equations than unknowns: an error before the first round, not solved somehow."""
+    """A price of zero leaves fewer equations than unknowns: an error before the first round, not
+    solved somehow.
+    """
     lm = tiny_lm("gpt2")
     before = weights(lm)
     zero = replace(memit(1.0), price=lambda C: 0 * C)
@@ -110,7 +114,8 @@ def test_targets_that_are_not_finite(tiny_lm, requests):
 def test_any_other_exception_undoes_the_round(
     tiny_lm, requests, monkeypatch, place, name, call, error
 ):
-    """Not a refusal, it reaches the caller; but the layers already written are put back, bit for bit, and the same
+    """Not a refusal, it reaches the caller; but the layers already written are put back, bit for
+    bit, and the same
     round can be run again as if nothing had happened."""
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan, before, calls, real = build_plan(lm), weights(lm), [], getattr(place, name)

@@ -46,7 +46,9 @@ def read(lm, reading, texts=TEXTS, place=None, moments=None, batches=None):
 
 
 def test_windows_change_nothing_but_batches(tiny_lm):
-    """Every token is counted once, whatever the window; one window is the plain collection, bit for bit."""
+    """Every token is counted once, whatever the window; one window is the plain collection, bit for
+    bit.
+    """
     lm = tiny_lm("gpt2")
     expected = collect_second_moments(lm, TEXTS, (0, 2), progress=False)
     for window in (1, 500, None):
@@ -76,10 +78,12 @@ def test_budget_and_length(tiny_lm, budget):
 
 
 def test_batches_hold_equally_many_tokens(tiny_lm, monkeypatch):
-    """Rows of a batch are of similar length: less than a fifth of it is padding, and none is over the budget."""
+    """Rows of a batch are of similar length: less than a fifth of it is padding, and none is over
+    the budget.
+    """
     lm, sizes = tiny_lm("gpt2"), []
     monkeypatch.setattr(
-        "seqedit.lm.second_moments._add",
+        "seqedit.lm.second_moments._add_keys",
         lambda lm, rows, *rest: sizes.append(
             (len(rows) * max(map(len, rows)), sum(map(len, rows)))
         ),
@@ -105,7 +109,9 @@ def test_going_on_from_any_batch(tiny_lm):
 
 
 def test_chunks_are_round_off(tiny_lm):
-    """Products of few keys at a time add up to the same; the converse, no chunk may be lost, is in the count."""
+    """Products of few keys at a time add up to the same; the converse, no chunk may be lost, is in
+    the count.
+    """
     keys = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
     whole, chunked = accumulated(keys), SecondMoment(8)
     chunked.update(keys, chunk=7)
@@ -113,7 +119,9 @@ def test_chunks_are_round_off(tiny_lm):
 
 
 def test_killed_and_resumed(tmp_path, tiny_folder, text):
-    """kill −9 right after a checkpoint; run again, the file is that of an uninterrupted run, bit for bit."""
+    """kill −9 right after a checkpoint; run again, the file is that of an uninterrupted run, bit
+    for bit.
+    """
     killed, plain = tmp_path / "killed.safetensors", tmp_path / "plain.safetensors"
     lm, said = load_model(tiny_folder, device="cpu"), []
 
@@ -162,7 +170,9 @@ def test_killed_and_resumed(tmp_path, tiny_folder, text):
 
 
 def test_the_file_says_where_it_comes_from(tmp_path, tiny_folder, text):
-    """Counts, traces, largest eigenvalues, digests of model, tokenizer and text; again, nothing is computed."""
+    """Counts, traces, largest eigenvalues, digests of model, tokenizer and text; again, nothing is
+    computed.
+    """
     from safetensors import safe_open
 
     lm, out = load_model(tiny_folder, device="cpu"), tmp_path / "new" / "m.safetensors"
@@ -286,7 +296,9 @@ def test_other_models_are_refused_by_name(tmp_path, tiny_lm):
 
 
 def test_datasets(tmp_path, tiny_folder, text):
-    """A local dataset is streamed by `datasets`; the same documents as a file give the same numbers."""
+    """A local dataset is streamed by `datasets`; the same documents as a file give the same
+    numbers.
+    """
     folder = tmp_path / "set"
     folder.mkdir()
     lines = [json.dumps({"id": i, "words": line}) for i, line in enumerate(TEXTS)]
@@ -315,7 +327,9 @@ def test_hub_datasets_are_pinned():
 
 
 def test_commands(space, text):
-    """Parts, merged, made compact: and an edit by AlphaEdit takes the file, one by MEMIT says why not."""
+    """Parts, merged, made compact: and an edit by AlphaEdit takes the file, one by MEMIT says why
+    not.
+    """
     folder = space.folder
     for i in range(2):
         done = space.call(
@@ -366,7 +380,9 @@ def test_commands(space, text):
 
 
 def test_real_text(benchmarks, tiny_folder, tmp_path):
-    """Wikipedia through windows, in bfloat16, close to float32: 1 % is bfloat16's 8 bits through three layers."""
+    """Wikipedia through windows, in bfloat16, close to float32: 1 % is bfloat16's 8 bits through
+    three layers.
+    """
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         lm = load_model(tiny_folder, device="cpu", dtype=dtype)

@@ -1,7 +1,8 @@
-"""The subject's last token under tokenizers of every kind that models come with, for every awkward text.
+"""The subject's last token under tokenizers of every kind that models come with, for every awkward
+text.
 
-The expected place is counted in bytes of the tokens themselves, never read from offsets: the token with the last byte
-of the text up to the subject's end.
+The expected place is counted in bytes of the tokens themselves, never read from offsets: the token
+with the last byte of the text up to the subject's end.
 """
 
 import json
@@ -108,10 +109,12 @@ def like_qwen() -> PreTrainedTokenizerFast:
 
 
 def like_llama2(*, metaspace: bool) -> PreTrainedTokenizerFast:
-    """SentencePiece's BPE: "▁" for spaces, one more in front, and bytes for what is not in the vocabulary.
+    """SentencePiece's BPE: "▁" for spaces, one more in front, and bytes for what is not in the
+    vocabulary.
 
     Args:
-        metaspace: by a pre-tokenizer, as newer conversions have it, instead of by normalisation of the whole text.
+        metaspace: by a pre-tokenizer, as newer conversions have it, instead of by normalisation of
+            the whole text.
     """
     trainer = trainers.BpeTrainer(
         vocab_size=200, special_tokens=[END, "<unk>"], show_progress=False
@@ -231,7 +234,9 @@ def test_subject_under_the_real_tokenizer(real, case):
 
 
 def test_the_cases_are_what_they_claim(benchmarks):
-    """Subjects that merge with what follows, characters of several tokens, letters composed with their marks."""
+    """Subjects that merge with what follows, characters of several tokens, letters composed with
+    their marks.
+    """
     tokenizer = AutoTokenizer.from_pretrained(benchmarks / "gpt2_tokenizer")
     lm = replace(build_lm("gpt2"), tokenizer=tokenizer)
     for case in ("merges with a digit", "inside another word"):
@@ -270,7 +275,9 @@ def test_without_a_mark_the_last_occurrence_counts():
 
 
 def test_bos_written_out(requests):
-    """In a prompt or a context, where the tokenizer adds it already, it would stand there twice: refused."""
+    """In a prompt or a context, where the tokenizer adds it already, it would stand there twice:
+    refused.
+    """
     lm = language_model("byte-level, BOS")
     validate_requests(lm, requests, (("{}",),))
     with pytest.raises(

@@ -1,6 +1,7 @@
 """Where the subject ends among the tokens, and where a continuation begins, for every awkward text.
 
-The expected places are counted in bytes: in byte-level BPE each symbol of a token stands for one byte.
+The expected places are counted in bytes: in byte-level BPE each symbol of a token stands for one
+byte.
 """
 
 from dataclasses import replace
@@ -66,7 +67,9 @@ def with_tokenizer(bos: bool = False):
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("case", CASES)
 def test_subject_and_target(case, template, bos):
-    """The last token of the subject and the first of the target, alone and after prefixes, with and without BOS."""
+    """The last token of the subject and the first of the target, alone and after prefixes, with and
+    without BOS.
+    """
     lm = with_tokenizer(bos)
     prompt, subject = CASES[case]
     request = parse_requests(
@@ -110,7 +113,7 @@ def test_the_subject_is_found_in_any_text(before, subject, after, bos):
 
 @given(pairs=st.lists(st.tuples(texts, words), min_size=1, max_size=4), bos=st.booleans())
 def test_continuations_of_any_text(pairs, bos):
-    """Rows hold all tokens but the last; the continuation's are those that end beyond the prompt."""
+    """Rows hold all tokens but the last; the continuation's tokens end beyond the prompt."""
     lm = with_tokenizer(bos)
     rows = continuation_rows(lm, *zip(*pairs, strict=True))
     for row, (prompt, continuation) in zip(rows, pairs, strict=True):
@@ -132,7 +135,9 @@ def test_the_merging_cases_do_merge():
 
 
 def test_target_tokens_are_those_of_the_target_alone():
-    """ " New York" after a prompt has the tokens it has alone: a leading space, no merge across the boundary."""
+    """ " New York" after a prompt has the tokens it has alone: a leading space, no merge across the
+    boundary.
+    """
     lm = with_tokenizer(bos=True)
     tokens, _ = lookup_rows(lm, ["{} plays"], ["Zoë"], [" polo in New York"])
     start = tokens.first_after(0, len("Zoë plays"))
@@ -173,7 +178,9 @@ def test_chunks(lengths, budget, sizes):
 
 @given(lengths=st.lists(st.integers(1, 40)), budget=st.integers(1, 120))
 def test_chunks_of_any_lengths(lengths, budget):
-    """Every row once and in order; no chunk of several rows exceeds the budget, none could take one more."""
+    """Every row once and in order; no chunk of several rows exceeds the budget, none could take one
+    more.
+    """
     parts = list(chunks(lengths, budget))
     assert [i for part in parts for i in range(len(lengths))[part]] == list(range(len(lengths)))
     for part in parts:
@@ -232,7 +239,9 @@ def test_validation_of_every_text_of_an_evaluation(field):
 
 
 def test_validation_of_unlocatable_text():
-    """A tokenizer that drops characters leaves a subject, or a target, without a token: refused, not guessed."""
+    """A tokenizer that drops characters leaves a subject, or a target, without a token: refused,
+    not guessed.
+    """
     lm = build_lm("gpt2")
     lm.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("ö", "")
     with pytest.raises(RequestError, match="'c-1': subject: 'Adö' .* no token covers character 2"):
@@ -243,7 +252,7 @@ def test_validation_of_unlocatable_text():
 
 
 def test_real_records_with_the_real_tokenizer(benchmarks):
-    """Five hundred CounterFact requests under GPT-2's tokenizer: the byte count agrees everywhere."""
+    """Five hundred CounterFact requests with GPT-2's tokenizer: the byte count always agrees."""
     lm = replace(
         with_tokenizer(), tokenizer=AutoTokenizer.from_pretrained(benchmarks / "gpt2_tokenizer")
     )

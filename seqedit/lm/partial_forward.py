@@ -189,7 +189,8 @@ def _restrict(name: str, value: Any, cache: _StoredCache) -> Any:
     if isinstance(value, Cache):
         return cache
     if name == "attention_mask":
-        visible = _causal(cache.stored[0].shape[2]) if value is None else value[0, 0]
+        tokens = cache.stored[0].shape[2]
+        visible = _causal(tokens, positions.device) if value is None else value[0, 0]
         return visible.to(positions.device)[positions][:, None]  # (rows, 1, length, tokens)
     if name == "position_ids":
         return value.flatten().to(positions.device)[positions]  # (rows, length)
@@ -198,9 +199,9 @@ def _restrict(name: str, value: Any, cache: _StoredCache) -> Any:
     return value
 
 
-def _causal(tokens: int) -> Bool[Tensor, "tokens tokens"]:
+def _causal(tokens: int, device: torch.device) -> Bool[Tensor, "tokens tokens"]:
     """Which tokens each token sees: itself and those before it."""
-    return torch.ones(tokens, tokens, dtype=torch.bool).tril()
+    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
 
 
 def _named_arguments(block: nn.Module, call: Call) -> dict[str, Any]:
