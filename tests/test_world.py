@@ -11,7 +11,7 @@ from seqedit.base.paths import DATA, MODEL, WORLD
 from seqedit.evaluation.abilities import score_abilities
 from seqedit.evaluation.continuations import exact_match
 from seqedit.lm.load import load_model
-from seqedit.requests.request import load_requests
+from seqedit.requests.published import load_requests
 from seqedit.world.acceptance import FACTS_NEEDED, TASKS_NEEDED
 from seqedit.world.build import write_world
 from seqedit.world.corpus import Corpus
@@ -239,7 +239,7 @@ def test_model_is_accepted(world):
     lm = load_model(MODEL, device="cpu")
     for kind in ("train", "heldout"):
         sample = random.Random(0).sample(world.facts, 150)
-        prompts = [getattr(BY_NAME[fact.relation], kind)[0].format(fact.subject) for fact in sample]
+        prompts = [BY_NAME[fact.relation].templates(kind)[0].format(fact.subject) for fact in sample]
         share = exact_match(lm, prompts, [fact.object for fact in sample]).mean()
         assert share == pytest.approx(figures["facts"][kind], abs=0.02)
     assert score_abilities(lm) == pytest.approx(figures["tasks"], abs=0.02)
