@@ -7,6 +7,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
+from ..base.paths import find_model
 from .architecture import DECLARED, architecture_of
 from .check import check_architecture
 from .hub import why_not_loaded
@@ -25,7 +26,7 @@ def load_model(
     """Load a local folder or hub id in evaluation mode, gradients off. Remote code is never run.
 
     Args:
-        folder_or_id: whatever `from_pretrained` takes.
+        folder_or_id: whatever `from_pretrained` takes, or "embedded" for the model that comes along.
         device: "auto" takes a GPU where there is one; "spread" lets `accelerate` put whole blocks on all GPUs.
         dtype: of the weights, whatever the folder stores; in half precision the edited matrices are kept in float32 as
             well.
@@ -35,6 +36,7 @@ def load_model(
             declared, or is declared outside the package and wrongly, or the tokenizer cannot tell which characters a
             token covers.
     """
+    folder_or_id = find_model(folder_or_id)
     logging.disable_progress_bar()
     logging.get_logger("transformers.modeling_utils").addFilter(_not_about_masks)
     if device == "auto":
