@@ -115,6 +115,11 @@ class Job:
         return WORLD if self.embedded else None
 
     @property
+    def requests(self) -> list[EditRequest]:
+        """All requests of the run, in the order in which they are edited."""
+        return [request for batch in self.rounds for request in batch]
+
+    @property
     def edited_in(self) -> dict[int | str, int]:
         return {request.case_id: i for i, batch in enumerate(self.rounds) for request in batch}
 
