@@ -17,9 +17,13 @@ ROOT = Path(os.environ.get("SEQEDIT_ROOT", _PACKAGE if _CARRIES_DATA else _PACKA
 DATA = ROOT / "data"
 MODEL = DATA / "model"
 EDITORS = DATA / "editors"
-HYPER = DATA / "hyper"
 MOMENTS = DATA / "moments.safetensors"
 WORLD = DATA / "world"
+
+OUTPUT = Path("data") if _CARRIES_DATA and ROOT == _PACKAGE else DATA
+"""Where commands write by default: `DATA` in a clone, `data` in the current folder elsewhere."""
+RESULTS = OUTPUT / "results"
+"""Records of the book's studies; an installed package carries none."""
 
 NAMED_MODELS = {"embedded": MODEL}
 """Models that may be given by name instead of by folder or hub id."""
@@ -43,23 +47,7 @@ def find_requests(requests: str | Path) -> str | Path:
     return _find(requests, NAMED_REQUESTS)
 
 
-def output(path: Path) -> Path:
-    """Return where a command writes by default what lies at `path` inside `ROOT`.
-
-    Returns:
-        `path` itself in a clone and under `SEQEDIT_ROOT`; in an installed package the same place
-        below the current folder, so that nothing is written into the package.
-    """
-    if _CARRIES_DATA and ROOT == _PACKAGE:
-        return path.relative_to(ROOT)
-    return path
-
-
 def _find(given: str | Path, named: dict[str, Path]) -> str | Path:
     if str(given) in named and not Path(given).exists():
         return named[str(given)]
     return given
-
-
-RESULTS = output(DATA / "results")
-"""Records of the book's studies; a wheel does not carry them."""
