@@ -29,7 +29,7 @@ export TOKENIZERS_PARALLELISM = false
 PYTEST   = $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 NBVAL    = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help setup book chapters html test check smoke links unit study errors architectures nbval lint pdf clean
+.PHONY: help setup book chapters html test check smoke links unit study errors architectures nbval lint package pdf clean
 .NOTPARALLEL:
 
 help:            ## list the targets
@@ -62,8 +62,13 @@ smoke: setup     ## execute the slow chapters with small parameters
 links: html      ## links, anchors and pictures inside the rendered book
 	$(BIN)/python tools/links.py _build/html
 
-lint: setup      ## style
-	$(BIN)/ruff check seqedit tools tests
+lint: setup      ## style, format and types
+	$(BIN)/ruff check seqedit tools tests setup.py
+	$(BIN)/ruff format --check seqedit tools tests setup.py
+	$(BIN)/mypy
+
+package: setup   ## build wheel and source archive, install each elsewhere, run the README's program
+	$(BIN)/python tools/check_package.py
 
 unit: setup      ## the unit tests alone
 	$(PYTEST) tests
@@ -82,7 +87,7 @@ architectures: setup ## make the tables of architectures again from what the tes
 nbval: setup     ## re-execute the committed notebooks and compare every output
 	$(PYTEST) $(NBVAL) chapters
 
-test: lint smoke links ## everything that CI runs; pytest, with units and notebooks, comes last
+test: lint package smoke links ## everything that CI runs; pytest, with units and notebooks, comes last
 	$(PYTEST) $(NBVAL) tests chapters
 
 pdf: check       ## one PDF of the book (needs chromium)
@@ -91,4 +96,4 @@ pdf: check       ## one PDF of the book (needs chromium)
 		--print-to-pdf=_build/seqedit.pdf _build/singlehtml/index.html
 
 clean:           ## remove what the targets built (the environment stays)
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,5 +1,6 @@
-"""`python -m seqedit`: the command line."""
+"""The command line, as `python -m seqedit`."""
 
 from .cli.main import app
 
-app()
+if __name__ == "__main__":
+    app()

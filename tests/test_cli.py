@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, ByT5Tokenizer
 from typer.testing import CliRunner
 from workspace import RECORDS, Workspace
 
-from seqedit.base.jsonl import read_lines
+from seqedit.base.jsonl import read_jsonl
 from seqedit.cli.main import app
 from seqedit.lm.load import load_model
 from seqedit.lm.weights import read_weight
@@ -207,7 +207,7 @@ def test_edit_says_what_became_of_the_requests(space):
     record = json.loads((space.out / "run.json").read_text())
     assert record["finished"] and record["parameters"]["parameters"]["lam"] == 2
     assert record["parameters"]["target"]["lr"] == 0.4 and record["parameters"]["layers"] == [0, 1]
-    assert [row["n_edits"] for row in read_lines(space.out / "scores.jsonl")] == [2, 4, 5]
+    assert [row["n_edits"] for row in read_jsonl(space.out / "scores.jsonl")] == [2, 4, 5]
     assert "is complete" in space.call(set=["lam=2", "lr=0.4"], evaluate_every=1).stderr
     other = space.call(set="lam=3", evaluate_every=1)
     assert (
@@ -268,7 +268,7 @@ def test_score(space):
     result = space.call("score", **options)
     report = json.loads(result.stdout)
     assert result.exit_code == 0 and report["edits"]["n"] == 5 and "edits:" in result.stderr
-    run_scores = read_lines(space.out / "scores.jsonl")[-1]["edits"]
+    run_scores = read_jsonl(space.out / "scores.jsonl")[-1]["edits"]
     assert report["edits"] == pytest.approx(run_scores)
     file = space.folder / "new" / "scores.json"
     result = space.call("score", **options, out=file)
@@ -317,10 +317,10 @@ def test_counterfact_records(benchmarks, space):
     lm.tokenizer.save_pretrained(folder)
     result = space.call(model=folder, requests=space.write("counterfact.json", records))
     assert result.exit_code == 0, result.stderr
-    assert [row["case_id"] for row in read_lines(space.out / "outcomes.jsonl")] == [
+    assert [row["case_id"] for row in read_jsonl(space.out / "outcomes.jsonl")] == [
         r["case_id"] for r in records
     ]
-    scores = read_lines(space.out / "scores.jsonl")[-1]["edits"]
+    scores = read_jsonl(space.out / "scores.jsonl")[-1]["edits"]
     assert all(0 <= scores[kind] <= 1 for kind in ("efficacy", "paraphrase", "neighborhood"))
 
 

@@ -11,7 +11,8 @@ from workspace import Workspace
 from seqedit.base.paths import WORLD
 from seqedit.evaluation.consistency import consistency, load_references
 from seqedit.evaluation.report import evaluate
-from seqedit.requests.request import load_requests, parse_requests
+from seqedit.requests.published import load_requests
+from seqedit.requests.request import parse_requests
 from seqedit.world.vocabulary import SENTENCES
 
 SNIPPETS = [

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from seqedit.requests.formats import in_our_schema, read_rounds
+from seqedit.requests.published import load_requests
 from seqedit.requests.request import (
     EditRequest,
     RequestError,
-    load_requests,
     parse_requests,
     usable_requests,
 )

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from seqedit.base.jsonl import read_lines
+from seqedit.base.jsonl import read_jsonl
 from seqedit.base.paths import DATA
 from seqedit.methods.catalogue import COMPOSED, METHODS, make_method
 from seqedit.runs.settings import build_settings
@@ -93,7 +93,7 @@ def test_a_study(tmp_path, monkeypatch):
 
 def _tamper(folder):
     """A share of the last evaluation 4 points higher, a field of a round that says nothing, and other times."""
-    rounds, scores = (read_lines(folder / name) for name in ("rounds.jsonl", "scores.jsonl"))
+    rounds, scores = (read_jsonl(folder / name) for name in ("rounds.jsonl", "scores.jsonl"))
     rounds[-1]["new"], rounds[0]["seconds"] = None, {}
     scores[-1]["edits"]["efficacy_tokens"] += 0.04
     for name, rows in (("rounds.jsonl", rounds), ("scores.jsonl", scores)):

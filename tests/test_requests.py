@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from seqedit.requests.published import load_requests
 from seqedit.requests.request import (
     EditRequest,
     RequestError,
     batched,
-    load_requests,
     load_rounds,
     parse_requests,
 )

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from workspace import FILES, RECORDS, SETTINGS, Workspace, content
 
-from seqedit.base.jsonl import read_lines
+from seqedit.base.jsonl import read_jsonl
 from seqedit.runs import checkpoint
 from seqedit.runs.engine import run
 from seqedit.runs.records import read_run
@@ -88,7 +88,7 @@ def test_row_cut_off_in_the_middle(space, whole, monkeypatch):
         run(space.config(save_rounds=True, evaluate_every=1), space.out)
     monkeypatch.setattr(checkpoint, "save_tensors", real)
     path = space.out / "outcomes.jsonl"
-    assert len(read_lines(path)) == 4  # round 1 is there, its checkpoint is not
+    assert len(read_jsonl(path)) == 4  # round 1 is there, its checkpoint is not
     path.write_text(path.read_text()[:-20])
     run(space.config(save_rounds=True, evaluate_every=1), space.out)
     assert content(space.out) == whole
@@ -140,7 +140,7 @@ def test_killed_process_resumes_bit_for_bit(space):
     assert not json.loads((space.out / "run.json").read_text())["finished"]
     assert "resuming after round" in finish(space.out)
     assert content(space.out) == content(space.folder / "whole")
-    assert len(read_lines(space.out / "outcomes.jsonl")) == 60
+    assert len(read_jsonl(space.out / "outcomes.jsonl")) == 60
 
 
 def test_checkpoint_without_a_record_is_not_trusted(space, whole):

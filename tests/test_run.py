@@ -10,14 +10,14 @@ from workspace import FILES, RECORDS, SETTINGS, Workspace, content
 
 from seqedit.base import files
 from seqedit.exchange.edited import export_folder
-from seqedit.lm.fingerprint import fingerprint
+from seqedit.lm.fingerprint import fingerprint, identity
 from seqedit.lm.load import load_model
 from seqedit.lm.second_moments import collect_second_moments
 from seqedit.lm.weights import read_weight
 from seqedit.moments import cache as moments
 from seqedit.moments.cache import cached_moments, corpus_moments, read_corpus
 from seqedit.moments.files import load_moments, save_moments
-from seqedit.requests.request import load_requests
+from seqedit.requests.published import load_requests
 from seqedit.runs import checkpoint, records
 from seqedit.runs.engine import run
 from seqedit.runs.job import prepare
@@ -219,16 +219,17 @@ def test_moments_are_computed_once_for_all_layers(space, monkeypatch):
 def test_shipped_moments_are_used_where_they_fit(space, monkeypatch):
     """For the embedded model: the shipped file, if it is of these very weights; else the world's corpus."""
     lm, shipped = load_model(space.model, device="cpu"), space.folder / "moments.safetensors"
+    digests = identity(lm)
     found = collect_second_moments(lm, ["The town is quiet."], [0, 1])
+    monkeypatch.setattr("seqedit.world.embedded.shipped_identity", lambda: digests)
     for name, value in (
-        ("MODEL", space.model),
         ("WORLD", space.folder),
         ("DATA", space.folder),
         ("MOMENTS", shipped),
     ):
         monkeypatch.setattr(f"seqedit.runs.job.{name}", value)
-    for identity, used in ((fingerprint(lm), True), ("0" * 16, False)):
-        save_moments(shipped, found, fingerprint=identity)
+    for made_for, used in ((fingerprint(lm), True), ("0" * 16, False)):
+        save_moments(shipped, found, fingerprint=made_for)
         plan = prepare(space.config(corpus=None)).plan
         assert torch.equal(plan.moments[0], load_moments(shipped).C[0]) is used
         assert (

@@ -159,7 +159,7 @@ def test_a_second_process_waits(tmp_path, monkeypatch):
         other.kill()
 
     with alone(tmp_path / "out", say), alone(tmp_path / "elsewhere"):
-        assert len(said) == 1 and "another process works on it" in said[0]
+        assert len(said) == 1 and "another process is working on it" in said[0]
     other.communicate()
     with alone(tmp_path / "out", say):
         assert len(said) == 1

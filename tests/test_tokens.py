@@ -24,7 +24,8 @@ from seqedit.lm.tokens import (
     tokenise,
 )
 from seqedit.lm.validation import validate_requests
-from seqedit.requests.request import RequestError, load_requests, parse_requests
+from seqedit.requests.published import load_requests
+from seqedit.requests.request import RequestError, parse_requests
 
 CASES = {
     "start": ("{} is a", "Danielle Darrieux"),

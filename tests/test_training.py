@@ -1,4 +1,4 @@
-"""Training of the embedded model: deterministic, interruptible, documents apart; and its optimiser."""
+"""Training of the embedded model: deterministic, interruptible, documents apart; its optimiser."""
 
 import json
 from itertools import pairwise
@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import seqedit.world.train as training
+from seqedit.lm.fingerprint import identity
 from seqedit.lm.load import load_model
 from seqedit.world.corpus import Corpus
 from seqedit.world.facts import build_world
@@ -55,6 +56,10 @@ def content(folder):
     )
 
 
+def test_training_writes_what_recognises_the_model(trained, tmp_path):
+    assert trained[1]["identity"] == identity(load_model(tmp_path / "whole", device="cpu"))
+
+
 def equal(left, right) -> bool:
     return left[1] == right[1] and all(
         torch.equal(left[0][name], right[0][name]) for name in left[0] | right[0]
@@ -76,7 +81,7 @@ def test_training_is_deterministic(trained, tmp_path):
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 @pytest.mark.parametrize("at", [1, 3, 4])
 def test_training_resumes(trained, tmp_path, monkeypatch, at):
-    """Interrupted before a checkpoint, between two, and at one: the same bits as never interrupted."""
+    """Interrupted before a checkpoint, between two, and at one: those of an uninterrupted one."""
 
     def until(step, *rest):
         if step == at:
@@ -112,7 +117,7 @@ def test_checkpoint_of_other_settings(trained, tmp_path, monkeypatch):
 
 
 def test_packed_documents_are_as_if_alone(corpus, tokenizer):
-    """In a packed row every document gets the logits that it gets alone, wherever its positions start."""
+    """A packed document gets the logits that it gets alone, wherever its positions start."""
     model = new_model(SMALL).eval()
     tokens, positions = batch_at(0, corpus, tokenizer, SMALL)
     assert tokens.shape == positions.shape == (SMALL.batch, SMALL.length)
@@ -163,7 +168,7 @@ def test_orthogonalise(shape):
 
 
 def test_muon_step():
-    """One step from zero momentum: the orthogonalised gradient times lr·√(rows/columns), after the decay."""
+    """Without momentum: the orthogonalised gradient times lr·√(rows/columns), after decay."""
     weight = torch.nn.Parameter(torch.randn(32, 8, generator=torch.Generator().manual_seed(0)))
     before, gradient = (
         weight.detach().clone(),

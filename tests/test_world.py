@@ -1,20 +1,26 @@
-"""The fictional world: the same bytes every time, splits that do not mix, and a model that knows it."""
+"""The fictional world: the same bytes every time, separate splits, and a model that knows it."""
 
 import hashlib
 import json
 import random
 import re
+import shutil
 
 import pytest
+import torch
 
 from seqedit.base.paths import DATA, MODEL, WORLD
 from seqedit.evaluation.abilities import score_abilities
 from seqedit.evaluation.continuations import exact_match
+from seqedit.lm.fingerprint import identity
 from seqedit.lm.load import load_model
-from seqedit.requests.request import load_requests
+from seqedit.lm.weights import read_weight, restored, write_weight
+from seqedit.requests.published import load_requests
+from seqedit.runs.job import RunConfig, prepare
 from seqedit.world.acceptance import FACTS_NEEDED, TASKS_NEEDED
 from seqedit.world.build import write_world
 from seqedit.world.corpus import Corpus
+from seqedit.world.embedded import is_embedded, shipped_identity
 from seqedit.world.facts import build_world
 from seqedit.world.tasks import GENERATED, test_items
 from seqedit.world.vocabulary import BY_NAME, RELATIONS
@@ -76,7 +82,7 @@ def test_committed_files_are_what_is_built(tmp_path):
 
 @pytest.mark.parametrize("name", ["records.json", "calibration.json", "reversal.json"])
 def test_records_are_requests(name):
-    """CounterFact's schema, one record a subject, with every kind of prompt about the right subjects."""
+    """CounterFact's schema, one record per subject, all prompts about the right subjects."""
     requests = load_requests(WORLD / name)
     assert len(requests) > 100 and len({r.subject for r in requests}) == len(requests)
     for request in requests:
@@ -99,7 +105,7 @@ def test_records_are_requests(name):
 
 
 def test_neighbours_have_the_true_object(world):
-    """Neighbourhood prompts ask for subjects of which the true target is true, attribute prompts the new one."""
+    """Neighbourhood prompts ask about subjects with the true target, attribute prompts the new."""
     truth = {
         (template.format(fact.subject), fact.object)
         for fact in world.facts
@@ -230,8 +236,50 @@ def test_model_is_the_one_described():
 
 
 @needs_model
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_embedded_model_is_recognised_wherever_it_lies(tmp_path, dtype):
+    """By name, as a copy and saved again, in every precision; once edited, it is not."""
+    lm = load_model("embedded", device="cpu", dtype=dtype)
+    assert is_embedded(lm) and identity(lm) == shipped_identity()
+    shutil.copytree(MODEL, tmp_path / "copy")
+    lm.model.save_pretrained(tmp_path / "again")
+    lm.tokenizer.save_pretrained(tmp_path / "again")
+    for folder in ("copy", "again"):
+        assert is_embedded(load_model(tmp_path / folder, device="cpu", dtype=dtype)), folder
+    with restored(lm, (0,)):
+        write_weight(lm, 0, 1.01 * read_weight(lm, 0))
+        assert not is_embedded(lm)
+    assert is_embedded(lm)
+
+
+def test_other_models_are_not_embedded(tiny_lm, monkeypatch, tmp_path):
+    """Nor is any where no model is shipped."""
+    assert not is_embedded(tiny_lm())
+    monkeypatch.setattr("seqedit.world.embedded.MODEL", tmp_path)
+    assert shipped_identity() is None and not is_embedded(tiny_lm())
+
+
+@needs_model
+def test_a_copy_brings_settings_moments_and_world(tmp_path):
+    """A run on a copy of the model, of the records by name, is the run on the model itself."""
+    shutil.copytree(MODEL, tmp_path / "copy")
+    here, there = (
+        prepare(RunConfig(model=model, requests="world", method="memit", n_edits=2, device="cpu"))
+        for model in (str(MODEL), str(tmp_path / "copy"))
+    )
+    assert here.settings == there.settings and here.world == there.world == WORLD
+    assert [r.case_id for r in there.requests] == [
+        r.case_id for r in load_requests(WORLD / "records.json")[:2]
+    ]
+    assert all(
+        torch.equal(here.plan.moments[layer], there.plan.moments[layer])
+        for layer in here.plan.layers
+    )
+
+
+@needs_model
 def test_model_is_accepted(world):
-    """The figures written down reach the criteria, and a sample measured again agrees with them within 2 points."""
+    """The recorded figures reach the criteria; a sample measured again agrees within 2 points."""
     figures = json.loads((DATA / "acceptance.json").read_text())
     assert figures["accepted"] and figures["facts"]["heldout"] >= FACTS_NEEDED == 0.98
     assert min(figures["tasks"].values()) >= TASKS_NEEDED == 0.90
@@ -239,7 +287,9 @@ def test_model_is_accepted(world):
     lm = load_model(MODEL, device="cpu")
     for kind in ("train", "heldout"):
         sample = random.Random(0).sample(world.facts, 150)
-        prompts = [getattr(BY_NAME[fact.relation], kind)[0].format(fact.subject) for fact in sample]
+        prompts = [
+            BY_NAME[fact.relation].templates(kind)[0].format(fact.subject) for fact in sample
+        ]
         share = exact_match(lm, prompts, [fact.object for fact in sample]).mean()
         assert share == pytest.approx(figures["facts"][kind], abs=0.02)
     assert score_abilities(lm) == pytest.approx(figures["tasks"], abs=0.02)

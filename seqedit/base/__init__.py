@@ -1,1 +1,1 @@
-"""What every room may use: files that appear whole, paths, precision, a clock."""
+"""What every room may use: paths, atomic writing, JSON lines, precision and a clock."""

@@ -1,21 +1,21 @@
-"""Seconds by stage."""
+"""A clock that adds up seconds by stage."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class Clock:
-    """Adds up the seconds of named stages, and the total since it was made."""
+    """Adds up the seconds spent in named stages, and the seconds since the clock was made."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._spent: Counter[str] = Counter()
+        self._spent: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time inside towards `name`, also when it ends in an exception."""
+        """Add the time spent inside the `with` block to stage `name`, even if it raises."""
         start = time.perf_counter()
         try:
             yield
@@ -23,5 +23,5 @@ class Clock:
             self._spent[name] += time.perf_counter() - start
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each stage so far, and "total"."""
+        """Return the seconds of each stage so far, and under "total" those since the start."""
         return dict(self._spent) | {"total": time.perf_counter() - self._started}

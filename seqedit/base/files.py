@@ -1,10 +1,15 @@
-"""Files appear whole or not at all."""
+"""Writing files and folders atomically: each appears whole or not at all.
+
+Everything is written to a temporary neighbour, which is then renamed into place. Missing parent
+folders are made.
+"""
 
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,13 +19,18 @@ from torch import Tensor
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 digest of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """Return the first 16 hexadecimal digits of a file's SHA-256 digest."""
+    return sha256(path)[:16]
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a file through a temporary neighbour, then rename it into place."""
+    """Write a text file in UTF-8 atomically."""
     part = _part(path)
     with open(part, "w", encoding="utf-8") as file:
         file.write(text)
@@ -30,13 +40,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def save_tensors(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """safetensors, through a temporary neighbour; tensors are made contiguous and moved to the CPU."""
+    """Write tensors as a safetensors file atomically.
+
+    Args:
+        path: the file.
+        tensors: by name, of any shapes; copies on the CPU, made contiguous, are written.
+        metadata: text for the file's header.
+    """
     part = _part(path)
     save_file(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
@@ -46,17 +63,36 @@ def save_tensors(
     os.replace(part, path)
 
 
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; at the end of the `with` block it takes the place of `out`.
+
+    After an exception `out` is as before. What an interrupted call left behind is removed first.
+    """
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(part, out)
+
+
 def cache_folder() -> Path:
-    """SEQEDIT_CACHE, or ~/.cache/seqedit."""
+    """Return the folder for computed files: `SEQEDIT_CACHE`, or `~/.cache/seqedit`."""
     return Path(os.environ.get("SEQEDIT_CACHE", Path.home() / ".cache" / "seqedit"))
 
 
 @contextmanager
-def alone(path: Path, say=lambda text: None) -> Iterator[None]:
-    """Inside, no other process is inside for the same `path`; one that comes later waits.
+def alone(path: Path, say: Callable[[str], object] = lambda text: None) -> Iterator[None]:
+    """Let only one process at a time be inside the `with` block for the same `path`.
 
-    The operating system lets go however a process ends, kill -9 included. Processes on several machines exclude each
-    other where they share the cache folder.
+    A process that comes later waits. The operating system releases the lock however a process
+    ends, `kill -9` included. Processes on several machines exclude each other if they share the
+    cache folder.
+
+    Args:
+        path: what the processes work on; it need not exist.
+        say: receives a line if the process has to wait.
     """
     folder = cache_folder() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,16 +100,15 @@ def alone(path: Path, say=lambda text: None) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"{path}: another process works on it; waiting for its end")
+            say(f"{path}: another process is working on it; waiting until it has finished")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _part(path: Path) -> Path:
-    """The temporary neighbour; named by process, so that two runs may fill the same cache."""
+    """Return the temporary neighbour of a file, named by process; make its folder if needed.
+
+    Two runs may therefore fill the same cache at the same time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f"{path.name}.{os.getpid()}.part")
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, shortened."""
-    return sha256(path)[:16]

@@ -24,7 +24,8 @@ from ..methods.alphaedit import alphaedit
 from ..moments.corpus import Corpus
 from ..planner.estimate import Texts, Work, estimate
 from ..planner.shapes import EDITED, config_of, shape_of
-from ..requests.request import EditRequest, load_requests
+from ..requests.published import load_requests
+from ..requests.request import EditRequest
 
 FULL_SIZE = ("gpt-j-6b", "llama-3-8b")
 

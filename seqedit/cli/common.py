@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..base.paths import find_model
+
 
 def say(text: str) -> None:
     print(text, file=sys.stderr)
@@ -26,8 +28,17 @@ def _usable(device: str) -> str:
     return device
 
 
+def _folder(model: str) -> str:
+    """The folder of a model given by name."""
+    return str(find_model(model))
+
+
 Model = Annotated[
-    str, typer.Option(help="Folder or hub id of a causal language model, e.g. data/model.")
+    str,
+    typer.Option(
+        help="Folder or hub id of a causal language model; embedded: the one that comes along.",
+        callback=_folder,
+    ),
 ]
 Edited = Annotated[
     Path,

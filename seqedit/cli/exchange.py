@@ -172,12 +172,12 @@ def abilities(
         table,
     )
     from ..lm.load import load_model
-    from ..runs.job import is_embedded
+    from ..world.embedded import is_embedded
 
-    names = tasks.split(",") if tasks else list(WORLD_TASKS if is_embedded(model) else PAPERS)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
     lm = load_model(model, device=device, dtype=getattr(torch, dtype))
+    names = tasks.split(",") if tasks else list(WORLD_TASKS if is_embedded(lm) else PAPERS)
     if edited:
         put_edited(lm, edited)
     report = measure(lm, names, limit=limit, batch_size=batch_size)

@@ -42,9 +42,9 @@ MEASURES = (
 Requests = Annotated[
     str,
     typer.Option(
-        help="counterfact, mcf, zsre or wikidata_counterfact; or a .json, .jsonl, .csv "
-        "or .parquet file of one of their schemas, or of plain {case_id, prompt, "
-        "subject, target_new, target_true?}."
+        help="counterfact, mcf, zsre or wikidata_counterfact; world: the embedded model's; or a "
+        ".json, .jsonl, .csv or .parquet file of one of their schemas, or of plain {case_id, "
+        "prompt, subject, target_new, target_true?}."
     ),
 ]
 References = Annotated[
@@ -220,7 +220,7 @@ def score(
     from ..lm.load import load_model
     from ..lm.validation import validate_requests
     from ..requests.published import load
-    from ..runs.job import is_embedded
+    from ..world.embedded import is_embedded
     from ..world.vocabulary import SENTENCES
 
     if out:
@@ -234,6 +234,7 @@ def score(
     wanted = [request for batch in loaded.rounds for request in batch]
     lm = load_model(model, device=device, dtype=getattr(torch, dtype))
     validate_requests(lm, wanted, BARE)
+    world = WORLD if is_embedded(lm) else None
     unedited = score_edits(lm, wanted, progress=True)
     put_edited(lm, edited)
     generator = torch.Generator().manual_seed(seed) if fluency else None
@@ -241,7 +242,7 @@ def score(
         lm,
         wanted,
         unedited=unedited,
-        world=WORLD if is_embedded(model) else None,
+        world=world,
         generator=generator,
         references=texts,
         progress=True,

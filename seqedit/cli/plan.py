@@ -56,7 +56,7 @@ def plan(
     from ..methods.catalogue import make_method
     from ..planner.estimate import Texts, Work, estimate
     from ..planner.shapes import EDITED, config_of, shape_of
-    from ..requests.request import load_requests
+    from ..requests.published import load_requests
 
     count = int(edits) if edits.isdigit() else len(load_requests(edits))
     if count < 1:

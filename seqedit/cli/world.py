@@ -6,19 +6,14 @@ from typing import Annotated
 
 import typer
 
-from ..base.paths import (
-    DATA,
-    EDITORS,
-    MODEL,
-    WORLD,
-)
+from ..base.paths import MODEL, OUTPUT
 
 app = typer.Typer(no_args_is_help=True, help="The fictional world and the model trained on it.")
 
 
 @app.command()
 def build(
-    out: Annotated[Path, typer.Option(help="Folder for the world's records.")] = WORLD,
+    out: Annotated[Path, typer.Option(help="Folder for the world's records.")] = OUTPUT / "world",
     seed: Annotated[int, typer.Option(help="Seed of names, facts, records and texts.")] = 0,
 ) -> None:
     """Write facts, edit records, tasks and texts (seconds; byte-identical for a seed)."""
@@ -30,7 +25,7 @@ def build(
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = MODEL,
+    out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = OUTPUT / "model",
     seed: Annotated[int, typer.Option(help="Seed of the weights and of the text stream.")] = 0,
     steps: Annotated[
         int, typer.Option(help="Steps of 4,096 tokens; fewer give a weaker model.")
@@ -55,15 +50,16 @@ def train(
 @app.command()
 def check(
     model: Annotated[Path, typer.Option(help="Folder of the trained model.")] = MODEL,
-    out: Annotated[Path, typer.Option(help="Where the figures are written.")] = DATA
+    out: Annotated[Path, typer.Option(help="Where the figures are written.")] = OUTPUT
     / "acceptance.json",
 ) -> None:
     """Measure the acceptance figures; exit code 1 when one is missed."""
+    from ..base.files import write_json
     from ..lm.load import load_model
     from ..world.acceptance import measure
 
     figures = measure(load_model(model))
-    out.write_text(json.dumps(figures, indent=1) + "\n")
+    write_json(out, figures)
     typer.echo(json.dumps(figures, indent=1))
     raise typer.Exit(0 if figures["accepted"] else 1)
 
@@ -71,7 +67,7 @@ def check(
 @app.command()
 def tune(
     method: Annotated[str, typer.Argument(help="Method whose settings are searched.")],
-    out: Annotated[Path, typer.Option(help="Folder for settings and search.")] = DATA / "hyper",
+    out: Annotated[Path, typer.Option(help="Folder for settings and search.")] = OUTPUT / "hyper",
 ) -> None:
     """Choose a method's settings for the embedded model on calibration facts (a few minutes).
 
@@ -96,7 +92,7 @@ def train_editor(
     """
     from ..study.train_editors import train_editor as train_network
 
-    out = out or EDITORS / f"{name}.safetensors"
+    out = out or OUTPUT / "editors" / f"{name}.safetensors"
     losses = train_network(name, out)
     last = losses[-20:]
     typer.echo(

@@ -1,13 +1,12 @@
 """Edited models: from a run or a file of edits into a loaded model, and into a folder for others."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from ..base.files import whole_folder
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
 from ..runs.checkpoint import put_weights
@@ -27,22 +26,20 @@ def put_edited(lm: LanguageModel, edited: Path) -> None:
 
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path | str) -> Iterator[Path]:
     """A folder to fill, which becomes `out` when all of it is there.
 
     Raises:
         ValueError: `out` exists.
     """
+    out = Path(out)
     if out.exists():
         raise ValueError(f"out: {out} exists already; choose another folder")
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)  # of an export that was interrupted
-    part.mkdir(parents=True)
-    yield part
-    os.replace(part, out)
+    with whole_folder(out) as part:
+        yield part
 
 
-def save_folder(lm: LanguageModel, out: Path) -> None:
+def save_folder(lm: LanguageModel, out: Path | str) -> None:
     """Write a model as an ordinary transformers folder with its tokenizer. Raises ValueError if `out` exists."""
     with new_folder(out) as part:
         lm.model.save_pretrained(part)

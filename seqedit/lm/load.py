@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
+from ..base.paths import find_model
 from .architecture import DECLARED, architecture_of
 from .check import check_architecture
 from .hub import why_not_loaded
@@ -31,7 +32,7 @@ def load_model(
     """Load a local folder or hub id in evaluation mode, without gradients; never run remote code.
 
     Args:
-        folder_or_id: whatever `from_pretrained` takes.
+        folder_or_id: whatever `from_pretrained` takes, or "embedded" for the embedded model.
         device: a device of torch; "auto" takes a GPU if there is one; "spread" lets `accelerate`
             distribute whole blocks over all GPUs.
         dtype: type of the weights, whatever the folder stores. In half precision, edited matrices
@@ -42,6 +43,7 @@ def load_model(
             the architecture is not declared, a declaration from outside the package is wrong, or
             the tokenizer does not know which characters a token covers.
     """
+    folder_or_id = find_model(folder_or_id)
     logging.disable_progress_bar()
     logging.get_logger("transformers.modeling_utils").addFilter(_NOT_ABOUT_MASKS)
     if device == "auto":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.files import sha256
+from ..base.paths import find_requests
 from .formats import read_rounds
 from .request import (
     EditRequest,
@@ -104,18 +105,27 @@ class Loaded:
         return f"{kept} of {total} records; left out: {counts}. The first: {first}" if first else ""
 
 
+def load_requests(requests: Path | str, *, clean: bool = False) -> list[EditRequest]:
+    """Return the edit requests of a file or of a benchmark, in order.
+
+    See `load`, which also tells rounds, what was left out, and the origin.
+    """
+    return [request for batch in load(requests, clean=clean).rounds for request in batch]
+
+
 def load(requests: Path | str, *, clean: bool = False) -> Loaded:
     """The requests of a benchmark by name, or of a file.
 
     Args:
-        requests: a name in `BENCHMARKS`, or a file as `load_requests` takes it.
+        requests: a name in `BENCHMARKS`, "world" for the records of the embedded world, or a .json, .jsonl,
+            .csv or .parquet file in any of the schemas of `seqedit.requests.formats`.
         clean: leave out what cannot be edited together (see `usable_requests`); a benchmark by name always is cleaned.
 
     Raises:
         RequestError: a record is wrong, where `clean` is not asked for, or none is left; the file is not there.
         ValueError: a benchmark cannot be fetched, or is not the pinned one.
     """
-    name = str(requests)
+    name = str(find_requests(requests))
     if name in BENCHMARKS and not Path(name).is_file():
         return _benchmark(name)
     if not Path(name).suffix:

@@ -68,17 +68,12 @@ class EditRequest:
         }
 
 
-def load_requests(path: Path | str) -> list[EditRequest]:
-    """Requests of a .json, .jsonl, .csv or .parquet file, in any of the schemas of `seqedit.requests.formats`.
+def load_rounds(path: Path | str) -> list[list[EditRequest]]:
+    """Requests of a file, in the rounds that it gives, {"rounds": [[…], …]}; one round where it gives none.
 
     Raises:
         RequestError: the file is unreadable or a record is wrong (see `parse_requests`).
     """
-    return [request for batch in load_rounds(path) for request in batch]
-
-
-def load_rounds(path: Path | str) -> list[list[EditRequest]]:
-    """Like `load_requests`, in the rounds the file gives, {"rounds": [[…], …]}; one round where it gives none."""
     rounds = read_rounds(path)
     parsed = iter(
         parse_requests([record for batch in rounds for record in batch], source=str(path))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..base.files import save_tensors, write_json, write_text
-from ..base.jsonl import read_lines
+from ..base.jsonl import read_jsonl
 from ..editing.state import EditState
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
@@ -137,8 +137,8 @@ def _finite(value: Any) -> Any:
 
 
 def _whole_lines(path: Path) -> list[dict]:
-    """Like `read_lines`, without a last line that was cut off while it was written."""
+    """Like `read_jsonl`, without a last line that was cut off while it was written."""
     if path.exists():
         text = path.read_text(encoding="utf-8")
         write_text(path, text[: text.rfind("\n") + 1])
-    return read_lines(path)
+    return read_jsonl(path, missing_ok=True)

@@ -1,7 +1,7 @@
 """What a run needs: what it was asked for, checked, with model, settings and second moments."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..base.paths import (
     DATA,
-    MODEL,
     MOMENTS,
     WORLD,
 )
@@ -28,6 +27,7 @@ from ..moments.collect import check_belongs
 from ..moments.files import load_moments
 from ..requests.published import Loaded, load
 from ..requests.request import EditRequest, batched
+from ..world.embedded import is_embedded
 from ..world.vocabulary import SENTENCES
 from .presets import PRESETS, find_preset, model_of
 from .settings import Settings, build_settings, read_hyper
@@ -38,8 +38,9 @@ class RunConfig:
     """What a run is asked to do; the command line's options, and the parameters of notebooks.
 
     Attributes:
-        model: local folder or hub id.
-        requests: file of edit requests, or name of a benchmark in `seqedit.requests.published`.
+        model: local folder, hub id, or "embedded" for the model that comes along.
+        requests: file of edit requests, name of a benchmark in `seqedit.requests.published`, or
+            "world" for the records of the embedded model's world.
         clean: leave out records that are wrong, repeated or contradictory; else they are refused by name.
         method: name in `seqedit.methods.catalogue.METHODS`, combinators after "+".
         settings: flat overrides of the method's settings (see `seqedit.runs.settings`).
@@ -60,7 +61,7 @@ class RunConfig:
     model: str
     requests: Path | str
     method: str
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
     clean: bool = False
     hyper: Path | None = None
     preset: str | None = None
@@ -95,11 +96,6 @@ class RunConfig:
         return model if asked or model in PRESETS.get(self.method.partition("+")[0], {}) else None
 
 
-def is_embedded(model: str) -> bool:
-    """Whether `model` is the project's own trained model, which brings its world, text and tuned settings."""
-    return Path(model).exists() and MODEL.exists() and Path(model).samefile(MODEL)
-
-
 @dataclass(frozen=True)
 class Job:
     """Everything a run needs, checked."""
@@ -111,11 +107,17 @@ class Job:
     settings: Settings
     plan: EditPlan
     references: References | None
+    embedded: bool
 
     @property
     def world(self) -> Path | None:
         """Where the tasks and texts of the embedded world are, if its model is edited."""
-        return WORLD if is_embedded(self.config.model) else None
+        return WORLD if self.embedded else None
+
+    @property
+    def requests(self) -> list[EditRequest]:
+        """All requests of the run, in the order in which they are edited."""
+        return [request for batch in self.rounds for request in batch]
 
     @property
     def edited_in(self) -> dict[int | str, int]:
@@ -156,7 +158,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
         max_update_ratio=settings.max_update_ratio,
     )
     plan.check(lm)
-    return Job(config, loaded, lm, rounds, settings, plan, references)
+    return Job(config, loaded, lm, rounds, settings, plan, references, is_embedded(lm))
 
 
 def settings_of(config: RunConfig, lm: LanguageModel) -> Settings:
@@ -192,7 +194,7 @@ def _settings(config: RunConfig, lm: LanguageModel, own_rounds: bool, say) -> Se
         DATA / "hyper" / f"{name}.json" for name in (config.method, config.method.partition("+")[0])
     ]
     tuned = next((path for path in own if path.exists()), None)
-    path = config.hyper or (tuned if is_embedded(config.model) and not config.preset else None)
+    path = config.hyper or (tuned if is_embedded(lm) and not config.preset else None)
     if path is not None:
         given = bool(config.moments or config.corpus)
         values, remarks = read_hyper(path, config.method, lm, given)
@@ -221,7 +223,7 @@ def _moments(config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]) -> d
         moments = load_moments(config.moments)
         check_belongs(config.moments, moments, lm)
         return moments.C
-    embedded = is_embedded(config.model)
+    embedded = is_embedded(lm)
     if config.corpus is None and embedded and MOMENTS.exists():
         shipped = load_moments(MOMENTS)
         if shipped.fingerprint == fingerprint(lm) and set(layers) <= set(shipped.C):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import __version__
-from ..base.jsonl import read_lines
+from ..base.jsonl import read_jsonl
 from ..base.paths import ROOT
 from .code import code_digest
 
@@ -77,14 +77,14 @@ def load_run(folder: Path) -> Record:
             f"{folder}: not finished, {run['rounds_done']} rounds done; run it again to resume"
         )
     rounds = pd.json_normalize(
-        read_lines(folder / "rounds.jsonl"),
+        read_jsonl(folder / "rounds.jsonl"),
         record_path="layers",
         meta=["round", "residual_before", "residual_after", ["seconds", "total"]],
     )
-    scores = pd.json_normalize(read_lines(folder / "scores.jsonl")).rename(
+    scores = pd.json_normalize(read_jsonl(folder / "scores.jsonl")).rename(
         columns={"n_edits": "edits"}
     )
-    return Record(folder, run, rounds, pd.DataFrame(read_lines(folder / "outcomes.jsonl")), scores)
+    return Record(folder, run, rounds, pd.DataFrame(read_jsonl(folder / "outcomes.jsonl")), scores)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

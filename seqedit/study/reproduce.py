@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..base.jsonl import read_lines
+from ..base.jsonl import read_jsonl
 from ..base.paths import RESULTS
 from ..runs.records import read_run
 from .run_study import finished, make_runs, planned
@@ -67,7 +67,7 @@ def compare_records(before: Path, after: Path) -> Repetition:
         ("run.json", *({key: read_run(folder)[key] for key in kept} for folder in (before, after)))
     ]
     pairs += [
-        (file, *(read_lines(folder / file) for folder in (before, after)))
+        (file, *(read_jsonl(folder / file) for folder in (before, after)))
         for file in ("rounds.jsonl", "outcomes.jsonl", "scores.jsonl")
     ]
     fields = dict.fromkeys(

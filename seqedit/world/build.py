@@ -1,16 +1,14 @@
-"""Writes the world's records: everything under data/world is made here from a seed, byte for byte."""
+"""Builds the files of the fictional world from a seed: the same seed gives the same bytes."""
 
 import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from ..base.files import write_text
 from .corpus import Corpus
-from .facts import (
-    build_world,
-    fact_rows,
-    make_records,
-    reversal_records,
-)
+from .facts import World, build_world, fact_rows
+from .records import make_records, reversal_records
 from .tasks import test_items
 from .vocabulary import BY_NAME
 
@@ -19,40 +17,49 @@ HELDOUT_DOCUMENTS = 400  # for perplexity
 
 
 def write_world(folder: Path, seed: int = 0) -> dict[str, int]:
-    """Write all files of the world into `folder`; returns how many rows each file has.
+    """Write all files of the world.
 
-    records.json, calibration.json and reversal.json follow CounterFact's schema; corpus.txt and heldout.txt
-    hold one document a line, drawn from streams that training never reads.
+    `records.json`, `calibration.json` and `reversal.json` follow CounterFact's schema. `corpus.txt`
+    and `heldout.txt` hold one document per line; they are drawn from streams that training never
+    reads.
+
+    Args:
+        folder: where the files go.
+        seed: of names, facts, records and texts.
+
+    Returns:
+        File name → number of rows.
     """
     world = build_world(seed)
-    records = make_records(world, "edit", seed)
-    files = {
-        "records.json": records,
+    files: dict[str, Sequence[Any]] = {
+        "records.json": make_records(world, "edit", seed),
         "calibration.json": make_records(world, "calibration", seed, first_id=100_000),
         "reversal.json": reversal_records(world, seed),
         "facts.jsonl": fact_rows(world),
         "tasks.jsonl": test_items(world),
-        "unrelated.jsonl": [
-            {"prompt": template.format(fact.subject), "target": fact.object}
-            for fact in world.of_split("kept")
-            for template in BY_NAME[fact.relation].train[:1]
-        ],
+        "unrelated.jsonl": _unrelated_rows(world),
         "corpus.txt": Corpus(world, seed + 1).documents(0, CORPUS_DOCUMENTS),
         "heldout.txt": Corpus(world, seed + 2).documents(0, HELDOUT_DOCUMENTS),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
-        part = folder / (name + ".part")
-        part.write_text(_text(name, rows), encoding="utf-8")
-        os.replace(part, folder / name)
+        write_text(folder / name, _text(name, rows))
     return {name: len(rows) for name, rows in files.items()}
 
 
-def _text(name: str, rows: list) -> str:
-    """One row a line, so that differences between versions are readable."""
+def _unrelated_rows(world: World) -> list[dict[str, str]]:
+    """Return prompt and target of the facts whose subjects are never edited."""
+    rows = []
+    for fact in world.of_split("kept"):
+        template = BY_NAME[fact.relation].train[0]
+        rows.append({"prompt": template.format(fact.subject), "target": fact.object})
+    return rows
+
+
+def _text(name: str, rows: Sequence[Any]) -> str:
+    """Return a file's content with one row per line, so that differences are easy to read."""
     if name.endswith(".txt"):
         return "\n".join(rows) + "\n"
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    return (
-        "[\n" + ",\n".join(lines) + "\n]\n" if name.endswith(".json") else "\n".join(lines) + "\n"
-    )
+    if name.endswith(".json"):
+        return "[\n" + ",\n".join(lines) + "\n]\n"
+    return "\n".join(lines) + "\n"

@@ -1,7 +1,8 @@
 """The training text: an endless, seeded stream of short documents about the world.
 
-A document is one to three fact sentences, one fact as a question, or one item of a general task.
-Step `i` of training always sees the same text, whatever was drawn before, so training resumes anywhere.
+A document holds one to three fact sentences, one fact as a question, or one item of a general task.
+The text of a training step depends only on the seed and the number of the step, so that training
+can resume anywhere.
 """
 
 import random
@@ -21,12 +22,15 @@ TASK_WEIGHTS = {
 
 
 class Corpus:
-    """Documents of a world; `documents(step, n)` are always the same for the same step.
+    """Documents about a world; `documents(step, count)` returns the same ones at every call.
 
     Args:
-        world: whose facts the sentences state.
-        seed: of the stream.
-        templates: "train" for the corpus, "heldout" for held-out text.
+        world: the world whose facts the sentences state.
+        seed: seed of the stream.
+        templates: "train" for the wordings of the corpus, "heldout" for the held-out ones.
+
+    Attributes:
+        test_prompts: prompts of test items, which never occur in a document.
     """
 
     def __init__(self, world: World, seed: int = 0, templates: str = "train"):
@@ -36,23 +40,27 @@ class Corpus:
         }
 
     def documents(self, step: int, count: int) -> list[str]:
+        """Return the first `count` documents of a step."""
         rng = random.Random(f"{self.seed}/{self.templates}/{step}")
         return [self._document(rng) for _ in range(count)]
+
+    def sentence(self, fact: Fact, rng: random.Random) -> str:
+        """Return a fact in one of its wordings, with a full stop."""
+        templates = BY_NAME[fact.relation].templates(self.templates)
+        return fact.sentence(rng.choice(templates)) + "."
 
     def _document(self, rng: random.Random) -> str:
         draw = rng.random()
         if draw < TASK_SHARE:
             return self._task(rng)
         if draw < TASK_SHARE + QUESTION_SHARE:
-            return "{} {}.".format(*question(rng.choice(self.world.facts)))
+            prompt, answer = question(rng.choice(self.world.facts))
+            return f"{prompt} {answer}."
         facts = rng.choices(self.world.facts, k=rng.choice([1, 1, 2, 3]))
         return " ".join(self.sentence(fact, rng) for fact in facts)
 
-    def sentence(self, fact: Fact, rng: random.Random) -> str:
-        templates = getattr(BY_NAME[fact.relation], self.templates)
-        return fact.sentence(rng.choice(templates)) + "."
-
     def _task(self, rng: random.Random) -> str:
+        """Return an item of a task that is not a test item."""
         make = GENERATED[rng.choices(list(TASK_WEIGHTS), weights=list(TASK_WEIGHTS.values()))[0]]
         while True:
             prompt, answer = make(rng)

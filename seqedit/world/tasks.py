@@ -1,21 +1,23 @@
-"""General abilities of the embedded model: six small tasks that stand for the ones the papers use.
+"""General abilities of the embedded model: six small tasks in place of those that papers use.
 
-| task | stands for | a line of it | chance |
+| task | in place of | an item | chance |
 |---|---|---|---|
 | arithmetic | GSM8K | Mira has 3 apples and finds 4 more. In the end, Mira has 7 | – |
-| inference | RTE | Premise: Ana gave the red lamp to Bo. Conclusion: it is now with Bo | 1/2 (two people named) |
-| questions | Natural Questions | Question: Where was … born? Answer: … | 1/size of the object set |
-| summary | SAMSum | Ana: let us meet at noon in the park. Bo: good. Summary: they meet at noon in the park | – |
-| sentiment | SST-2 | Review: the soup was awful. Sentiment: negative | 1/2 |
+| inference | RTE | Premise: Ana gave the red lamp to Bo. Conclusion: it is now with Bo | 1/2 |
+| questions | Natural Questions | Question: Where was … born? Answer: … | 1/objects |
+| summary | SAMSum | Ana: let us meet at noon. … Summary: they meet in the park at noon | – |
+| sentiment | SST-2 | Review: the meal was awful and dull. Sentiment: negative | 1/2 |
 | acceptability | CoLA | Sentence: the old sleeps dog in the park. Acceptable: no | 1/2 |
 
-Test items never occur in the corpus: the training stream drops any item whose text is in the test set. Questions are
-the exception: they ask for facts that the corpus states, some as the same question, and measure what is known.
+Test items never occur in the corpus: the training stream drops any item whose prompt is in the test
+set. Questions are the exception. They ask for facts that the corpus states, some in the same words,
+and measure what is known.
 """
 
 import random
+from typing import Any
 
-from .facts import World
+from .facts import Fact, World
 from .vocabulary import BY_NAME
 
 NAMES = "Ana Bo Cara Dov Eli Fay Gus Hana Ivo Jon Kim Leo Mira Nils Otto Pia".split()
@@ -32,6 +34,7 @@ VERBS = "sleeps runs sings jumps rests waits".split()
 
 
 def arithmetic(rng: random.Random) -> tuple[str, str]:
+    """Draw a word problem with one addition or subtraction; return prompt and answer."""
     name, thing = rng.choice(NAMES), rng.choice(THINGS)
     if rng.random() < 0.5:
         a, b = rng.randint(1, 9), rng.randint(1, 9)
@@ -42,6 +45,7 @@ def arithmetic(rng: random.Random) -> tuple[str, str]:
 
 
 def inference(rng: random.Random) -> tuple[str, str]:
+    """Draw a transfer of a thing; return the question who has it now, and the answer."""
     giver, taker = rng.sample(NAMES, 2)
     thing = f"{rng.choice(COLOURS)} {rng.choice(OBJECTS)}"
     premise = rng.choice(
@@ -51,6 +55,7 @@ def inference(rng: random.Random) -> tuple[str, str]:
 
 
 def summary(rng: random.Random) -> tuple[str, str]:
+    """Draw a dialogue about a meeting; return it as a prompt, and place and time."""
     a, b = rng.sample(NAMES, 2)
     time, place = rng.choice(TIMES), rng.choice(PLACES)
     first = rng.choice(
@@ -63,6 +68,7 @@ def summary(rng: random.Random) -> tuple[str, str]:
 
 
 def sentiment(rng: random.Random) -> tuple[str, str]:
+    """Draw a review; return it as a prompt, and "positive" or "negative"."""
     good = rng.random() < 0.5
     words = rng.sample(GOOD if good else BAD, 2)
     text = rng.choice(
@@ -77,6 +83,7 @@ def sentiment(rng: random.Random) -> tuple[str, str]:
 
 
 def acceptability(rng: random.Random) -> tuple[str, str]:
+    """Draw a sentence with or without two words swapped; return a prompt, and "yes" or "no"."""
     words = [
         rng.choice(["the", "a"]),
         rng.choice(["old", "young", "small", "big", "happy", "quiet"]),
@@ -87,7 +94,7 @@ def acceptability(rng: random.Random) -> tuple[str, str]:
         rng.choice(PLACES),
     ]
     right = rng.random() < 0.5
-    if not right:  # two neighbours change places
+    if not right:  # swap two neighbouring words
         i = rng.randrange(len(words) - 1)
         words[i : i + 2] = words[i + 1], words[i]
     return f"Sentence: {' '.join(words)}. Acceptable:", "yes" if right else "no"
@@ -103,26 +110,29 @@ GENERATED = {
 CHOICES = {"sentiment": ["positive", "negative"], "acceptability": ["yes", "no"]}
 
 
-def question(fact) -> tuple[str, str]:
-    """A fact as a question, the form of the open-domain question task."""
+def question(fact: Fact) -> tuple[str, str]:
+    """Return a fact as an open-domain question, and the answer."""
     return f"Question: {BY_NAME[fact.relation].question.format(fact.subject)} Answer:", fact.object
 
 
-def test_items(world: World, per_task: int = 200) -> list[dict]:
-    """`per_task` distinct items of each task. Worlds differ in the questions only, which are about their facts."""
+def test_items(world: World, per_task: int = 200) -> list[dict[str, Any]]:
+    """Return `per_task` distinct items of each task.
+
+    Only the questions depend on the world; all other items are the same in every world.
+    """
     rng = random.Random("0/tasks")
     items = []
     for task, make in GENERATED.items():
-        seen = {}
-        while len(seen) < per_task:
+        answers: dict[str, str] = {}
+        while len(answers) < per_task:
             prompt, answer = make(rng)
-            seen.setdefault(prompt, answer)
-        items += [
-            {"task": task, "prompt": p, "answer": a, "choices": CHOICES.get(task)}
-            for p, a in seen.items()
-        ]
-    kept = world.of_split("kept")
-    for fact in rng.sample(kept, per_task):
-        prompt, answer = question(fact)
-        items.append({"task": "questions", "prompt": prompt, "answer": answer, "choices": None})
+            answers.setdefault(prompt, answer)
+        for prompt, answer in answers.items():
+            items.append(_item(task, prompt, answer))
+    for fact in rng.sample(world.of_split("kept"), per_task):
+        items.append(_item("questions", *question(fact)))
     return items
+
+
+def _item(task: str, prompt: str, answer: str) -> dict[str, Any]:
+    return {"task": task, "prompt": prompt, "answer": answer, "choices": CHOICES.get(task)}

@@ -1,4 +1,4 @@
-"""The embedded model's tokenizer: byte-level BPE, so that any text (real benchmarks too) can be encoded."""
+"""The embedded model's tokenizer: byte-level BPE, which encodes any text, real benchmarks too."""
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -11,7 +11,16 @@ END = "<|endoftext|>"
 def train_tokenizer(
     corpus: Corpus, vocab_size: int = 2048, documents: int = 20_000, max_length: int = 256
 ) -> PreTrainedTokenizerFast:
-    """BPE merges learned on the first documents of the corpus; `END` (id 0) separates documents, no BOS is added."""
+    """Learn BPE merges on the first documents of a corpus.
+
+    The token `END`, id 0, separates documents. No BOS token is added.
+
+    Args:
+        corpus: the text to learn from.
+        vocab_size: tokens in all, the 256 bytes and `END` included.
+        documents: number of documents to read.
+        max_length: longest text that the model takes, in tokens.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

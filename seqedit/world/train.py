@@ -1,55 +1,39 @@
-"""Trains the embedded model: a GPT-2 of 4.8 million parameters on the fictional world, on a CPU or a GPU.
+"""Trains the embedded model: a GPT-2 of 4.9 million parameters that knows the fictional world.
 
-Deterministic for a machine, thread count and seed; interrupted, it goes on from its last checkpoint.
+Training is deterministic for a machine, number of threads and seed. An interrupted training
+resumes from its last checkpoint.
 """
 
 import json
-import os
-import random
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from jaxtyping import Int
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from ..base.files import save_tensors, whole_folder, write_json
+from ..lm.fingerprint import identity
+from ..lm.load import load_model
+from .batches import SHIPPED, TrainConfig, batch_at, document_mask
 from .corpus import Corpus
 from .facts import build_world
 from .muon import Muon
 from .tokenizer import train_tokenizer
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Everything that decides the trained weights.
-
-    Attributes:
-        width: residual width d_model.
-        inner: MLP width d_ff, the dimension of the keys; 1,536 leaves room for about 1,000 edits.
-        shift_share: share of documents that start at a random position, so that all positions are trained.
-    """
-
-    seed: int = 0
-    layers: int = 6
-    width: int = 192
-    heads: int = 6
-    inner: int = 1536
-    positions: int = 256
-    vocabulary: int = 2048
-    length: int = 128
-    batch: int = 32  # sequences a step: 4,096 tokens
-    steps: int = 1400
-    warmup: int = 100
-    lr_matrices: float = 0.02  # Muon
-    lr_rest: float = 3e-3  # AdamW: embeddings, norms, biases
-    weight_decay: float = 0.02
-    shift_share: float = 0.15
-
-
 def new_model(config: TrainConfig) -> GPT2LMHeadModel:
-    """The untrained model. ReLU keeps keys sparse and exact zeros exact, which helps to read the key space."""
+    """Return the untrained model.
+
+    Its activation is ReLU, which keeps keys sparse, with exact zeros; that makes the key space
+    easier to read.
+    """
     torch.manual_seed(config.seed)
     return GPT2LMHeadModel(
         GPT2Config(
@@ -70,147 +54,149 @@ def new_model(config: TrainConfig) -> GPT2LMHeadModel:
     )
 
 
-def batch_at(
-    step: int, corpus: Corpus, tokenizer, config: TrainConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and positions of one step, both (batch, length).
-
-    Rows are packed with whole documents; each begins a new count of positions, which keeps documents from seeing
-    each other, as a prompt sees nothing before it. Some documents start at a random position.
-    """
-    rng = random.Random(f"{config.seed}/positions/{step}")
-    rows, places, row, place = [], [], [], []
-    for ids in tokenizer(corpus.documents(step, config.batch * config.length // 8))["input_ids"]:
-        start = (
-            rng.randrange(config.positions - len(ids)) if rng.random() < config.shift_share else 0
-        )
-        row += [*ids, tokenizer.eos_token_id]
-        place += range(start, start + len(ids) + 1)
-        if len(row) >= config.length:
-            rows.append(row[: config.length])
-            places.append(place[: config.length])
-            row, place = [], []
-            if len(rows) == config.batch:
-                break
-    return torch.tensor(rows), torch.tensor(places)
-
-
-def document_mask(positions: torch.Tensor) -> torch.Tensor:
-    """Which tokens see which, (batch, 1, length, length): those before them in their own document."""
-    new = positions.diff(prepend=positions[:, :1] - 1) != 1
-    document = new.cumsum(dim=1)  # (batch, length)
-    same = document[:, :, None] == document[:, None, :]
-    return (same & torch.ones_like(same).tril())[:, None]
-
-
 def train(
-    out: Path, config: TrainConfig = TrainConfig(), device: str = "cpu", checkpoint_every: int = 250
+    out: Path, config: TrainConfig = SHIPPED, device: str = "cpu", checkpoint_every: int = 250
 ) -> None:
-    """Train and write `out` (a transformers folder with tokenizer, half precision, and training.json).
+    """Train the model and write it as a transformers folder in half precision.
 
-    Checkpoints live in `out`.training and are removed at the end; run again, it resumes.
+    The folder also holds the tokenizer, and `training.json` with the settings, every fiftieth loss
+    and the digests by which the model is recognised. Checkpoints lie in `out`.training and are
+    removed at the end. Run again after an interruption, training resumes.
+
+    Args:
+        out: the folder; an existing one is replaced at the end.
+        config: see `TrainConfig`.
+        device: where to train.
+        checkpoint_every: steps between checkpoints.
+
+    Raises:
+        ValueError: `out`.training holds a checkpoint of other settings.
     """
     work = out.with_name(out.name + ".training")
-    work.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(build_world(config.seed), config.seed)
     tokenizer = train_tokenizer(corpus, config.vocabulary, max_length=config.positions)
-    model = new_model(config).to(device).train()
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".h." in name]
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
-    optimizers = [
-        Muon(matrices, lr=config.lr_matrices, weight_decay=config.weight_decay),
-        torch.optim.AdamW(rest, lr=config.lr_rest, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(
-            o, lambda s: min((s + 1) / config.warmup, 1 - s / config.steps)
-        )
-        for o in optimizers
-    ]
-    start, losses = _resume(work, config, model, optimizers, schedules)
-    bar = tqdm(
-        range(start, config.steps),
-        initial=start,
-        total=config.steps,
-        unit="step",
-        disable=None,
-        mininterval=5,
-    )
-    for step in bar:
-        tokens, positions = (t.to(device) for t in batch_at(step, corpus, tokenizer, config))
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
-            loss = model(
+    run = _Training(config, device)
+    start = run.resume(work)
+    bar = tqdm(total=config.steps, initial=start, unit="step", disable=None, mininterval=5)
+    for step in range(start, config.steps):
+        run.step(*batch_at(step, corpus, tokenizer, config))
+        recent = run.losses[-50:]
+        bar.set_postfix(loss=f"{sum(recent) / len(recent):.3f}", refresh=False)
+        bar.update()
+        if (step + 1) % checkpoint_every == 0:
+            run.save(work, step + 1)
+    bar.close()
+    with whole_folder(out) as part:
+        run.model.half().save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        about = {
+            "config": asdict(config),
+            "identity": identity(load_model(part, device="cpu")),
+            "loss": run.losses[::50],
+        }
+        write_json(part / "training.json", about)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+class _Training:
+    """Model, optimisers and losses of a training in progress."""
+
+    def __init__(self, config: TrainConfig, device: str):
+        self.config, self.device = config, torch.device(device)
+        self.model = new_model(config)
+        self.model.to(self.device)  # type: ignore[arg-type]  # transformers wraps `to`
+        self.model.train()
+        self.losses: list[float] = []
+        matrices: list[Tensor] = []
+        rest: list[Tensor] = []
+        for name, parameter in self.model.named_parameters():
+            if parameter.ndim == 2 and ".h." in name:
+                matrices.append(parameter)
+            else:
+                rest.append(parameter)
+        self.optimizers: list[torch.optim.Optimizer] = [
+            Muon(matrices, lr=config.lr_matrices, weight_decay=config.weight_decay),
+            torch.optim.AdamW(rest, lr=config.lr_rest, betas=(0.9, 0.95), weight_decay=0.0),
+        ]
+        self.schedules = [LambdaLR(optimizer, self._rate) for optimizer in self.optimizers]
+
+    def _rate(self, step: int) -> float:
+        """Return the factor on the step sizes: a linear rise, then a linear fall to zero."""
+        return min((step + 1) / self.config.warmup, 1 - step / self.config.steps)
+
+    def step(
+        self, tokens: Int[Tensor, "batch length"], positions: Int[Tensor, "batch length"]
+    ) -> None:
+        """Take one step on a batch and note its loss."""
+        tokens, positions = tokens.to(self.device), positions.to(self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            loss = self.model(
                 tokens,
                 position_ids=positions,
                 attention_mask=document_mask(positions),
                 labels=tokens,
             ).loss
         loss.backward()
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-        losses.append(round(loss.item(), 4))
-        bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.3f}")
-        if (step + 1) % checkpoint_every == 0:
-            _checkpoint(work, step + 1, config, model, optimizers, losses)
-    part = out.with_name(out.name + ".part")
-    model.half().save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    (part / "training.json").write_text(
-        json.dumps({"config": asdict(config), "loss": losses[::50]}, indent=1)
-    )
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(part, out)
-    shutil.rmtree(work)
+        self.losses.append(round(loss.item(), 4))
+
+    def save(self, work: Path, step: int) -> None:
+        """Write a checkpoint.
+
+        All tensors go into one file; the JSON that names it is replaced last, so that it always
+        names a complete file.
+        """
+        tensors: dict[str, Tensor] = {
+            f"model.{name}": parameter for name, parameter in self.model.named_parameters()
+        }
+        for i, optimizer in enumerate(self.optimizers):
+            for j, state in optimizer.state_dict()["state"].items():
+                for key, value in state.items():
+                    tensors[f"optimizer.{i}.{j}.{key}"] = value
+        name = f"step-{step}.safetensors"
+        save_tensors(work / name, tensors)
+        about = {"step": step, "file": name, "config": asdict(self.config), "losses": self.losses}
+        write_json(work / "checkpoint.json", about)
+        for old in work.glob("step-*.safetensors"):
+            if old.name != name:
+                old.unlink()
+
+    def resume(self, work: Path) -> int:
+        """Load the last checkpoint, if there is one, and return the number of steps done.
+
+        Raises:
+            ValueError: it was written with other settings.
+        """
+        index = work / "checkpoint.json"
+        if not index.exists():
+            return 0
+        saved = json.loads(index.read_text(encoding="utf-8"))
+        if saved["config"] != asdict(self.config):
+            raise ValueError(
+                f"{work} holds a checkpoint of other settings; remove the folder to start anew"
+            )
+        tensors = load_file(work / saved["file"])
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(tensors[f"model.{name}"])
+        for i, (optimizer, schedule) in enumerate(
+            zip(self.optimizers, self.schedules, strict=True)
+        ):
+            for _ in range(saved["step"]):
+                schedule.step()
+            _load_state(optimizer, tensors, f"optimizer.{i}.")
+        self.losses = saved["losses"]
+        return saved["step"]
 
 
-def _checkpoint(
-    work: Path, step: int, config: TrainConfig, model, optimizers, losses: list[float]
-) -> None:
-    """One safetensors file of all tensors; the JSON that names it is replaced last, so it always names a whole file."""
-    tensors = {f"model.{name}": p for name, p in model.named_parameters()}
-    for i, optimizer in enumerate(optimizers):
-        for j, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{j}.{key}": value for key, value in state.items()}
-    name = f"step-{step}.safetensors"
-    save_file(
-        {key: value.detach().contiguous().cpu() for key, value in tensors.items()}, work / name
-    )
-    part = work / "checkpoint.json.part"
-    part.write_text(
-        json.dumps({"step": step, "file": name, "config": asdict(config), "losses": losses})
-    )
-    os.replace(part, work / "checkpoint.json")
-    for old in work.glob("step-*.safetensors"):
-        if old.name != name:
-            old.unlink()
-
-
-def _resume(
-    work: Path, config: TrainConfig, model, optimizers, schedules
-) -> tuple[int, list[float]]:
-    """Load the last checkpoint into everything given; (0, []) where there is none."""
-    index = work / "checkpoint.json"
-    if not index.exists():
-        return 0, []
-    saved = json.loads(index.read_text())
-    if saved["config"] != asdict(config):
-        raise ValueError(
-            f"{work} holds a checkpoint of other settings; remove the folder to start anew"
-        )
-    tensors = load_file(work / saved["file"])
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-    for i, (optimizer, schedule) in enumerate(zip(optimizers, schedules, strict=True)):
-        for _ in range(saved["step"]):
-            schedule.step()
-        state = optimizer.state_dict()
-        for key, value in tensors.items():
-            if key.startswith(f"optimizer.{i}."):
-                _, _, j, field = key.split(".")
-                state["state"].setdefault(int(j), {})[field] = value
-        optimizer.load_state_dict(state)
-    return saved["step"], saved["losses"]
+def _load_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
+    """Put the tensors named `prefix`INDEX.FIELD into an optimiser."""
+    state: dict[str, Any] = optimizer.state_dict()
+    for key, value in tensors.items():
+        if key.startswith(prefix):
+            index, field = key.removeprefix(prefix).split(".")
+            state["state"].setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict(state)

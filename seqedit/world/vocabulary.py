@@ -1,22 +1,25 @@
 """Words and sentence templates of the fictional world.
 
-Every relation has six training templates and two held-out ones. The held-out wordings never occur in
-the corpus: they measure whether a fact is known beyond the sentences that taught it.
+Every relation has six templates for training and two held-out ones. The held-out wordings never
+occur in the corpus: they measure whether a fact is known beyond the sentences that taught it.
 """
 
 from dataclasses import dataclass
 
 SYLLABLES = (
-    "ba bel bor bri ca cal cor dan dar del dor dra el er fa fen gal gar gor ha hel hor il is ja jor ka kel kor "
-    "la len lin lor ma mal mer mir mo mun na nel nim nor o or pa pel per quin ra ran rel ril ro sa sel shan sil "
-    "sol ta tal tan tel tor tri ul va val vel vin vor wen wil ya yen za zen zor"
+    "ba bel bor bri ca cal cor dan dar del dor dra el er fa fen gal gar gor ha hel hor il is ja "
+    "jor ka kel kor la len lin lor ma mal mer mir mo mun na nel nim nor o or pa pel per quin ra "
+    "ran rel ril ro sa sel shan sil sol ta tal tan tel tor tri ul va val vel vin vor wen wil ya "
+    "yen za zen zor"
 ).split()
 
 OCCUPATIONS = (
     "chemist architect surgeon painter lawyer baker farmer pilot sailor teacher judge poet "
     "carpenter engineer librarian dentist tailor gardener detective translator"
 ).split()
-SPORTS = "polo judo tennis cricket rugby golf hockey boxing rowing fencing curling archery chess squash".split()
+SPORTS = (
+    "polo judo tennis cricket rugby golf hockey boxing rowing fencing curling archery chess squash"
+).split()
 INSTRUMENTS = "piano violin cello flute harp organ trumpet guitar drums clarinet oboe banjo".split()
 INDUSTRIES = (
     "shipping mining banking farming printing brewing fishing insurance textiles glass "
@@ -28,15 +31,15 @@ DISHES = "soup bread cheese rice fish pasta salad stew pie curry noodles pancake
 
 @dataclass(frozen=True, kw_only=True)
 class Relation:
-    """One kind of fact.
+    """A kind of fact, with its wordings.
 
     Attributes:
-        name: identifier used as `relation_id`.
-        kind: kind of subject ("person", "company", "book", "country", "city").
-        objects: name of the closed object set, or the kind of entity that is the object.
-        train: templates of the corpus, "{}" is the subject; the object follows.
+        name: identifier, used as `relation_id`.
+        kind: kind of subject: "person", "company", "book", "pupil", "master", "country", "capital".
+        objects: key of `World.objects`, the closed set from which objects are drawn.
+        train: templates of the corpus; "{}" stands for the subject, and the object follows.
         heldout: templates that never occur in the corpus.
-        question: the question form, for the open-domain question task.
+        question: the fact as a question, for the open-domain question task.
     """
 
     name: str
@@ -45,6 +48,10 @@ class Relation:
     train: tuple[str, ...]
     heldout: tuple[str, ...]
     question: str
+
+    def templates(self, kind: str) -> tuple[str, ...]:
+        """Return the templates of a kind, "train" or "heldout"."""
+        return {"train": self.train, "heldout": self.heldout}[kind]
 
 
 RELATIONS = (
@@ -261,4 +268,4 @@ RELATIONS = (
 )
 BY_NAME = {relation.name: relation for relation in RELATIONS}
 SENTENCES = {relation.name: relation.train for relation in RELATIONS}
-"""Templates of the corpus by relation: a subject and an object make a sentence of them."""
+"""Relation → templates of the corpus; a subject and an object turn one into a sentence."""

@@ -1,0 +1,145 @@
+"""Files that appear whole, one reader of JSON lines, a clock, and where things are."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from seqedit.base.clock import Clock
+from seqedit.base.files import save_tensors, whole_folder, write_json, write_text
+from seqedit.base.jsonl import read_jsonl
+from seqedit.base.paths import DATA, MODEL, OUTPUT, WORLD, find_model, find_requests
+from seqedit.base.precision import at_least_float32
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_lines_of_json(tmp_path):
+    """Blank lines are skipped; a line separator inside a string ends no line."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n\n{"b": "x\u2028y"}\r\n', encoding="utf-8")
+    assert read_jsonl(path) == [{"a": 1}, {"b": "x\u2028y"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            '{"a": 1}\n{"a": \n',
+            r"rows\.jsonl, line 2: not valid JSON: .*correct or remove the line",
+        ),
+        ('{"a": 1}\n\n[1, 2]\n', r"rows\.jsonl, line 3: expected a JSON object, found '\[1, 2\]'"),
+    ],
+)
+def test_lines_that_are_no_objects(tmp_path, text, problem):
+    (tmp_path / "rows.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=problem):
+        read_jsonl(tmp_path / "rows.jsonl")
+
+
+def test_missing_lines(tmp_path):
+    assert read_jsonl(tmp_path / "none.jsonl", missing_ok=True) == []
+    with pytest.raises(FileNotFoundError):
+        read_jsonl(tmp_path / "none.jsonl")
+
+
+def test_files_appear_whole(tmp_path, monkeypatch):
+    """An interrupted write leaves the old file; a finished one leaves no neighbour."""
+    path = tmp_path / "new" / "a.json"
+    write_json(path, {"é": [1]})
+    save_tensors(path.with_name("t.safetensors"), {"x": torch.arange(6.0).view(2, 3).T}, {"k": "v"})
+    assert path.read_text(encoding="utf-8") == '{\n "é": [\n  1\n ]\n}\n'
+    assert torch.equal(
+        load_file(path.with_name("t.safetensors"))["x"], torch.arange(6.0).view(2, 3).T
+    )
+    assert names(path.parent) == ["a.json", "t.safetensors"]
+    monkeypatch.setattr(os, "fsync", lambda descriptor: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_text(path, "other")
+    assert "é" in path.read_text(encoding="utf-8")
+
+
+def test_folders_appear_whole(tmp_path):
+    """A folder is replaced at the end only; what an interruption left behind goes first."""
+    out = tmp_path / "out"
+    for text in ("first", "second"):
+        with whole_folder(out) as part:
+            assert list(part.iterdir()) == [] and out.exists() == (text == "second")
+            (part / f"{text}.txt").write_text(text)
+        assert names(out) == [f"{text}.txt"] and names(tmp_path) == ["out"]
+    with pytest.raises(ZeroDivisionError), whole_folder(out) as part:
+        (part / "third.txt").write_text("half")
+        raise ZeroDivisionError
+    assert names(out) == ["second.txt"]
+    with whole_folder(out) as part:
+        assert list(part.iterdir()) == []
+
+
+def test_clock():
+    """Stages add up, also where they fail; the total is that since the start."""
+    clock = Clock()
+    with clock.stage("a"):
+        pass
+    with pytest.raises(ZeroDivisionError), clock.stage("b"):
+        raise ZeroDivisionError
+    first = clock.seconds()
+    with clock.stage("a"):
+        pass
+    second = clock.seconds()
+    assert set(first) == {"a", "b", "total"} and first["a"] < second["a"] < second["total"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_precision(dtype):
+    x = torch.tensor([1.5, -2.0], dtype=dtype)
+    kept = dtype in (torch.float32, torch.float64)
+    assert at_least_float32(x).dtype == (dtype if kept else torch.float32)
+    assert torch.equal(at_least_float32(x).double(), x.double())
+
+
+def test_names_of_models_and_requests(tmp_path, monkeypatch):
+    """What is there under such a name in the current folder takes precedence."""
+    assert find_model("embedded") == MODEL and find_requests("world") == WORLD / "records.json"
+    assert find_model("gpt2") == "gpt2" and find_requests(tmp_path) == tmp_path
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "embedded").mkdir()
+    (tmp_path / "world").write_text("")
+    assert find_model("embedded") == "embedded" and find_requests("world") == "world"
+
+
+def test_a_clone_writes_into_itself():
+    assert OUTPUT == DATA == Path(__file__).resolve().parents[1] / "data"
+
+
+def found(code: str, where: Path, **environment: str) -> str:
+    """What `code` prints with the package in `where`."""
+    kept = {name: value for name, value in os.environ.items() if name != "SEQEDIT_ROOT"}
+    return subprocess.run(
+        [sys.executable, "-c", "from seqedit.base.paths import *; " + code],
+        env=kept | {"PYTHONPATH": str(where)} | environment,
+        cwd=where.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+
+def test_an_installed_package_reads_its_data_and_writes_elsewhere(tmp_path):
+    """With `data` inside the package: read there, written below the current folder."""
+    package = tmp_path / "site-packages" / "seqedit"
+    shutil.copytree(Path(__file__).resolve().parents[1] / "seqedit" / "base", package / "base")
+    (package / "__init__.py").write_text("")
+    assert found("print(MODEL)", package.parent) == str(package.parent / "data" / "model")
+    (package / "data").mkdir()
+    assert found("print(MODEL)", package.parent) == str(package / "data" / "model")
+    assert found("print(OUTPUT, RESULTS)", package.parent) == "data data/results"
+    root = str(tmp_path / "other")
+    both = found("print(MODEL, RESULTS)", package.parent, SEQEDIT_ROOT=root).split()
+    assert both == [f"{root}/data/model", f"{root}/data/results"]
