@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EditPlan": "editing.contract",
+    "EditPlan": "editing.state",
     "EditRequest": "requests.request",
     "RunConfig": "runs.job",
     "TargetConfig": "lm.target_loss",
