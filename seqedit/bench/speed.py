@@ -289,9 +289,8 @@ def _forms(d: int, m: int, N: int, n: int) -> dict[str, Callable[[], torch.Tenso
     )
     P = torch.eye(d, dtype=torch.float64)  # stands for a projection: the same work
     M0 = P + Kp[:, :40] @ Kp[:, :40].T / d
-    M, solver = M0 + Kp @ Kp.T, Solver(M0)
+    M, solver = M0 + Kp @ Kp.T, Solver(M0, dense_from=float("inf"))  # the dual form at every width
     gram = solver.extend(torch.zeros(0, 0, dtype=torch.float64), Kp[:, :0], Kp)
-    solver.dense_from = lambda width: float("inf")  # the dual form at every width
     return {
         FORMS[0]: lambda: torch.linalg.solve(P @ (M + K @ K.T), P @ K @ R.T).T,
         FORMS[1]: lambda: R @ spd_solve(M + K @ K.T, K).T,

@@ -140,12 +140,12 @@ def lyaplock(lam: float = 15_000.0, budget: float = 60.0) -> LyapLock:
 
 def ultraedit(eta: float = 1e-6, ridge: float = 1.0) -> FromGradients:
     """Ridge that writes standardised gradients at the inputs they came with, one pass (2505.14679)."""
-    return FromGradients(name="UltraEdit", price=lambda C: ridge, eta=eta)
+    return FromGradients(name="UltraEdit", price=ridge, eta=eta)
 
 
 def rledit(network: str = "rledit") -> FromGradients:
     """Ridge that writes what a network, trained along sequences of edits, makes of gradients (2502.05759)."""
-    return FromGradients(name="RLEdit", price=lambda C: 1.0, network=network)
+    return FromGradients(name="RLEdit", price=1.0, network=network)
 
 
 def rledit_released(network: str = "rledit_released") -> FromGradients:
@@ -196,7 +196,7 @@ def nas(threshold: float = 2e-2, l2: float = 10.0) -> LocateThenEdit:
 
 
 def _ridge(l2: float) -> LocateThenEdit:
-    return LocateThenEdit(name="ridge", price=lambda C: l2)
+    return LocateThenEdit(name="ridge", price=l2)
 
 
 METHODS = {

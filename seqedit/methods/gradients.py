@@ -69,7 +69,7 @@ class GradientWriter(LeastSquaresWriter):
         if self.network is None:
             return super()._solver(layer)
         ridge = self.network.ridge(layer).item()
-        return replace(self.method, price=lambda C: ridge).solver(
+        return replace(self.method, price=ridge).solver(
             self.plan.moments[layer].to(self.lm.device)
         )
 

@@ -18,17 +18,25 @@ class LeastSquares(EditMethod):
     """Δ = argmin ‖ΔK − R‖² + μ tr(Δ(M₀ + ωK_pK_pᵀ)Δᵀ) over updates with rows in a subspace.
 
     Attributes:
-        price: C → M₀, what moving along each key direction costs; a number c means cI.
+        price: a number c for the metric M₀ = cI, or C → M₀ for one that needs the whole C.
         history: weight ω of the keys of all earlier edits in the price; 0 for none, ``inf`` to keep them where they
             are.
         directions: C → the subspace of key directions that an update may use; None allows all.
         mu: 0 for an exact fit, 1 for MEMIT's balance of fit and price.
     """
 
-    price: Callable[[Tensor], Tensor | float]
+    price: float | Callable[[Tensor], Tensor]
     history: float = 0.0
     directions: Callable[[Tensor], Subspace] | None = None
     mu: float = 1.0
+
+    def metric(self, C: Tensor | CompactMoment) -> Tensor | float:
+        """M₀ of a layer with second moment C, (d_ff, d_ff), or c for cI.
+
+        Raises:
+            ValueError: C is compact, and the price needs all of it.
+        """
+        return self.price(whole(C)) if callable(self.price) else self.price
 
     def solver(self, C: Tensor | CompactMoment) -> Solver:
         """The one solver, prepared for a layer with second moment C.
@@ -37,10 +45,11 @@ class LeastSquares(EditMethod):
             ValueError: C is compact, and the price needs all of it.
         """
         C = C.to(torch.float64)
-        price = self.price(C)
-        price = whole(price) if isinstance(price, CompactMoment) else price
         return Solver(
-            price, self.directions(C) if self.directions else None, self.mu, self.history or 1.0
+            self.metric(C),
+            self.directions(C) if self.directions else None,
+            self.mu,
+            self.history or 1.0,
         )
 
 
