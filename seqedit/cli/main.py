@@ -219,7 +219,7 @@ def score(
     from ..lm.keys import BARE
     from ..lm.load import load_model
     from ..lm.tokens import validate_requests
-    from ..requests.published import load
+    from ..requests.published import load_request_set
     from ..runs.job import is_embedded
     from ..world.vocabulary import SENTENCES
 
@@ -228,7 +228,7 @@ def score(
     if references and not fluency:
         raise ValueError("references: consistency needs generated text; ask for it with --fluency")
     texts = load_references(references, SENTENCES) if references else None
-    loaded = load(requests, clean=clean)
+    loaded = load_request_set(requests, clean=clean)
     if loaded.left_out:
         _say(f"{requests}: {loaded.summary()}")
     wanted = [request for batch in loaded.rounds for request in batch]

@@ -26,7 +26,7 @@ from ..methods.catalogue import canonical
 from ..moments.cache import check_layers, corpus_moments
 from ..moments.collect import check_belongs
 from ..moments.files import load_moments
-from ..requests.published import Loaded, load
+from ..requests.published import RequestSet, load_request_set
 from ..requests.request import EditRequest, batched
 from ..world.vocabulary import SENTENCES
 from .presets import PRESETS, find_preset, model_of
@@ -105,7 +105,7 @@ class Job:
     """Everything a run needs, checked."""
 
     config: RunConfig
-    loaded: Loaded
+    loaded: RequestSet
     lm: LanguageModel
     rounds: list[list[EditRequest]]
     settings: Settings
@@ -128,7 +128,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     Raises:
         ValueError: names the record, field or setting that is wrong.
     """
-    loaded = load(config.requests, clean=config.clean)
+    loaded = load_request_set(config.requests, clean=config.clean)
     if loaded.left_out:
         say(f"{config.requests}: {loaded.summary()}")
     references = load_references(config.references, SENTENCES) if config.references else None
