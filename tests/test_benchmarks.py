@@ -1,5 +1,4 @@
-"""Benchmarks by name, from stand-ins for the hub and, where they are here, real records end to end.
-"""
+"""Benchmarks by name, from stand-ins for the hub and, where they are here, real records end to end."""
 
 import json
 from dataclasses import replace

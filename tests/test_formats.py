@@ -216,8 +216,7 @@ def test_what_cannot_be_edited_together_is_left_out(tmp_path):
     assert left_out["wrong record"] == ["f.json, record 4 (case_id 3): target_new: is empty"]
     assert (
         "record 3 (case_id 2): target_new 'Latin' contradicts 'Dutch' of case_id 0 "
-        "for the same subject and relation"
-        in left_out["contradicts an earlier record"][1]
+        "for the same subject and relation" in left_out["contradicts an earlier record"][1]
     )
     with pytest.raises(
         RequestError, match="no record can be used; the first problem is: f.json, record 0"
