@@ -28,17 +28,6 @@ app = typer.Typer(
 app.add_typer(world, name="world")
 app.add_typer(moments, name="moments")
 
-MEASURES = (
-    "efficacy",
-    "paraphrase",
-    "neighborhood",
-    "score",
-    "efficacy_accuracy",
-    "efficacy_tokens",
-    "locality_gold",
-    "locality_unedited",
-)
-
 Requests = Annotated[
     str,
     typer.Option(
@@ -170,6 +159,7 @@ def edit(
 def _summary(out: Path) -> None:
     from collections import Counter
 
+    from ..evaluation.edits import HEADLINES
     from ..runs.records import load_run
 
     record = load_run(out)
@@ -180,7 +170,7 @@ def _summary(out: Path) -> None:
     )
     for reason, count in Counter(record.outcomes.query("status == 'refused'")["reason"]).items():
         typer.echo(f"  refused ({count}): {reason}")
-    last = record.scores.iloc[-1].reindex([f"edits.{name}" for name in MEASURES]).dropna()
+    last = record.scores.iloc[-1].reindex([f"edits.{name}" for name in HEADLINES]).dropna()
     typer.echo(
         "  ".join(f"{name.removeprefix('edits.')} {value:.3f}" for name, value in last.items())
     )
@@ -214,7 +204,7 @@ def score(
     from ..base.paths import WORLD
     from ..evaluation.consistency import load_references
     from ..evaluation.edits import score_edits
-    from ..evaluation.report import evaluate, table
+    from ..evaluation.report import evaluate, report_text
     from ..exchange.edited import put_edited
     from ..lm.keys import BARE
     from ..lm.load import load_model
@@ -247,10 +237,10 @@ def score(
         progress=True,
     )
     if out:
-        typer.echo(table(report))
+        typer.echo(report_text(report))
         write_json(out, report)
     else:
-        _say(table(report))
+        _say(report_text(report))
         typer.echo(json.dumps(report, indent=1))
 
 
