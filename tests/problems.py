@@ -1,7 +1,9 @@
-"""Random least-squares problems, which the tests of the solver and of the restraints share."""
+"""What several tests of the mathematics share: random least-squares problems, sums of keys."""
 
 import torch
 from hypothesis import strategies as st
+
+from seqedit.algebra.second_moment import SecondMoment
 
 
 class Problem:
@@ -32,3 +34,11 @@ def problems(draw, fits: bool = False) -> Problem:
     d_ff = draw(st.integers(2, 12))
     n = draw(st.integers(1, d_ff if fits else 15))
     return Problem(draw(st.integers(0, 2**32)), d_ff, draw(st.integers(1, 5)), n)
+
+
+def accumulated(*batches) -> SecondMoment:
+    """The moment of the keys of all batches, (n, d_ff) each."""
+    moment = SecondMoment(batches[0].shape[1])
+    for batch in batches:
+        moment.update(batch)
+    return moment

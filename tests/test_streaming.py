@@ -11,7 +11,7 @@ from itertools import islice
 import pytest
 import torch
 from conftest import SENTENCES, relative
-from test_moments import accumulated
+from problems import accumulated
 from workspace import Workspace
 
 from seqedit.algebra.second_moment import SecondMoment, top_eigenvalues
@@ -19,9 +19,10 @@ from seqedit.lm.fingerprint import fingerprint, identity
 from seqedit.lm.load import load_model
 from seqedit.lm.second_moments import Reading, accumulate_moments, collect_second_moments
 from seqedit.moments import collect as module
-from seqedit.moments.collect import check_belongs, collect, merge
+from seqedit.moments.collect import collect_to_file
 from seqedit.moments.corpus import WIKIPEDIA, Corpus
-from seqedit.moments.files import load_moments, save_moments
+from seqedit.moments.files import check_belongs, load_moments, save_moments
+from seqedit.moments.merge import merge_files
 
 TEXTS = [f"{sentence} {sentence[:i]}" for i in range(3, 30) for sentence in SENTENCES] + ["", "I"]
 
@@ -46,7 +47,10 @@ def read(lm, reading, texts=TEXTS, place=None, moments=None, batches=None):
 
 
 def test_windows_change_nothing_but_batches(tiny_lm):
-    """Every token is counted once, whatever the window; one window is the plain collection, bit for bit."""
+    """Every token is counted once, whatever the window.
+
+    One window is the plain collection, bit for bit.
+    """
     lm = tiny_lm("gpt2")
     expected = collect_second_moments(lm, TEXTS, (0, 2), progress=False)
     for window in (1, 500, None):
@@ -76,7 +80,10 @@ def test_budget_and_length(tiny_lm, budget):
 
 
 def test_batches_hold_equally_many_tokens(tiny_lm, monkeypatch):
-    """Rows of a batch are of similar length: less than a fifth of it is padding, and none is over the budget."""
+    """Rows of a batch are of similar length.
+
+    Less than a fifth of it is padding, and none is over the budget.
+    """
     lm, sizes = tiny_lm("gpt2"), []
     monkeypatch.setattr(
         "seqedit.lm.second_moments._add",
@@ -105,7 +112,10 @@ def test_going_on_from_any_batch(tiny_lm):
 
 
 def test_chunks_are_round_off(tiny_lm):
-    """Products of few keys at a time add up to the same; the converse, no chunk may be lost, is in the count."""
+    """Products of few keys at a time add up to the same.
+
+    The converse, no chunk may be lost, is in the count.
+    """
     keys = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
     whole, chunked = accumulated(keys), SecondMoment(8)
     chunked.update(keys, chunk=7)
@@ -113,12 +123,15 @@ def test_chunks_are_round_off(tiny_lm):
 
 
 def test_killed_and_resumed(tmp_path, tiny_folder, text):
-    """kill −9 right after a checkpoint; run again, the file is that of an uninterrupted run, bit for bit."""
+    """kill −9 right after a checkpoint.
+
+    Run again, the file is that of an uninterrupted run, bit for bit.
+    """
     killed, plain = tmp_path / "killed.safetensors", tmp_path / "plain.safetensors"
     lm, said = load_model(tiny_folder, device="cpu"), []
 
     def start(out):
-        collect(
+        collect_to_file(
             lm,
             Corpus(file=text),
             (0, 2),
@@ -162,11 +175,14 @@ def test_killed_and_resumed(tmp_path, tiny_folder, text):
 
 
 def test_the_file_says_where_it_comes_from(tmp_path, tiny_folder, text):
-    """Counts, traces, largest eigenvalues, digests of model, tokenizer and text; again, nothing is computed."""
+    """Counts, traces, largest eigenvalues, digests of model, tokenizer and text.
+
+    Again, nothing is computed.
+    """
     from safetensors import safe_open
 
     lm, out = load_model(tiny_folder, device="cpu"), tmp_path / "new" / "m.safetensors"
-    found = collect(lm, Corpus(file=text), (0, 2), out, Reading(tokens=500))
+    found = collect_to_file(lm, Corpus(file=text), (0, 2), out, Reading(tokens=500))
     with safe_open(out, framework="pt") as file:
         metadata = {
             name: json.loads(value)
@@ -182,7 +198,9 @@ def test_the_file_says_where_it_comes_from(tmp_path, tiny_folder, text):
     assert metadata["top_eigenvalues"]["2"] == pytest.approx(eigenvalues[:10].tolist(), rel=1e-3)
     said = []
     assert (
-        collect(lm, Corpus(file=text), (0, 2), out, Reading(tokens=500), say=said.append).counts
+        collect_to_file(
+            lm, Corpus(file=text), (0, 2), out, Reading(tokens=500), say=said.append
+        ).counts
         == found.counts
     )
     assert said == [f"{out} is complete"]
@@ -191,17 +209,17 @@ def test_the_file_says_where_it_comes_from(tmp_path, tiny_folder, text):
         ((0, 2), Reading(tokens=501), "another reading"),
     ):
         with pytest.raises(ValueError, match=word):
-            collect(lm, Corpus(file=text), layers, out, reading)
+            collect_to_file(lm, Corpus(file=text), layers, out, reading)
 
 
 def test_an_interrupted_run_of_another_text_is_refused(tmp_path, tiny_folder, text, monkeypatch):
     lm, out = load_model(tiny_folder, device="cpu"), tmp_path / "m.safetensors"
     monkeypatch.setattr(module, "save_moments", lambda *args, **rest: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        collect(lm, Corpus(file=text), (0,), out, Reading(batch_tokens=256), save_every=1)
+        collect_to_file(lm, Corpus(file=text), (0,), out, Reading(batch_tokens=256), save_every=1)
     text.write_text("Another text.")
     with pytest.raises(ValueError, match="checkpoint has another corpus"):
-        collect(lm, Corpus(file=text), (0,), out, Reading(batch_tokens=256))
+        collect_to_file(lm, Corpus(file=text), (0,), out, Reading(batch_tokens=256))
 
 
 def test_largest_eigenvalues():
@@ -220,8 +238,8 @@ def test_merged_jobs(tmp_path, tiny_folder, text):
         [tmp_path / f"{i}.safetensors" for i in range(3)],
     )
     for i, path in enumerate(paths):
-        collect(lm, Corpus(file=text, part=(i, 3)), (0, 2), path, Reading())
-    counts = merge(paths, tmp_path / "all.safetensors")
+        collect_to_file(lm, Corpus(file=text, part=(i, 3)), (0, 2), path, Reading())
+    counts = merge_files(paths, tmp_path / "all.safetensors")
     merged, expected = (
         load_moments(tmp_path / "all.safetensors"),
         collect_second_moments(lm, TEXTS, (0, 2)),
@@ -229,21 +247,21 @@ def test_merged_jobs(tmp_path, tiny_folder, text):
     assert counts == merged.counts == {0: expected[0].count, 2: expected[2].count}
     assert relative(merged.C[2], expected[2].mean) < 1e-6
     check_belongs(tmp_path / "all.safetensors", merged, lm)
-    counts = merge(
+    counts = merge_files(
         [tmp_path / "all.safetensors", _other(tmp_path, lm)], tmp_path / "more.safetensors"
     )
     assert counts[0] > merged.counts[0]  # what was merged may be merged again
     with pytest.raises(ValueError, match="are of the same text"):
-        merge([paths[0], tmp_path / "all.safetensors"], tmp_path / "x.safetensors")
+        merge_files([paths[0], tmp_path / "all.safetensors"], tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="at least two"):
-        merge(paths[:1], tmp_path / "x.safetensors")
+        merge_files(paths[:1], tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
 
 
 def _other(folder, lm):
     path = folder / "other.txt"
     path.write_text("Another text.")
-    collect(lm, Corpus(file=path), (0, 2), folder / "other.safetensors", Reading())
+    collect_to_file(lm, Corpus(file=path), (0, 2), folder / "other.safetensors", Reading())
     return folder / "other.safetensors"
 
 
@@ -265,7 +283,7 @@ def test_what_does_not_fit_is_not_merged(tmp_path, change, word):
 
     left, right = save("left"), save("right", **change)
     with pytest.raises(ValueError, match=f"right has {word}"):
-        merge([left, right], tmp_path / "out")
+        merge_files([left, right], tmp_path / "out")
 
 
 def test_other_models_are_refused_by_name(tmp_path, tiny_lm):
@@ -286,16 +304,19 @@ def test_other_models_are_refused_by_name(tmp_path, tiny_lm):
 
 
 def test_datasets(tmp_path, tiny_folder, text):
-    """A local dataset is streamed by `datasets`; the same documents as a file give the same numbers."""
+    """A local dataset is streamed by `datasets`.
+
+    The same documents as a file give the same numbers.
+    """
     folder = tmp_path / "set"
     folder.mkdir()
     lines = [json.dumps({"id": i, "words": line}) for i, line in enumerate(TEXTS)]
     (folder / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
     lm = load_model(tiny_folder, device="cpu")
-    found = collect(
+    found = collect_to_file(
         lm, Corpus(dataset=str(folder), column="words"), (0,), tmp_path / "a", Reading()
     )
-    expected = collect(lm, Corpus(file=text), (0,), tmp_path / "b", Reading())
+    expected = collect_to_file(lm, Corpus(file=text), (0,), tmp_path / "b", Reading())
     assert torch.equal(found.C[0], expected.C[0])
     assert list(Corpus(dataset=str(folder), column="words", part=(1, 3)).texts(2)) == TEXTS[7::3]
     with pytest.raises(ValueError, match="no text in column 'text'; columns are id, words"):
@@ -315,7 +336,10 @@ def test_hub_datasets_are_pinned():
 
 
 def test_commands(space, text):
-    """Parts, merged, made compact: and an edit by AlphaEdit takes the file, one by MEMIT says why not."""
+    """Parts, merged, made compact.
+
+    And an edit by AlphaEdit takes the file, one by MEMIT says why not.
+    """
     folder = space.folder
     for i in range(2):
         done = space.call(
@@ -366,11 +390,14 @@ def test_commands(space, text):
 
 
 def test_real_text(benchmarks, tiny_folder, tmp_path):
-    """Wikipedia through windows, in bfloat16, close to float32: 1 % is bfloat16's 8 bits through three layers."""
+    """Wikipedia through windows, in bfloat16, close to float32.
+
+    1 % is bfloat16's 8 bits through three layers.
+    """
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         lm = load_model(tiny_folder, device="cpu", dtype=dtype)
-        found[dtype] = collect(
+        found[dtype] = collect_to_file(
             lm,
             Corpus(file=benchmarks / "wikipedia_3MB.txt"),
             (0, 2),

@@ -24,8 +24,7 @@ from ..lm.model import LanguageModel
 from ..lm.tokens import validate_requests
 from ..methods.catalogue import canonical
 from ..moments.cache import check_layers, corpus_moments
-from ..moments.collect import check_belongs
-from ..moments.files import load_moments
+from ..moments.files import check_belongs, load_moments
 from ..requests.published import RequestSet, load_request_set
 from ..requests.request import EditRequest, batched
 from ..world.vocabulary import SENTENCES
