@@ -40,12 +40,12 @@ def test_harness_equals_our_measurement():
     pytest.importorskip(
         "lm_eval", reason="lm-evaluation-harness is not installed (extra `harness`)"
     )
-    from seqedit.exchange.harness import measure
+    from seqedit.exchange.harness import run_harness
 
     lm = load_model(MODEL, device="cpu")
     for layer in (4, 5):
         write_weight(lm, layer, -0.5 * read_weight(lm, layer))
-    ours, report = score_abilities(lm), measure(lm, WORLD_TASKS)
+    ours, report = score_abilities(lm), run_harness(lm, WORLD_TASKS)
     assert sum(0.05 < share < 0.95 for share in ours.values()) >= 3, ours
     assert {task: values["acc"] for task, values in report["results"].items()} == {
         f"world_{task}": pytest.approx(share, abs=1e-9) for task, share in ours.items()
