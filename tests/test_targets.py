@@ -1,8 +1,10 @@
-"""Target optimisation: batched as if alone, nothing left behind, and the same z as a naive implementation.
+"""Target optimisation: batched as if alone, nothing left behind, and the same z as a naive
+implementation.
 
-Adam divides a gradient by its own size, so float32 round-off in a small component becomes a visible part of a step.
-Models are therefore run in float64 where implementations are compared: 2e-16 grows to less than 1e-12 of ‖δ‖ here, and
-1e-9 is allowed, far below anything that a wrong token, weight or step would do.
+Adam divides a gradient by its own size, so float32 round-off in a small component becomes a visible
+part of a step. Models are therefore run in float64 where implementations are compared: 2e-16 grows
+to less than 1e-12 of ‖δ‖ here, and 1e-9 is allowed, far below anything that a wrong token, weight
+or step would do.
 """
 
 from dataclasses import replace
@@ -28,7 +30,10 @@ def deltas(targets):
 
 @pytest.mark.parametrize("site", ["block", "mlp"])
 def test_batched_is_one_by_one(exact_lm, requests, endings, site):
-    """Targets of different lengths, all at once, in small parts, or each alone: the same values and the same ends."""
+    """Targets of different lengths, all at once, in small parts, or each alone.
+
+    The same values and the same ends.
+    """
     lm = exact_lm("gpt2")
     config = TargetConfig(steps=8, lr=0.1, clamp=2.0, stop_loss=5.4)
     several_requests = requests + endings
@@ -84,7 +89,9 @@ def endings():
 
 
 def test_naive_implementation_with_stop_and_clamp(exact_lm, endings):
-    """Requests that end at different steps, and a clamp that binds, still agree with the naive implementation."""
+    """Requests that end at different steps, and a clamp that binds, still agree with the naive
+    implementation.
+    """
     lm = exact_lm("gpt2")
     templates = [t for group in CONTEXTS for t in group]
     config = TargetConfig(steps=16, lr=0.1, clamp=0.6, stop_loss=5.4, kl=0.5)
@@ -100,7 +107,10 @@ def test_naive_implementation_with_stop_and_clamp(exact_lm, endings):
 
 
 def test_clamp(tiny_lm, requests):
-    """‖δ‖ ≤ clamp · ‖h‖ by each request's own h, up to the rescaling's rounding (1e-6); a small clamp binds."""
+    """‖δ‖ ≤ clamp · ‖h‖ by each request's own h, up to the rescaling's rounding (1e-6).
+
+    a small clamp binds.
+    """
     for clamp in (0.05, 0.5):
         config = TargetConfig(steps=4, lr=0.5, clamp=clamp, stop_loss=0.0)
         found = optimise_targets(tiny_lm("gpt2"), requests, CONTEXTS, 1, config)
@@ -119,7 +129,9 @@ def test_satisfied_from_the_start(tiny_lm, requests):
 
 @pytest.mark.parametrize(("seed", "subject", "letter"), [(3, "André", "b"), (4, "New York", "t")])
 def test_right_is_greedy_decoding(tiny_lm, seed, subject, letter):
-    """`right` says whether the model, asked token by token after the bare prompt, writes the whole target itself."""
+    """`right` says whether the model, asked token by token after the bare prompt, writes the whole
+    target itself.
+    """
     lm = tiny_lm("gpt2", seed=seed)
     targets = [
         letter,
@@ -151,7 +163,9 @@ def test_right_is_greedy_decoding(tiny_lm, seed, subject, letter):
 
 
 def test_the_neutral_prompt_needs_no_room_beyond_the_subject(tiny_lm):
-    """KL is read at the subject's last token, so what follows it in `kl_prompt` is not run, and changes nothing."""
+    """KL is read at the subject's last token, so what follows it in `kl_prompt` is not run, and
+    changes nothing.
+    """
     lm = tiny_lm("gpt2")
     request = parse_requests(
         [{"case_id": 0, "prompt": "{}", "subject": "x" * 63, "target_new": "is"}]
@@ -166,7 +180,10 @@ def test_the_neutral_prompt_needs_no_room_beyond_the_subject(tiny_lm):
 
 
 def test_steps_count_forward_passes(tiny_lm, requests):
-    """The last forward pass only measures: `steps` − 1 updates; a first pass alone measures the unedited model."""
+    """The last forward pass only measures.
+
+    `steps` − 1 updates; a first pass alone measures the unedited model.
+    """
     lm = tiny_lm("gpt2")
     once = optimise_targets(
         lm, requests, CONTEXTS, 0, TargetConfig(steps=1, stop_loss=0.0, weight_decay=0.0)
@@ -203,7 +220,10 @@ def test_hooks_are_removed_after_an_exception(tiny_lm, requests, monkeypatch, la
 
 
 def test_a_loss_that_is_no_number_is_not_a_success(tiny_lm, requests):
-    """NaN above the edited layer: the target is not finite either, so that the round can be refused."""
+    """NaN above the edited layer.
+
+    The target is not finite either, so that the round can be refused.
+    """
     lm = tiny_lm("gpt2")
     lm.model.get_submodule("transformer.ln_f").weight[0] = float("nan")
     found = optimise_targets(lm, requests, CONTEXTS, 1, CONFIG)
@@ -212,7 +232,10 @@ def test_a_loss_that_is_no_number_is_not_a_success(tiny_lm, requests):
 
 
 def test_last_layer(exact_lm, requests):
-    """With no block above the edited layer only the head runs again; the naive implementation agrees."""
+    """With no block above the edited layer only the head runs again.
+
+    The naive implementation agrees.
+    """
     lm = exact_lm("gpt2")
     request = requests[4]  # the subject ends the prompt
     found = optimise_targets(lm, [request], CONTEXTS, 2, CONFIG)

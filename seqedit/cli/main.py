@@ -365,7 +365,7 @@ def bench(
 
     Example: seqedit bench round evaluation
     """
-    from ..bench.speed import bench as measure
+    from ..bench.speed import run_benches as measure
 
     measure(names or [], out, typer.echo)
 
