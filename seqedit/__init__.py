@@ -16,8 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .editing.state import EditPlan
     from .editing.sequential import handed_over, run_sequential
+    from .editing.state import EditPlan
     from .evaluation.report import evaluate
     from .exchange.edited import save_folder as export
     from .lm.contexts import sample_contexts

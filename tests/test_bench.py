@@ -5,26 +5,30 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from seqedit.bench.speed import (
+from seqedit.bench.rounds import (
     bench_evaluation,
     bench_flops,
-    bench_forms,
     bench_round,
     bench_rounds,
-    bench_solve,
-    report,
+    evaluation_line,
+    round_line,
 )
+from seqedit.bench.solving import bench_forms, bench_solve, forms_line
+from seqedit.bench.speed import Bench
 from seqedit.cli.main import app
 
 
 def test_a_round_writes_the_same_weights():
-    """The loop and the plain way: the same edited matrices to 1e-4, the float32 round-off that Adam amplifies."""
+    """The loop and the plain way.
+
+    The same edited matrices to 1e-4, the float32 round-off that Adam amplifies.
+    """
     result = bench_round(3)
     assert (
         result["weights_differ"] < 1e-4 and result["updates_differ"] > result["weights_differ"] / 10
     )
     assert result["ratio"] == pytest.approx(result["plain_seconds"] / result["seconds"])
-    assert "a round of 3 edits" in report({"round": result})
+    assert "a round of 3 edits" in round_line(result)
 
 
 def test_counts_and_sizes():
@@ -54,12 +58,13 @@ def test_the_forms_agree_and_are_timed():
         "differs"
     ] < 1e-10
     assert all(point["seconds"] > 0 for point in result["points"]) and result["flops_ratio"] > 1
-    assert "one solve at d_ff 60 after 20 edits" in report({"forms": result})
+    assert "one solve at d_ff 60 after 20 edits" in forms_line(result)
 
 
 def test_command(tmp_path, monkeypatch):
     """Lines on standard output, a record where one is asked for, an error for what is not there."""
-    monkeypatch.setattr("seqedit.bench.speed.BENCHES", {"evaluation": lambda: bench_evaluation(3)})
+    small = Bench(lambda: bench_evaluation(3), evaluation_line)
+    monkeypatch.setattr("seqedit.bench.speed.BENCHES", {"evaluation": small})
     result = CliRunner().invoke(app, ["bench", "speed"])
     assert (
         result.exit_code == 1

@@ -1,4 +1,6 @@
-"""The full-size benchmark in a tiny shape on the CPU, what it asks for, and errors for too little memory."""
+"""The full-size benchmark in a tiny shape on the CPU, what it asks for, and errors for too little
+memory.
+"""
 
 import pytest
 import torch
@@ -73,7 +75,7 @@ def test_too_little_memory_is_told_with_what_to_do(monkeypatch, error):
     def fail(*args, **rest):
         raise error
 
-    monkeypatch.setattr("seqedit.bench.speed.bench", fail)
+    monkeypatch.setattr("seqedit.bench.speed.run_benches", fail)
     done = CliRunner().invoke(app, ["bench"])
     assert done.exit_code == 1 and done.stderr.startswith("error: not enough memory")
     for advice in (
@@ -87,5 +89,7 @@ def test_too_little_memory_is_told_with_what_to_do(monkeypatch, error):
     assert len(done.stderr.strip().splitlines()) == 1
     other = RuntimeError("shapes cannot be multiplied")
     assert not out_of_memory(other)
-    monkeypatch.setattr("seqedit.bench.speed.bench", lambda *args: (_ for _ in ()).throw(other))
+    monkeypatch.setattr(
+        "seqedit.bench.speed.run_benches", lambda *args: (_ for _ in ()).throw(other)
+    )
     assert CliRunner().invoke(app, ["bench"]).exception is other

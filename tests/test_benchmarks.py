@@ -15,7 +15,7 @@ from workspace import Workspace
 from seqedit.base.files import sha256
 from seqedit.cli.main import app
 from seqedit.requests import published as benchmarks
-from seqedit.requests.published import BENCHMARKS, download, load
+from seqedit.requests.published import BENCHMARKS, download, load_request_set
 from seqedit.requests.request import RequestError
 from seqedit.runs.records import load_run
 
@@ -49,7 +49,9 @@ LEFT = {
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A `download` that serves `CONTENT` under names without suffix, as the cache of `datasets` has them."""
+    """A `download` that serves `CONTENT` under names without suffix, as the cache of `datasets` has
+    them.
+    """
 
     def serve(name: str, file: str):
         path = tmp_path / f"{name}-{list(BENCHMARKS[name].files).index(file)}"
@@ -70,7 +72,7 @@ def hub(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_by_name(hub, name):
     """Cleaned, in the authors' order, with checksums and revision."""
-    loaded = load(name)
+    loaded = load_request_set(name)
     assert {reason: len(messages) for reason, messages in loaded.left_out.items()} == LEFT[name]
     assert loaded.origin == {
         "benchmark": name,
@@ -99,7 +101,7 @@ def test_another_content_is_refused(hub, monkeypatch):
     with pytest.raises(
         ValueError, match="zsre_mend_eval.json has SHA-256 .* not the pinned 0000.*by its path"
     ):
-        load("zsre")
+        load_request_set("zsre")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -111,20 +113,26 @@ def test_offline(name, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", nowhere)
     monkeypatch.setattr("datasets.DownloadManager.download", nowhere)
-    expected = r"cannot be fetched \(ConnectionError: no route to host\); get https://.*--requests .*\.json$"
+    expected = (
+        r"cannot be fetched \(ConnectionError: no route to host\); "
+        r"get https://.*--requests .*\.json$"
+    )
     with pytest.raises(ValueError, match=expected):
         download(name, next(iter(BENCHMARKS[name].files)))
 
 
 def test_files(tmp_path):
-    """A file is refused for one wrong record, unless cleaned; a word that is no benchmark is said to be none."""
+    """A file is refused for one wrong record, unless cleaned.
+
+    a word that is no benchmark is said to be none.
+    """
     path = tmp_path / "zsre.json"
     path.write_text(json.dumps([ZSRE, ZSRE | {"alt": ""}]))
     with pytest.raises(
         RequestError, match=r"zsre.json, record 1 \(case_id 1\): target_new: is empty"
     ):
-        load(path)
-    loaded = load(path, clean=True)
+        load_request_set(path)
+    loaded = load_request_set(path, clean=True)
     assert len(loaded.rounds[0]) == 1 and loaded.origin == sha256(path)[:16]
     assert loaded.summary() == (
         "1 of 2 records; left out: 1 wrong record. The first: zsre.json, record 1 (case_id 1): "
@@ -134,11 +142,13 @@ def test_files(tmp_path):
         RequestError,
         match="'zrse' is neither a file nor a benchmark; benchmarks are counterfact, mcf",
     ):
-        load("zrse")
+        load_request_set("zrse")
 
 
 def test_run_by_name(hub, tmp_path, tiny_folder, monkeypatch):
-    """`--requests zsre`: what was left out is said and recorded, the checksum is among the parameters."""
+    """`--requests zsre`: what was left out is said and recorded, the checksum is among the
+    parameters.
+    """
     monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
     space = Workspace(tmp_path, tiny_folder)
     result = space.call(requests="zsre")
@@ -161,7 +171,10 @@ def test_run_by_name(hub, tmp_path, tiny_folder, monkeypatch):
 @pytest.mark.parametrize("model_type", ["gpt2", "llama"])
 @pytest.mark.parametrize("file", ["counterfact_500.json", "zsre_1000.json"])
 def test_real_records_end_to_end(benchmarks, tmp_path, monkeypatch, model_type, file):
-    """The first real records, the real GPT-2 tokenizer, a tiny random model: edited, measured, recorded."""
+    """The first real records, the real GPT-2 tokenizer, a tiny random model.
+
+    Edited, measured, recorded.
+    """
     monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
     tokenizer = AutoTokenizer.from_pretrained(benchmarks / "gpt2_tokenizer")
     sizes = (
@@ -181,7 +194,7 @@ def test_real_records_end_to_end(benchmarks, tmp_path, monkeypatch, model_type, 
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     (tmp_path / "corpus.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    loaded = load(benchmarks / file, clean=True)
+    loaded = load_request_set(benchmarks / file, clean=True)
     total = sum(map(len, loaded.rounds)) + sum(map(len, loaded.left_out.values()))
     assert (
         total == (500 if "counterfact" in file else 1000)

@@ -31,7 +31,9 @@ def C():
 
 
 def test_exact_where_it_is_kept(C):
-    """CV = Vλ; everything else is the mean of the eigenvalues below the floor, so the trace is that of C."""
+    """CV = Vλ; everything else is the mean of the eigenvalues below the floor, so the trace is that
+    of C.
+    """
     small = compacted(C, 1e-2)
     assert torch.allclose(C @ small.vectors, small.vectors * small.values, atol=1e-12)
     assert (small.values >= 1e-2).all() and 0 < len(small.values) < 60 and small.shape == (60, 60)
@@ -64,7 +66,10 @@ def test_what_the_floor_removed_is_refused(C):
 
 
 def test_drift(C):
-    """Exact for what the kept directions see; an estimate for the rest, off by no more than the floor."""
+    """Exact for what the kept directions see.
+
+    An estimate for the rest, off by no more than the floor.
+    """
     small = compacted(C, 1e-2)
     generator = torch.Generator().manual_seed(1)
     seen = (

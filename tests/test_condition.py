@@ -1,4 +1,7 @@
-"""Singular values and condition numbers: each theorem with an example that makes it sharp or breaks its converse."""
+"""Singular values and condition numbers.
+
+Each theorem with an example that makes it sharp or breaks its converse.
+"""
 
 import math
 
@@ -25,7 +28,10 @@ def random(seed: int, *shapes):
 
 @given(seeds, st.floats(0.01, 10))
 def test_thm_weyl(seed, size):
-    """No singular value moves by more than σ₁(Δ); along the top singular pair it moves by exactly that much."""
+    """No singular value moves by more than σ₁(Δ).
+
+    Along the top singular pair it moves by exactly that much.
+    """
     W, D = random(seed, (4, 7), (4, 7))
     D = size * D
     assert ((spectrum(W + D) - spectrum(W)).abs() <= spectrum(D)[0] * (1 + 1e-9)).all()
@@ -58,7 +64,10 @@ def test_the_bound_for_systems_needs_its_assumption():
 
 @given(seeds)
 def test_thm_condition_and_output(seed):
-    """‖Δk‖/‖Wk‖ ≤ κ(W)σ₁(Δ)/σ₁(W) for keys in the row space; reached at the last right singular vector."""
+    """‖Δk‖/‖Wk‖ ≤ κ(W)σ₁(Δ)/σ₁(W) for keys in the row space.
+
+    Reached at the last right singular vector.
+    """
     W, D, y = random(seed, (4, 7), (4, 7), (4,))
     k = W.T @ y
     bound = condition_number(W) * spectrum(D)[0] / spectrum(W)[0]
@@ -103,8 +112,9 @@ def test_thm_prune_does_not_bound_the_condition_number(seed, rows, more):
 
 
 def test_thm_mean_is_not_read(tiny_lm):
-    """A network whose norms are LayerNorms gives the same logits with c·1 added to a layer's outputs; one with RMSNorms
-    does not. κ without the mean does not see such an addition, κ does."""
+    """A network whose norms are LayerNorms gives the same logits with c·1 added to a layer's
+    outputs; one with RMSNorms does not. κ without the mean does not see such an addition, κ
+    does."""
     for name, reads in (("gpt2", False), ("gptj", False), ("llama", True)):
         lm = tiny_lm(name)
         ids = torch.tensor([lm.tokenizer("The mother tongue of André is")["input_ids"]])

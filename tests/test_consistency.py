@@ -52,17 +52,22 @@ def snippets(tmp_path):
 def test_references_are_found(snippets):
     """By the object's identifier and relation, else by its words; another relation has none."""
     references = load_references(snippets)
-    assert references.of(request(0, {"str": "English", "id": "Q1"})) == ["alpha beta", "beta"]
-    assert references.of(request(1, "Dutch")) == ["gamma"]
+    assert references.for_request(request(0, {"str": "English", "id": "Q1"})) == [
+        "alpha beta",
+        "beta",
+    ]
+    assert references.for_request(request(1, "Dutch")) == ["gamma"]
     assert (
-        references.of(request(2, {"str": "English", "id": "Q1"}, "P9"))
+        references.for_request(request(2, {"str": "English", "id": "Q1"}, "P9"))
         == ()
-        == references.of(request(3, "English"))
+        == references.for_request(request(3, "English"))
     )
 
 
 def test_released_vocabulary(snippets):
-    """With weights 1, 2, 3: (alpha 1, beta 2·2) · (alpha 1, beta 2) over their norms; other words count nothing."""
+    """With weights 1, 2, 3: (alpha 1, beta 2·2) · (alpha 1, beta 2) over their norms; other words
+    count nothing.
+    """
     folder = snippets.parent
     (folder / "tfidf_vocab.json").write_text(json.dumps({"alpha": 0, "beta": 1, "gamma": 2}))
     np.save(folder / "idf.npy", np.array([1.0, 2.0, 3.0]))
@@ -111,12 +116,14 @@ def test_wrong_references(tmp_path, content, message):
 
 
 def test_world_facts():
-    """The corpus's own sentences about the new object are nearer to it than those about the old one."""
+    """The corpus's own sentences about the new object are nearer to it than those about the old
+    one.
+    """
     references = load_references(WORLD / "facts.jsonl", SENTENCES)
-    requests = [r for r in load_requests(WORLD / "records.json")[:40] if references.of(r)]
+    requests = [r for r in load_requests(WORLD / "records.json")[:40] if references.for_request(r)]
     assert len(requests) > 30
     swapped = [replace(r, target_new=r.target_true) for r in requests]
-    texts = [references.of(r)[-1] for r in requests]
+    texts = [references.for_request(r)[-1] for r in requests]
     owners = list(range(len(requests)))
     own, _ = consistency(texts, owners, requests, references)
     other, _ = consistency(texts, owners, swapped, references)
@@ -136,7 +143,10 @@ def test_report(tiny_lm, requests, snippets):
 
 
 def test_command(tmp_path, tiny_folder, snippets, monkeypatch):
-    """A run measures it at the end and keeps the checksum; asked for without generated text it is refused."""
+    """A run measures it at the end and keeps the checksum.
+
+    Asked for without generated text it is refused.
+    """
     monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
     space = Workspace(tmp_path, tiny_folder)
     assert "ask for it with --fluency" in space.call(references=snippets).stderr

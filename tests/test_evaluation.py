@@ -1,4 +1,6 @@
-"""Metrics against a slow second implementation, one sequence at a time through the whole model, and by hand."""
+"""Metrics against a slow second implementation, one sequence at a time through the whole model, and
+by hand.
+"""
 
 import json
 import math
@@ -15,14 +17,16 @@ from seqedit.evaluation.abilities import perplexity, score_abilities, unrelated_
 from seqedit.evaluation.continuations import exact_match, rate
 from seqedit.evaluation.edits import retention, score_edits, summarise
 from seqedit.evaluation.generation import generate
-from seqedit.evaluation.report import evaluate, table
+from seqedit.evaluation.report import evaluate, report_text
 from seqedit.lm.weights import apply_update
 
 LONG = "Autonomous University of Madrid, which is located in Spain, teaches"
 
 
 def naive(lm, prompt: str, continuation: str) -> tuple[float, bool, int]:
-    """Mean −log p of the continuation, whether each of its tokens is the best one, and the best first token."""
+    """Mean −log p of the continuation, whether each of its tokens is the best one, and the best
+    first token.
+    """
     start = lm.tokenizer(prompt)["input_ids"]
     end = lm.tokenizer(" " + continuation, add_special_tokens=False)["input_ids"]
     logits = lm.model(input_ids=torch.tensor([start + end]), use_cache=False).logits[
@@ -45,7 +49,10 @@ def greedy(lm, prompt: str, tokens: int) -> str:
 
 @pytest.fixture
 def asked(requests):
-    """Requests with prompts of all kinds and lengths: none, one, several; one without a true target."""
+    """Requests with prompts of all kinds and lengths.
+
+    None, one, several; one without a true target.
+    """
     hood = ("The mother tongue of André is", LONG, "I heard")
     return [
         replace(
@@ -61,7 +68,10 @@ def asked(requests):
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama"])
 def test_edit_metrics(tiny_lm, asked, model_type):
-    """Success compares mean −log p of new and true target, accuracy wants every token; reversed for neighbours."""
+    """Success compares mean −log p of new and true target, accuracy wants every token.
+
+    Reversed for neighbours.
+    """
     lm = tiny_lm(model_type)
     scores = score_edits(lm, asked)
     assert scores["case_id"].tolist() == [r.case_id for r in asked]
@@ -111,7 +121,9 @@ def test_nan_where_there_is_nothing_to_measure(tiny_lm, asked):
 
 
 def test_no_true_target_at_all(tiny_lm, requests):
-    """Plain requests: everything but efficacy's accuracy is None in the report, which is valid JSON."""
+    """Plain requests: everything but efficacy's accuracy is None in the report, which is valid
+    JSON.
+    """
     report = evaluate(tiny_lm("gpt2"), [replace(request, target_true=None) for request in requests])
     assert report["edits"]["n"] == 6 and 0 <= report["edits"]["efficacy_accuracy"] <= 1
     assert all(
@@ -119,7 +131,7 @@ def test_no_true_target_at_all(tiny_lm, requests):
         for name in ("efficacy", "paraphrase", "neighborhood", "score")
     )
     json.dumps(report, allow_nan=False)
-    assert "–" in table(report)
+    assert "–" in report_text(report)
 
 
 def test_what_the_model_says_is_right(tiny_lm, requests):
@@ -135,6 +147,25 @@ def test_what_the_model_says_is_right(tiny_lm, requests):
     pairs += [(p, "chemist") for p in prompts]
     found = exact_match(lm, *zip(*pairs, strict=True))
     assert found.tolist() == [naive(lm, *pair)[1] for pair in pairs]
+
+
+def test_attribute_prompts_are_measured_on_request(tiny_lm, asked):
+    """The new object is right for other subjects that have it; other columns and the score stay."""
+    lm = tiny_lm("gpt2")
+    prompts = ("The mother tongue of André is", LONG)
+    asked = [replace(r, attribute_prompts=prompts[: i % 3]) for i, r in enumerate(asked)]
+    plain, scores = score_edits(lm, asked), score_edits(lm, asked, extra_kinds=["attribute"])
+    added = ["attribute", "attribute_accuracy", "attribute_tokens"]
+    pd.testing.assert_frame_equal(scores.drop(columns=added), plain)
+    for request, row in zip(asked, scores.to_dict("records"), strict=True):
+        new = [naive(lm, prompt, request.target_new) for prompt in request.attribute_prompts]
+        expected = np.mean([right for _, right, _ in new]) if new else math.nan
+        assert row["attribute_accuracy"] == pytest.approx(expected, nan_ok=True)
+        if request.target_true is not None and new:
+            true = [naive(lm, prompt, request.target_true) for prompt in request.attribute_prompts]
+            success = [n[0] < t[0] for n, t in zip(new, true, strict=True)]
+            assert row["attribute"] == pytest.approx(np.mean(success))
+    assert summarise(scores)["score"] == summarise(plain)["score"]
 
 
 def test_harmonic_score():
@@ -154,7 +185,9 @@ def test_harmonic_score():
 
 
 def test_neighborhood_kept(tiny_lm, asked):
-    """1 on the unchanged model; after an update, the share of prompts whose best next token is still the same."""
+    """1 on the unchanged model; after an update, the share of prompts whose best next token is
+    still the same.
+    """
     lm = tiny_lm("gpt2")
     before = score_edits(lm, asked)
     kept = score_edits(lm, asked[::-1], unedited=before).set_index("case_id")["neighborhood_kept"]
@@ -222,7 +255,10 @@ def test_padding_changes_nothing(tiny_lm, asked, model_type):
 
 
 def test_bos_counts_once(tiny_lm):
-    """A tokenizer that opens every text with BOS: it is read once, and its own probability is no part of anything."""
+    """A tokenizer that opens every text with BOS.
+
+    It is read once, and its own probability is no part of anything.
+    """
     bos, plain = tiny_lm("gpt2", bos=True), tiny_lm("gpt2")
     prompt, word = "The mother tongue of André is", "Dutch"
     ids = [0, *plain.tokenizer(f"{prompt} {word}")["input_ids"]]
@@ -303,9 +339,9 @@ def test_report(tiny_lm, asked, tmp_path):
         (1, 0, 2),
     ]
     json.dumps(report, allow_nan=False)
-    assert "retention:" in table(report)
+    assert "retention:" in report_text(report)
     lm.model.get_submodule("transformer.ln_f").weight.fill_(float("inf"))  # broken beyond measure
     report = evaluate(lm, short, world=tmp_path)
     assert report["perplexity"] is None and report["edits"]["efficacy_accuracy"] == 0.0
     json.dumps(report, allow_nan=False)
-    assert "perplexity" in table(report)
+    assert "perplexity" in report_text(report)

@@ -1,4 +1,6 @@
-"""Edits for other tools: folder, factors, adapter; taken off again; and what differs between two models."""
+"""Edits for other tools: folder, factors, adapter; taken off again; and what differs between two
+models.
+"""
 
 import json
 
@@ -27,7 +29,10 @@ def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
 
 
 def edited(space, kind: str = "gpt2") -> Workspace:
-    """The space with a run on a tiny model of that kind; five edits at layers 0 and 1 of d_model 16."""
+    """The space with a run on a tiny model of that kind.
+
+    Five edits at layers 0 and 1 of d_model 16.
+    """
     if kind != "gpt2":
         space.model = space.folder / kind
         lm = build_lm(kind)
@@ -57,12 +62,14 @@ def logits(model, lm) -> torch.Tensor:
         return model(**lm.tokenizer(TEXT, return_tensors="pt")).logits
 
 
-# ── factors ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── factors ──
 
 
 @pytest.mark.parametrize("writes", [1, 30, 300])
 def test_numerical_rank_ignores_round_off(writes):
-    """Rank-1 additions in float32 leave a matrix whose change has full rank exactly and rank `writes` numerically."""
+    """Rank-1 additions in float32 leave a matrix whose change has full rank exactly and rank
+    `writes` numerically.
+    """
     generator = torch.Generator().manual_seed(writes)
     W0 = torch.randn(320, 500, generator=generator)
     W = W0.clone()
@@ -94,7 +101,9 @@ def test_an_update_of_nothing_has_rank_0():
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
 def test_applied_and_undone_is_bit_identical(size):
-    """Also where the edit dwarfs the matrix and the sum has forgotten its last bits, zeros and signs."""
+    """Also where the edit dwarfs the matrix and the sum has forgotten its last bits, zeros and
+    signs.
+    """
     generator = torch.Generator().manual_seed(0)
     W0 = torch.randn(24, 60, generator=generator) * torch.logspace(-9, 2, 60)
     W0[3] = 0
@@ -111,12 +120,15 @@ def test_applied_and_undone_is_bit_identical(size):
     assert not torch.equal(plain, W0)  # what the places kept are for
 
 
-# ── the command line ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the command line ──
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_factors_round_trip(space, kind):
-    """Edits go on as factors and come off bit for bit; from the run's own matrices within float32's round-off."""
+    """Edits go on as factors and come off bit for bit.
+
+    From the run's own matrices within float32's round-off.
+    """
     edited(space, kind)
     file, on, off = (space.folder / name for name in ("edits.safetensors", "on", "off"))
     said = call(space, "export", edited=space.out, out=file, **{"as": "factors"}).stdout
@@ -203,7 +215,9 @@ def test_score_takes_factors(space):
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gptj"])
 def test_adapter(space, kind):
-    """peft alone: the adapter on the unedited model gives the edited model's logits, and so does the merged model."""
+    """peft alone: the adapter on the unedited model gives the edited model's logits, and so does
+    the merged model.
+    """
     peft = pytest.importorskip("peft", reason="peft is not installed (extra `peft`)")
     edited(space, kind)
     folder, adapter = space.folder / "edited", space.folder / "adapter"
@@ -266,11 +280,14 @@ def test_adapter_of_unequal_ranks(space):
         save_adapter(lm, Edits({2: edits.layers[2]}, "", "", {}), "tiny", space.folder / "none")
 
 
-# ── differences ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── differences ──
 
 
 def test_diff(space):
-    """Exactly the edited matrices differ, with the figures of the matrices themselves; a model equals itself."""
+    """Exactly the edited matrices differ, with the figures of the matrices themselves.
+
+    a model equals itself.
+    """
     edited(space)
     file = space.folder / "diff.json"
     words = [str(space.model), str(space.out), "--model", str(space.model), "--out", str(file)]

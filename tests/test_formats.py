@@ -1,4 +1,7 @@
-"""Every schema and kind of file becomes the same requests; what is wrong is named or, if asked for, left out."""
+"""Every schema and kind of file becomes the same requests.
+
+What is wrong is named or, if asked for, left out.
+"""
 
 import json
 
@@ -68,7 +71,9 @@ def requests_of(*records):
 
 
 def test_zsre():
-    """Numbered by place, its question is the prompt, the locality question ends as in the released evaluation."""
+    """Numbered by place, its question is the prompt, the locality question ends as in the released
+    evaluation.
+    """
     assert requests_of(COUNTERFACT, ZSRE)[1] == EditRequest(
         case_id=1,
         prompt="What university did {} attend?",
@@ -128,7 +133,9 @@ def test_counterfact_as_parquet(tmp_path):
 
 
 def test_csv(tmp_path):
-    """Columns by name; rows without a case_id are numbered; cells may hold commas, lists, and nothing."""
+    """Columns by name; rows without a case_id are numbered; cells may hold commas, lists, and
+    nothing.
+    """
     path = tmp_path / "my.csv"
     path.write_text(
         "prompt,subject,target_new,target_true,paraphrase_prompts,generation_prompts\n"
@@ -176,7 +183,9 @@ def test_wrong_files(tmp_path, name, content, message):
 
 
 def test_what_cannot_be_edited_together_is_left_out(tmp_path):
-    """The first of a contradiction stays, rounds keep their order, each reason is told with record and field."""
+    """The first of a contradiction stays, rounds keep their order, each reason is told with record
+    and field.
+    """
 
     def record(case_id, subject, target, prompt="{} speaks", relation="P1"):
         return {
@@ -206,8 +215,8 @@ def test_what_cannot_be_edited_together_is_left_out(tmp_path):
     }
     assert left_out["wrong record"] == ["f.json, record 4 (case_id 3): target_new: is empty"]
     assert (
-        "record 3 (case_id 2): target_new 'Latin' contradicts 'Dutch' of case_id 0 for the same subject and rela"
-        in left_out["contradicts an earlier record"][1]
+        "record 3 (case_id 2): target_new 'Latin' contradicts 'Dutch' of case_id 0 "
+        "for the same subject and relation" in left_out["contradicts an earlier record"][1]
     )
     with pytest.raises(
         RequestError, match="no record can be used; the first problem is: f.json, record 0"

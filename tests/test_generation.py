@@ -29,7 +29,10 @@ def test_generation_is_seeded(tiny_lm):
 
 
 def test_generated_length(tiny_lm, monkeypatch):
-    """Every text has `length` tokens, prompt included, whatever else is in its batch; a longer prompt gets one more."""
+    """Every text has `length` tokens, prompt included, whatever else is in its batch.
+
+    a longer prompt gets one more.
+    """
     lm = tiny_lm("gpt2")
     decoded = []
     decode = lm.tokenizer.decode
@@ -57,7 +60,9 @@ def test_only_probable_tokens_are_drawn(tiny_lm):
 
 
 def test_ngram_entropy():
-    """ "a b a b": bigrams ab ba ab, trigrams aba bab: H₂ = log₂3 − 2/3, H₃ = 1; too short a text has none."""
+    """ "a b a b": bigrams ab ba ab, trigrams aba bab: H₂ = log₂3 − 2/3, H₃ = 1; too short a text
+    has none.
+    """
     expected = (2 / 3 * (math.log2(3) - 2 / 3) + 4 / 3 * 1) / 2
     assert ngram_entropy(["a b a b"]) == pytest.approx(expected)
     assert ngram_entropy(["no no no no"]) == ngram_entropy(["no"]) == ngram_entropy([""]) == 0.0

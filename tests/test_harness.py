@@ -1,4 +1,7 @@
-"""One path for general abilities: lm-evaluation-harness on a model in memory gives what our own measurement gives."""
+"""One path for general abilities.
+
+Lm-evaluation-harness on a model in memory gives what our own measurement gives.
+"""
 
 import sys
 
@@ -6,9 +9,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from seqedit.base.jsonl import read_lines
 from seqedit.base.paths import DATA, MODEL, WORLD
 from seqedit.cli.main import app
-from seqedit.evaluation.abilities import read_rows, score_abilities
+from seqedit.evaluation.abilities import score_abilities
 from seqedit.exchange.harness import WORLD_TASKS
 from seqedit.lm.load import load_model
 from seqedit.lm.weights import read_weight, write_weight
@@ -17,7 +21,7 @@ HARNESS = DATA / "harness"
 
 
 def test_every_task_of_the_world_has_its_file():
-    tasks = {row["task"] for row in read_rows(WORLD / "tasks.jsonl")}
+    tasks = {row["task"] for row in read_lines(WORLD / "tasks.jsonl")}
     files = {path.stem: path.read_text(encoding="utf-8") for path in HARNESS.glob("*.yaml")}
     assert set(files) == tasks and {f"world_{task}" for task in tasks} == set(WORLD_TASKS)
     for task, text in files.items():
@@ -29,16 +33,19 @@ def test_every_task_of_the_world_has_its_file():
 
 
 def test_harness_equals_our_measurement():
-    """On a damaged model, with answers right and wrong: the same shares. Greedy, all tokens of the answer."""
+    """On a damaged model, with answers right and wrong: the same shares.
+
+    Greedy, all tokens of the answer.
+    """
     pytest.importorskip(
         "lm_eval", reason="lm-evaluation-harness is not installed (extra `harness`)"
     )
-    from seqedit.exchange.harness import measure
+    from seqedit.exchange.harness import run_harness
 
     lm = load_model(MODEL, device="cpu")
     for layer in (4, 5):
         write_weight(lm, layer, -0.5 * read_weight(lm, layer))
-    ours, report = score_abilities(lm), measure(lm, WORLD_TASKS)
+    ours, report = score_abilities(lm), run_harness(lm, WORLD_TASKS)
     assert sum(0.05 < share < 0.95 for share in ours.values()) >= 3, ours
     assert {task: values["acc"] for task, values in report["results"].items()} == {
         f"world_{task}": pytest.approx(share, abs=1e-9) for task, share in ours.items()

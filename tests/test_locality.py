@@ -1,4 +1,7 @@
-"""ZsRE's and KnowEdit's measures: token accuracy, exact match, locality by gold and by the unedited model."""
+"""ZsRE's and KnowEdit's measures.
+
+Token accuracy, exact match, locality by gold and by the unedited model.
+"""
 
 import math
 from dataclasses import replace
@@ -28,7 +31,10 @@ def asked(requests):
 
 
 def by_hand(lm, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-    """The answer's tokens and the most probable ones at their places; the whole text read once, from one BOS."""
+    """The answer's tokens and the most probable ones at their places.
+
+    The whole text read once, from one BOS.
+    """
     start = lm.tokenizer(prompt)["input_ids"]
     told = lm.tokenizer(" " + answer, add_special_tokens=False)["input_ids"]
     assert 0 not in told and start.count(0) == (lm.tokenizer("a")["input_ids"][0] == 0)
@@ -77,7 +83,10 @@ def test_against_one_sequence_at_a_time(tiny_lm, asked, model_type, bos):
 
 @pytest.mark.parametrize("bos", [False, True])
 def test_a_right_answer_scores_one_whatever_the_tokenizer(tiny_lm, requests, bos):
-    """The released scoring counts BOS as a token of the answer: 3 of 4 right for "the the the" if BOS is added."""
+    """The released scoring counts BOS as a token of the answer.
+
+    3 of 4 right for "the the the" if BOS is added.
+    """
     lm = make_it_say(tiny_lm("gpt2", bos=bos), "the")
     said = replace(
         requests[0],
@@ -96,7 +105,9 @@ def test_a_right_answer_scores_one_whatever_the_tokenizer(tiny_lm, requests, bos
 
 
 def test_gold_and_unedited_are_two_things(tiny_lm, asked):
-    """Unedited agreement is 1 before an edit, whatever gold says, and falls when predictions change."""
+    """Unedited agreement is 1 before an edit, whatever gold says, and falls when predictions
+    change.
+    """
     lm = tiny_lm("gpt2")
     before = score_edits(lm, asked)
     assert "locality_unedited" not in before

@@ -261,8 +261,8 @@ def test_parameters_reach_the_method(case):
     spaces = [method.directions(case.C), subspace_of(case.C, 0.7), subspace_of(case.C, 0.3)]
     ranks = [space.basis.shape[1] for space in spaces]
     assert ranks[0] == ranks[1] != ranks[2]
-    assert method.history and method.price(case.C) == 3.0
-    assert torch.equal(make_method("memit", lam=4.0).price(case.C), 4.0 * case.C)
+    assert method.history and method.metric(case.C) == 3.0
+    assert torch.equal(make_method("memit", lam=4.0).metric(case.C), 4.0 * case.C)
 
 
 @pytest.mark.parametrize("call", [make_method, method_parameters])

@@ -6,19 +6,13 @@ Products run in float32 on a batch and are summed in float64: 1e-6 relative is f
 import pytest
 import torch
 from conftest import SENTENCES, relative
+from problems import accumulated
 from safetensors.torch import save_file
 
 from seqedit.algebra.second_moment import SecondMoment
 from seqedit.lm.fingerprint import fingerprint
 from seqedit.lm.second_moments import collect_second_moments
 from seqedit.moments.files import load_moments, save_moments
-
-
-def accumulated(*batches) -> SecondMoment:
-    moment = SecondMoment(batches[0].shape[1])
-    for batch in batches:
-        moment.update(batch)
-    return moment
 
 
 @pytest.fixture
@@ -91,7 +85,7 @@ def test_wrong_files(tmp_path):
 
 @pytest.mark.parametrize("bos", [False, True])
 def test_collected_from_a_model(tiny_lm, bos):
-    """The sum over every real token of every text, cut to the model's positions; padding is not counted.
+    """The sum over all real tokens of the texts, cut to the model's positions, without padding.
 
     Expected: each text alone through the whole model, keys by a hook.
     """

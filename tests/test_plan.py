@@ -1,7 +1,8 @@
 """`seqedit plan`: its formulas against what is counted and allocated on tiny models.
 
-Parameters and stored tensors are exact. Operations are counted by torch while they run: 15 % allows for attention over
-padded rows, for the last block and for texts of different lengths. Activations are the tensors that autograd keeps.
+Parameters and stored tensors are exact. Operations are counted by torch while they run: 15 % allows
+for attention over padded rows, for the last block and for texts of different lengths. Activations
+are the tensors that autograd keeps.
 """
 
 import json
@@ -24,19 +25,9 @@ from seqedit.lm.targets import optimise_targets
 from seqedit.lm.weights import read_weight
 from seqedit.methods.catalogue import make_method
 from seqedit.moments.files import load_moments, save_moments
-from seqedit.planner.estimate import (
-    Texts,
-    Work,
-    activation_bytes,
-    estimate,
-    history_bytes,
-    key_flops,
-    moments_flops,
-    solve_bytes,
-    solve_flops,
-    solver_bytes,
-    target_flops,
-)
+from seqedit.planner.estimate import Texts, Work, estimate
+from seqedit.planner.memory import activation_bytes, history_bytes, solve_bytes, solver_bytes
+from seqedit.planner.operations import key_flops, moments_flops, solve_flops, target_flops
 from seqedit.planner.shapes import (
     DECLARED,
     EDITED,
@@ -126,7 +117,9 @@ def test_parameters_are_exact(tiny_lm, model_type):
 
 
 def test_declared_shapes_are_the_published_ones():
-    """Parameter counts of the released models, of a few million times the size of what is allocated here."""
+    """Parameter counts of the released models, of a few million times the size of what is allocated
+    here.
+    """
     assert {name: shape_of(config_of(name)).parameters for name in DECLARED} == PUBLISHED
     assert EDITED.keys() == DECLARED.keys()
     with pytest.raises(
@@ -251,7 +244,10 @@ def test_memory_of_activations(tiny_lm, alike, model_type):
 
 
 def test_what_grows_with_what():
-    """Half precision halves the weights and adds masters; MEMIT's solver is as wide as d; rounds add up to the run."""
+    """Half precision halves the weights and adds masters.
+
+    MEMIT's solver is as wide as d; rounds add up to the run.
+    """
     shape, texts = shape_of(config_of("llama-3-8b")), Texts()
     work = work_for(layers=EDITED["llama-3-8b"], edits=2000, batch_size=100, steps=25)
     full, half = (

@@ -1,7 +1,7 @@
 """The solver that remembers equals the plain one: every round, any past, any subspace, any μ.
 
-Float64; prices have condition numbers up to 1e4 and Woodbury's identity subtracts nearly equal numbers when past and
-new keys are alike, so 1e-8 is allowed of the update.
+Float64; prices have condition numbers up to 1e4 and Woodbury's identity subtracts nearly equal
+numbers when past and new keys are alike, so 1e-8 is allowed of the update.
 """
 
 import pytest
@@ -9,7 +9,7 @@ import torch
 from conftest import relative
 from hypothesis import given
 from hypothesis import strategies as st
-from test_solve import Problem, problems
+from problems import Problem, problems
 
 from seqedit.algebra.solve import solve_update
 from seqedit.algebra.solver import Solver
@@ -29,11 +29,9 @@ def plain(problem, past, space=None, mu=1.0, M=None):
     return solve_update(problem.K, problem.R, M + past @ past.T, basis=space and space.basis, mu=mu)
 
 
-def solver_of(form, *args):
+def solver_of(form, M, space=None, mu=1.0):
     """A solver that uses the "gram" or the "plain" form whatever the sizes."""
-    solver = Solver(*args)
-    solver.dense_from = lambda d_ff: 0 if form == "plain" else 10**6
-    return solver
+    return Solver(M, space, mu, dense_from=0 if form == "plain" else 10**6)
 
 
 @given(
@@ -60,7 +58,10 @@ def test_solver_is_solve_update(problem, n_past, mu, projected, given_gram):
 
 @given(problems(), st.integers(1, 8), st.sampled_from([1.0, 0.3]), st.sampled_from([1.0, 2.5]))
 def test_thm_four_forms(problem, n_past, mu, weight):
-    """Dense, reduced, dual, dual with history, each written out; and not the same without the history."""
+    """Dense, reduced, dual, dual with history, each written out.
+
+    They agree; without the history the result differs.
+    """
     B = problem.basis((problem.d_ff + 1) // 2)
     P, eye = B @ B.T, torch.eye(problem.d_ff, dtype=torch.float64)
     K, R, Kp, inverse = problem.K, problem.R, problem.random(problem.d_ff, n_past), torch.linalg.inv
@@ -90,7 +91,7 @@ def test_thm_four_forms(problem, n_past, mu, weight):
 
 
 @given(problems(), st.integers(0, 12), st.booleans(), st.booleans())
-def test_a_number_for_a_price(problem, n_past, projected, complement):
+def test_a_number_as_price_means_a_multiple_of_the_identity(problem, n_past, projected, complement):
     """c in place of cI: the same update, whichever of the two bases holds the subspace."""
     space = subspace(problem, (problem.d_ff + 1) // 2, complement) if projected else None
     past, eye = problem.random(problem.d_ff, n_past), torch.eye(problem.d_ff, dtype=torch.float64)
@@ -144,7 +145,7 @@ def test_large_histories_use_the_plain_form():
     assert torch.equal(solver.update(problem.K, problem.R, past, gram), plain(problem, past))
 
 
-def test_types_and_singular_prices():
+def test_float32_comes_back_and_a_singular_price_is_an_error():
     problem = Problem(3, d_ff=8, d_model=3, n=2)
     update = Solver(problem.M.float()).update(
         problem.K.float(), problem.R.float(), problem.K.float()
@@ -161,8 +162,8 @@ def test_types_and_singular_prices():
 
 @given(problems(), st.integers(1, 3), st.booleans())
 def test_thm_evolving_null_space(problem, rounds, confined):
-    """P loses the span of each round's keys: it stays a projection, annihilates all past keys, is what infinite
-    weight does, and what large weights tend to."""
+    """P loses the span of each round's keys: it stays a projection, annihilates all past keys, is
+    what infinite weight does, and what large weights tend to."""
     start = subspace(problem, problem.d_ff - 1) if confined else None
     everything = torch.eye(problem.d_ff, dtype=torch.float64)
     P = start.project(everything) if start else everything

@@ -122,7 +122,10 @@ def test_forms_that_are_accepted(given, found):
     ],
 )
 def test_refusals_name_record_and_field(given, field, problem):
-    """The second record of two is wrong: its number, its case_id and the field are in the message."""
+    """The second record of two is wrong.
+
+    Its number, its case_id and the field are in the message.
+    """
     bad = {
         k: v for k, v in (PLAIN | {"case_id": 8, "subject": "Ada"} | given).items() if v is not ...
     }

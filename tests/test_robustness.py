@@ -1,4 +1,6 @@
-"""Perturbed subjects and firing keys, inverse questions, targets drawn both ways, what a comparison can see."""
+"""Perturbed subjects and firing keys, inverse questions, targets drawn both ways, what a comparison
+can see.
+"""
 
 from dataclasses import replace
 
@@ -14,7 +16,7 @@ from seqedit.evaluation.continuations import Ratings
 from seqedit.evaluation.detection import detection, visibility
 from seqedit.evaluation.reversal import reverse_questions, reversibility
 from seqedit.evaluation.robustness import (
-    KINDS,
+    PERTURBATIONS,
     firing,
     perturbed,
     robustness,
@@ -36,7 +38,7 @@ def test_perturbed(tiny_lm, requests):
         requests[0], paraphrase_prompts=("They say Danielle Darrieux speaks", "nobody speaks")
     )
     asked = perturbed(lm, [first, *requests[1:]], SENTENCES, tokens=20)
-    assert tuple(asked) == KINDS and asked["as edited"][1:] == requests[1:]
+    assert tuple(asked) == PERTURBATIONS and asked["as edited"][1:] == requests[1:]
     assert [r.text for r in asked["paraphrase"]] == ["They say Danielle Darrieux speaks"]
     assert asked["paraphrase"][0].prompt == "They say {} speaks"
     turned = asked["subject's words reversed"]
@@ -108,7 +110,9 @@ def anchored(lm, requests, anchors, **changes):
 
 
 def test_anchors_pull_and_push(tiny_lm, requests):
-    """A strong point draws the subject's last hidden state to itself, a negative weight drives it away."""
+    """A strong point draws the subject's last hidden state to itself, a negative weight drives it
+    away.
+    """
     lm = tiny_lm("gpt2")
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(6, 1, 16, generator=generator)
@@ -130,7 +134,9 @@ def test_anchors_pull_and_push(tiny_lm, requests):
 
 
 def distance(lm, request, z, point):
-    """‖h_s − point‖ with z put in at the subject's last token of the neutral prompt, by a whole forward pass."""
+    """‖h_s − point‖ with z put in at the subject's last token of the neutral prompt, by a whole
+    forward pass.
+    """
     ids = lm.tokenizer(request.subject)["input_ids"]
     found = {}
 
@@ -181,7 +187,9 @@ def test_inverse_anchors(tiny_lm, requests):
 
 
 def test_bird(tiny_lm, requests):
-    """With α = 0 it is MEMIT; with a large α other targets; without target_true the round is refused by name."""
+    """With α = 0 it is MEMIT; with a large α other targets; without target_true the round is
+    refused by name.
+    """
     ends = []
     for method in (memit(0.5), bird(0.5, alpha=1e-12), bird(0.5, alpha=1.0)):
         lm = tiny_lm("gpt2")

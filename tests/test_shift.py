@@ -21,7 +21,9 @@ def test_hidden_shift():
 
 
 def test_plane():
-    """The two coordinates carry most of a flat cloud, and a move along its long axis is seen as such."""
+    """The two coordinates carry most of a flat cloud, and a move along its long axis is seen as
+    such.
+    """
     generator = torch.Generator().manual_seed(0)
     axes = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64))[0]
     cloud = torch.randn(50, 6, generator=generator, dtype=torch.float64) * torch.tensor(
@@ -38,7 +40,10 @@ def test_plane():
 
 
 def test_key_drift(tiny_lm, requests):
-    """Keys of the first edited layer stay, as nothing before it changes; later ones move by what is read again."""
+    """Keys of the first edited layer stay, as nothing before it changes.
+
+    Later ones move by what is read again.
+    """
     lm = tiny_lm("gpt2")
     plan = build_plan(lm)
     *_, done = run_sequential(lm, [requests[:3], requests[3:]], memit_seq(0.5), plan)

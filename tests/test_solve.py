@@ -1,6 +1,8 @@
-"""The one solver against the papers' equations: every theorem the chapters state about it, on random problems.
+"""The one solver against the papers' equations: every theorem the chapters state about it, on
+random problems.
 
-Float64 throughout; metrics have condition numbers up to 1e4, so a solve may lose four of sixteen digits.
+Float64 throughout; metrics have condition numbers up to 1e4, so a solve may lose four of sixteen
+digits.
 """
 
 import inspect
@@ -11,6 +13,7 @@ import torch
 from conftest import relative
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from problems import Problem, problems
 
 from seqedit.algebra.solve import solve_update
 from seqedit.algebra.subspace import null_space as subspace_of
@@ -22,43 +25,15 @@ from seqedit.methods.memit import memit, memit_seq
 EXACT = 1e-9  # four digits for the conditioning, three for sizes and two solves in a row
 
 
-class Problem:
-    """Random keys, residuals and metrics from one seed."""
-
-    def __init__(self, seed: int, d_ff: int, d_model: int, n: int):
-        self.generator = torch.Generator().manual_seed(seed)
-        self.d_ff, self.d_model, self.n = d_ff, d_model, n
-        self.K, self.R, self.M = self.random(d_ff, n), self.random(d_model, n), self.metric()
-
-    def random(self, *shape) -> torch.Tensor:
-        return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
-
-    def metric(self) -> torch.Tensor:
-        Q, _ = torch.linalg.qr(self.random(self.d_ff, self.d_ff))
-        spectrum = 10 ** (
-            4 * torch.rand(self.d_ff, generator=self.generator, dtype=torch.float64) - 2
-        )
-        return (Q * spectrum) @ Q.T
-
-    def basis(self, r: int) -> torch.Tensor:
-        return torch.linalg.qr(self.random(self.d_ff, r))[0]
-
-
-@st.composite
-def problems(draw, fits: bool = False) -> Problem:
-    """Problems of any shape; with `fits`, never more requests than key directions."""
-    d_ff = draw(st.integers(2, 12))
-    n = draw(st.integers(1, d_ff if fits else 15))
-    return Problem(draw(st.integers(0, 2**32)), d_ff, draw(st.integers(1, 5)), n)
-
-
 def price(update, M) -> float:
     return torch.trace(update @ M @ update.T).item()
 
 
 @given(problems(), st.sampled_from([1e-2, 1.0, 30.0]), st.booleans())
 def test_thm_first_order(problem, mu, confined):
-    """The gradient of misfit + μ·price vanishes in every allowed direction, and any step costs more."""
+    """The gradient of misfit + μ·price vanishes in every allowed direction, and any step costs
+    more.
+    """
     basis = problem.basis(max(1, problem.d_ff // 2)) if confined else None
     K, R, M = problem.K, problem.R, problem.M
     update = solve_update(K, R, M, basis=basis, mu=mu)
@@ -127,7 +102,10 @@ def test_memit_with_and_without_history(problem, lam):
 
 @given(problems(), st.sampled_from([1e-2, 1.0]), st.sampled_from([0.5, 20.0]))
 def test_thm_emmet_is_memit(problem, eps, lam):
-    """A ridge ε on EMMET's constraint in the metric λC is MEMIT with ελ: one family, indexed by its price."""
+    """A ridge ε on EMMET's constraint in the metric λC is MEMIT with ελ.
+
+    One family, indexed by its price.
+    """
     keys, residuals = oracles.columns(problem.K), oracles.columns(problem.R)
     ridge = solve_update(problem.K, problem.R, lam * problem.M, mu=eps)
     assert relative(ridge, memit(eps * lam).solver(problem.M).update(problem.K, problem.R)) < EXACT
@@ -146,7 +124,9 @@ def test_emmet_without_ridge(problem):
 
 
 def sequence(method, problem, C, groups):
-    """W_T − W_0 after editing column groups of (K, Z) one after the other, residuals from the evolving weights."""
+    """W_T − W_0 after editing column groups of (K, Z) one after the other, residuals from the
+    evolving weights.
+    """
     solver, past = method.solver(C), problem.K[:, :0]
     total = torch.zeros(problem.d_model, problem.d_ff, dtype=torch.float64)
     for group in groups:
@@ -169,7 +149,9 @@ HISTORY = {
 @pytest.mark.parametrize("name", HISTORY)
 @given(problem=problems(), data=st.data())
 def test_thm_sequential_is_joint(name, problem, data):
-    """With history, editing in any order and any batches ends where one joint edit of everything would."""
+    """With history, editing in any order and any batches ends where one joint edit of everything
+    would.
+    """
     C, method = problem.M, HISTORY[name]()
     assume(torch.linalg.eigvalsh(C)[0] < TAU)
     order = data.draw(st.permutations(range(problem.n)))
@@ -181,8 +163,8 @@ def test_thm_sequential_is_joint(name, problem, data):
         if method.directions
         else torch.eye(problem.d_ff, dtype=torch.float64)
     )
-    price = method.price(C) * torch.ones(1) if name == "alphaedit" else method.price(C)
-    metric = price * torch.eye(problem.d_ff) if name == "alphaedit" else price
+    M = method.metric(C)
+    metric = M if isinstance(M, torch.Tensor) else M * torch.eye(problem.d_ff, dtype=torch.float64)
     expected = oracles.joint_ridge(keys, residuals, metric, P)
     assert (
         relative(sequence(method, problem, C, groups), expected) < 1e-8
@@ -191,7 +173,9 @@ def test_thm_sequential_is_joint(name, problem, data):
 
 
 def test_without_history_is_not_joint():
-    """The converse: leave the history out and ten sequential edits end more than 10 % away from the joint solution."""
+    """The converse: leave the history out and ten sequential edits end more than 10 % away from the
+    joint solution.
+    """
     problem = Problem(7, d_ff=12, d_model=4, n=10)
     C, one_by_one = problem.M, [[i] for i in range(10)]
     joint = sequence(memit(0.1), problem, C, [list(range(10))])
@@ -209,7 +193,9 @@ def test_without_history_is_not_joint():
 
 @given(problems(), st.sampled_from([0.1, 10.0]))
 def test_thm_alphaedit_reduced(problem, l2):
-    """The symmetric system in null-space coordinates equals the dense non-symmetric one that was released."""
+    """The symmetric system in null-space coordinates equals the dense non-symmetric one that was
+    released.
+    """
     C = problem.M
     assume(torch.linalg.eigvalsh(C)[0] < TAU)
     past = problem.random(problem.d_ff, 4)
@@ -223,7 +209,9 @@ def test_thm_alphaedit_reduced(problem, l2):
 
 @given(problems(), st.sampled_from([0.1, 10.0]))
 def test_thm_reduced_condition(problem, l2):
-    """The symmetric system in null-space coordinates is never worse conditioned than the released one."""
+    """The symmetric system in null-space coordinates is never worse conditioned than the released
+    one.
+    """
     C = problem.M
     assume(torch.linalg.eigvalsh(C)[0] < TAU)
     P = oracles.projection(C, TAU)
@@ -234,7 +222,9 @@ def test_thm_reduced_condition(problem, l2):
 
 
 def test_rescaling():
-    """Doubling R doubles Δ; (K, M) → (aK, a²M) divides it by a: the solution has the units it should have."""
+    """Doubling R doubles Δ; (K, M) → (aK, a²M) divides it by a: the solution has the units it
+    should have.
+    """
     problem = Problem(3, d_ff=8, d_model=3, n=5)
     update = solve_update(problem.K, problem.R, problem.M)
     assert relative(solve_update(problem.K, 2 * problem.R, problem.M), 2 * update) < 1e-14
@@ -251,7 +241,10 @@ def test_result_has_the_type_of_the_residual():
 
 
 def test_slightly_indefinite_metric():
-    """A statistic summed in float32 may have a tiny negative eigenvalue; the solve goes on by LU, and is stationary."""
+    """A statistic summed in float32 may have a tiny negative eigenvalue.
+
+    The solve goes on by LU, and is stationary.
+    """
     problem = Problem(5, d_ff=8, d_model=3, n=2)
     values, vectors = torch.linalg.eigh(problem.M)
     M = (vectors * torch.cat([torch.tensor([-1e-6], dtype=torch.float64), values[1:]])) @ vectors.T
@@ -282,6 +275,8 @@ def test_singular_system_is_an_error():
     ],
 )
 def test_shape_errors(K, R, M, extra, message):
-    """Each mismatch is named with both numbers (called past the shape checks that may run during tests)."""
+    """Each mismatch is named with both numbers (called past the shape checks that may run during
+    tests).
+    """
     with pytest.raises(ValueError, match=message):
         inspect.unwrap(solve_update)(torch.ones(K), torch.ones(R), torch.ones(M), **extra)

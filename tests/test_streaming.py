@@ -11,7 +11,7 @@ from itertools import islice
 import pytest
 import torch
 from conftest import SENTENCES, relative
-from test_moments import accumulated
+from problems import accumulated
 from workspace import Workspace
 
 from seqedit.algebra.second_moment import SecondMoment, top_eigenvalues
@@ -19,9 +19,10 @@ from seqedit.lm.fingerprint import fingerprint, identity
 from seqedit.lm.load import load_model
 from seqedit.lm.second_moments import Reading, accumulate_moments, collect_second_moments
 from seqedit.moments import collect as module
-from seqedit.moments.collect import check_belongs, collect, merge
+from seqedit.moments.collect import collect_to_file
 from seqedit.moments.corpus import WIKIPEDIA, Corpus
-from seqedit.moments.files import load_moments, save_moments
+from seqedit.moments.files import check_belongs, load_moments, save_moments
+from seqedit.moments.merge import merge_files
 
 TEXTS = [f"{sentence} {sentence[:i]}" for i in range(3, 30) for sentence in SENTENCES] + ["", "I"]
 
@@ -126,7 +127,7 @@ def test_killed_and_resumed(tmp_path, tiny_folder, text):
     lm, said = load_model(tiny_folder, device="cpu"), []
 
     def start(out):
-        collect(
+        collect_to_file(
             lm,
             Corpus(file=text),
             (0, 2),
@@ -176,7 +177,7 @@ def test_the_file_says_where_it_comes_from(tmp_path, tiny_folder, text):
     from safetensors import safe_open
 
     lm, out = load_model(tiny_folder, device="cpu"), tmp_path / "new" / "m.safetensors"
-    found = collect(lm, Corpus(file=text), (0, 2), out, Reading(tokens=500))
+    found = collect_to_file(lm, Corpus(file=text), (0, 2), out, Reading(tokens=500))
     with safe_open(out, framework="pt") as file:
         metadata = {
             name: json.loads(value)
@@ -192,7 +193,9 @@ def test_the_file_says_where_it_comes_from(tmp_path, tiny_folder, text):
     assert metadata["top_eigenvalues"]["2"] == pytest.approx(eigenvalues[:10].tolist(), rel=1e-3)
     said = []
     assert (
-        collect(lm, Corpus(file=text), (0, 2), out, Reading(tokens=500), say=said.append).counts
+        collect_to_file(
+            lm, Corpus(file=text), (0, 2), out, Reading(tokens=500), say=said.append
+        ).counts
         == found.counts
     )
     assert said == [f"{out} is complete"]
@@ -201,17 +204,17 @@ def test_the_file_says_where_it_comes_from(tmp_path, tiny_folder, text):
         ((0, 2), Reading(tokens=501), "another reading"),
     ):
         with pytest.raises(ValueError, match=word):
-            collect(lm, Corpus(file=text), layers, out, reading)
+            collect_to_file(lm, Corpus(file=text), layers, out, reading)
 
 
 def test_an_interrupted_run_of_another_text_is_refused(tmp_path, tiny_folder, text, monkeypatch):
     lm, out = load_model(tiny_folder, device="cpu"), tmp_path / "m.safetensors"
     monkeypatch.setattr(module, "save_moments", lambda *args, **rest: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        collect(lm, Corpus(file=text), (0,), out, Reading(batch_tokens=256), save_every=1)
+        collect_to_file(lm, Corpus(file=text), (0,), out, Reading(batch_tokens=256), save_every=1)
     text.write_text("Another text.")
     with pytest.raises(ValueError, match="checkpoint has another corpus"):
-        collect(lm, Corpus(file=text), (0,), out, Reading(batch_tokens=256))
+        collect_to_file(lm, Corpus(file=text), (0,), out, Reading(batch_tokens=256))
 
 
 def test_largest_eigenvalues():
@@ -230,8 +233,8 @@ def test_merged_jobs(tmp_path, tiny_folder, text):
         [tmp_path / f"{i}.safetensors" for i in range(3)],
     )
     for i, path in enumerate(paths):
-        collect(lm, Corpus(file=text, part=(i, 3)), (0, 2), path, Reading())
-    counts = merge(paths, tmp_path / "all.safetensors")
+        collect_to_file(lm, Corpus(file=text, part=(i, 3)), (0, 2), path, Reading())
+    counts = merge_files(paths, tmp_path / "all.safetensors")
     merged, expected = (
         load_moments(tmp_path / "all.safetensors"),
         collect_second_moments(lm, TEXTS, (0, 2)),
@@ -239,21 +242,21 @@ def test_merged_jobs(tmp_path, tiny_folder, text):
     assert counts == merged.counts == {0: expected[0].count, 2: expected[2].count}
     assert relative(merged.C[2], expected[2].mean) < 1e-6
     check_belongs(tmp_path / "all.safetensors", merged, lm)
-    counts = merge(
+    counts = merge_files(
         [tmp_path / "all.safetensors", _other(tmp_path, lm)], tmp_path / "more.safetensors"
     )
     assert counts[0] > merged.counts[0]  # what was merged may be merged again
     with pytest.raises(ValueError, match="are of the same text"):
-        merge([paths[0], tmp_path / "all.safetensors"], tmp_path / "x.safetensors")
+        merge_files([paths[0], tmp_path / "all.safetensors"], tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="at least two"):
-        merge(paths[:1], tmp_path / "x.safetensors")
+        merge_files(paths[:1], tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
 
 
 def _other(folder, lm):
     path = folder / "other.txt"
     path.write_text("Another text.")
-    collect(lm, Corpus(file=path), (0, 2), folder / "other.safetensors", Reading())
+    collect_to_file(lm, Corpus(file=path), (0, 2), folder / "other.safetensors", Reading())
     return folder / "other.safetensors"
 
 
@@ -275,7 +278,7 @@ def test_what_does_not_fit_is_not_merged(tmp_path, change, word):
 
     left, right = save("left"), save("right", **change)
     with pytest.raises(ValueError, match=f"right has {word}"):
-        merge([left, right], tmp_path / "out")
+        merge_files([left, right], tmp_path / "out")
 
 
 def test_other_models_are_refused_by_name(tmp_path, tiny_lm):
@@ -304,10 +307,10 @@ def test_datasets(tmp_path, tiny_folder, text):
     lines = [json.dumps({"id": i, "words": line}) for i, line in enumerate(TEXTS)]
     (folder / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
     lm = load_model(tiny_folder, device="cpu")
-    found = collect(
+    found = collect_to_file(
         lm, Corpus(dataset=str(folder), column="words"), (0,), tmp_path / "a", Reading()
     )
-    expected = collect(lm, Corpus(file=text), (0,), tmp_path / "b", Reading())
+    expected = collect_to_file(lm, Corpus(file=text), (0,), tmp_path / "b", Reading())
     assert torch.equal(found.C[0], expected.C[0])
     assert list(Corpus(dataset=str(folder), column="words", part=(1, 3)).texts(2)) == TEXTS[7::3]
     with pytest.raises(ValueError, match="no text in column 'text'; columns are id, words"):
@@ -386,7 +389,7 @@ def test_real_text(benchmarks, tiny_folder, tmp_path):
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         lm = load_model(tiny_folder, device="cpu", dtype=dtype)
-        found[dtype] = collect(
+        found[dtype] = collect_to_file(
             lm,
             Corpus(file=benchmarks / "wikipedia_3MB.txt"),
             (0, 2),

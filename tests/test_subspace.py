@@ -1,6 +1,7 @@
 """Null spaces of second moments: AlphaEdit's projection and what it guarantees.
 
-Orthonormality and the projection identities hold to 1e-12: float64 eigenvectors of matrices up to 20 × 20.
+Orthonormality and the projection identities hold to 1e-12: float64 eigenvectors of matrices up to
+20 × 20.
 """
 
 import oracles
@@ -34,8 +35,8 @@ sizes = st.integers(2, 20).flatmap(
 
 @given(sizes)
 def test_thm_projection(case):
-    """P = BBᵀ is an orthogonal projection (P² = P = Pᵀ) whose rank is the number of eigenvalues below τ; ΔP is the
-    nearest matrix with rows in the span."""
+    """P = BBᵀ is an orthogonal projection (P² = P = Pᵀ) whose rank is the number of eigenvalues
+    below τ; ΔP is the nearest matrix with rows in the span."""
     C = moment(*case)
     space = null_space(C, TAU)
     B, P = space.basis, space.project(torch.eye(case[1], dtype=torch.float64))
@@ -55,7 +56,10 @@ def test_thm_projection(case):
 
 @given(sizes)
 def test_thm_invariance(case):
-    """Rows in the null space of C leave every key alone that C was read from; a row outside moves one of them."""
+    """Rows in the null space of C leave every key alone that C was read from.
+
+    A row outside it moves one of them.
+    """
     generator = torch.Generator().manual_seed(case[0])
     keys = torch.randn(case[1], max(1, case[1] - case[2]), generator=generator, dtype=torch.float64)
     C = keys @ keys.T / keys.shape[1]
@@ -103,7 +107,10 @@ def test_thm_neurons(case, mass):
 
 @given(sizes, st.sampled_from([0.3, 0.8]))
 def test_thm_mass_left_out(case, mass):
-    """‖Δk − Δ_I k‖ ≤ (1 − p)‖k‖₁ times the longest column left out; reached when that is the only one."""
+    """‖Δk − Δ_I k‖ ≤ (1 − p)‖k‖₁ times the longest column left out.
+
+    Reached when that is the only one.
+    """
     generator = torch.Generator().manual_seed(case[0])
     k = torch.randn(case[1], 1, generator=generator, dtype=torch.float64)
     update = torch.randn(4, case[1], generator=generator, dtype=torch.float64)
@@ -132,8 +139,8 @@ def test_drift_outside_the_subspace_is_larger():
 
 
 def test_float32_statistics_are_taken():
-    """Moments stored in float32 give the same subspace in float64; 1e-2 allows for float32 round-off
-    of entries near 10 (6e-7) over the gap at τ (4e-4)."""
+    """Moments stored in float32 give the same subspace in float64; 1e-2 allows for float32
+    round-off of entries near 10 (6e-7) over the gap at τ (4e-4)."""
     C = moment(1, 10, 6)
     B, b = null_space(C, TAU).basis, null_space(C.float(), TAU).basis
     assert b.dtype == torch.float64
@@ -141,13 +148,17 @@ def test_float32_statistics_are_taken():
 
 
 def test_no_direction_left():
-    """When nothing is below τ the error names τ and the smallest eigenvalue, to choose a better one."""
+    """When nothing is below τ the error names τ and the smallest eigenvalue, to choose a better
+    one.
+    """
     with pytest.raises(ValueError, match=r"threshold = 0\.02; the smallest eigenvalue of C is 3"):
         null_space(3.0 * torch.eye(4), TAU)
 
 
 def test_diagnostics():
-    """Known spectrum, known condition number, drift equal to the mean squared change of outputs over the keys."""
+    """Known spectrum, known condition number, drift equal to the mean squared change of outputs
+    over the keys.
+    """
     generator = torch.Generator().manual_seed(2)
     U, V = (
         torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64))[0]

@@ -1,1 +1,4 @@
-"""Tensors in, tensors out: the solver, subspaces, moments and diagnostics; knows nothing of transformers."""
+"""Mathematics on tensors: the solver, subspaces, moments, restraints and diagnostics.
+
+Nothing here knows of transformers or files.
+"""

@@ -1,16 +1,23 @@
-"""The uncentred second moment of keys: streamed and merged."""
+"""The uncentred second moment of keys: accumulated in batches and merged."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 CHUNK = 16_384
-"""Keys of one float32 product, the whole of an ordinary batch. Its round-off is 1.4e-7 of ‖C‖; with 4,096 keys it is
-4e-8, at a quarter of the memory (4·d_ff bytes a key) and 7 % more time (measured at d_ff = 1,536, one CPU core)."""
+"""Number of keys in one float32 product; an ordinary batch fits into it.
+
+Its round-off is 1.4e-7 of ‖C‖. With 4,096 keys it is 4e-8, at a quarter of the memory (4·d_ff bytes
+per key) and 7 % more time (measured at d_ff = 1,536 on one CPU core).
+"""
 
 
 class SecondMoment:
-    """Running Σ k kᵀ and count of the keys of one layer, in float64.
+    """Running sum of k kᵀ over the keys of one layer, in float64, and their number.
+
+    Args:
+        size: d_ff, the length of a key.
+        device: where the sum is kept.
 
     Attributes:
         count: number of keys seen.
@@ -21,30 +28,41 @@ class SecondMoment:
         self.count = 0
         self.sum = torch.zeros(size, size, dtype=torch.float64, device=device)
 
-    def update(self, keys: Tensor, chunk: int = CHUNK) -> None:
-        """Add keys (n, d_ff); products run in float32 on `chunk` keys, the sum in float64."""
+    def update(self, keys: Float[Tensor, "n d_ff"], chunk: int = CHUNK) -> None:
+        """Add keys; products of `chunk` keys run in float32, the sum in float64."""
         for part in keys.split(chunk):
             part = part.float()
             self.sum += part.T @ part
         self.count += len(keys)
 
     def merge(self, other: "SecondMoment") -> None:
-        """Add what another accumulator has seen, as if it had been seen here."""
+        """Add the keys that another accumulator has seen."""
         self.sum += other.sum
         self.count += other.count
 
     @property
-    def mean(self) -> Tensor:
-        """C = Σ k kᵀ / count, (d_ff, d_ff); the mean per token, not the sum."""
+    def mean(self) -> Float[Tensor, "d_ff d_ff"]:
+        """C = Σ k kᵀ / count, the mean over keys.
+
+        Raises:
+            ValueError: no keys were seen.
+        """
         if not self.count:
             raise ValueError("no keys were seen: C = sum / count needs at least one")
         return self.sum / self.count
 
 
 def top_eigenvalues(C: Float[Tensor, "d_ff d_ff"], k: int = 10, sweeps: int = 20) -> list[float]:
-    """The largest eigenvalues, descending, by subspace iteration: a few products instead of a decomposition.
+    """Estimate the k largest eigenvalues of C, descending, by subspace iteration.
 
-    They are Rayleigh quotients, so never too large, and small by as much as the spectrum hesitates to decay.
+    A few products with C replace an eigendecomposition. The estimates are Rayleigh quotients, so
+    none exceeds the eigenvalue it stands for; the slower the spectrum decays, the further below it
+    lies.
+
+    Args:
+        C: symmetric positive semi-definite.
+        k: number of eigenvalues; the iteration uses 3k vectors.
+        sweeps: number of products with C.
     """
     width = min(3 * k, len(C))
     start = torch.randn(
@@ -52,5 +70,5 @@ def top_eigenvalues(C: Float[Tensor, "d_ff d_ff"], k: int = 10, sweeps: int = 20
     )
     C, basis = C.double(), start.to(C.device)
     for _ in range(sweeps):
-        basis = torch.linalg.qr(C @ basis)[0]
+        basis = torch.linalg.qr(C @ basis)[0]  # (d_ff, 3k)
     return torch.linalg.eigvalsh(basis.T @ C @ basis).flip(0)[:k].tolist()

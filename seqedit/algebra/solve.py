@@ -1,4 +1,4 @@
-"""The one closed form behind every locate-then-edit method."""
+"""The closed form behind every locate-then-edit method."""
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,8 @@ def solve_update(
 
     Over updates whose rows lie in the span of `basis` (B, orthonormal columns) it solves
 
-    .. math::  \min_\Delta \; \lVert \Delta K - R \rVert_F^2 + \mu \operatorname{tr}(\Delta M \Delta^\top)
+    .. math::  \min_\Delta \; \lVert \Delta K - R \rVert_F^2
+        + \mu \operatorname{tr}(\Delta M \Delta^\top)
 
     whose solution is :math:`R K^\top B (\mu B^\top M B + B^\top K K^\top B)^{-1} B^\top`.
     With ``mu=0`` the first term becomes the constraint :math:`\Delta K = R` (ROME, EMMET).
@@ -33,7 +34,8 @@ def solve_update(
         Δ with the shape, device and dtype of the edited weight. The solve itself runs in float64.
 
     Raises:
-        ValueError: K, R, M or basis disagree in shape, or mu is negative. The message names both shapes.
+        ValueError: K, R, M or basis disagree in shape, or mu is negative. The message names both
+            shapes.
         torch.linalg.LinAlgError: the system is singular; add γI to M, or use mu > 0 if mu = 0.
 
     Source:
@@ -54,29 +56,41 @@ def solve_update(
     return (update if basis is None else update @ b.T).to(R.dtype)
 
 
-def _symmetric(A: Tensor) -> Tensor:
+def _symmetric(A: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
+    """The symmetric part of A, which removes the asymmetry of rounding."""
     return (A + A.T) / 2
 
 
-def spd_solve(A: Tensor, B: Tensor) -> Tensor:
-    """A⁻¹B by Cholesky; by LU where rounding made a statistic slightly indefinite."""
+def spd_solve(A: Float[Tensor, "m m"], B: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
+    """A⁻¹B by Cholesky, or by LU if rounding made A slightly indefinite.
+
+    Args:
+        A: symmetric, positive definite up to rounding.
+        B: right-hand sides, one per column.
+
+    Raises:
+        torch.linalg.LinAlgError: A is singular.
+    """
     factor, failed = torch.linalg.cholesky_ex(A)
     return torch.linalg.solve(A, B) if failed.item() else torch.cholesky_solve(B, factor)
 
 
 def _check_shapes(K: Tensor, R: Tensor, M: Tensor, basis: Tensor | None, mu: float) -> None:
+    """Raise the errors of `solve_update`."""
     if K.shape[1] != R.shape[1]:
         raise ValueError(
-            f"K has {K.shape[1]} columns but R has {R.shape[1]}; give one key and one residual per edit"
+            f"K has {K.shape[1]} columns but R has {R.shape[1]}; give one key and one residual "
+            "per edit"
         )
     if M.shape != (K.shape[0], K.shape[0]):
         raise ValueError(
-            f"K has {K.shape[0]} rows but M is {'×'.join(map(str, M.shape))}; K must hold inputs of the "
-            "edited matrix (d_ff), and M be a metric on that space"
+            f"K has {K.shape[0]} rows but M is {'×'.join(map(str, M.shape))}; K must hold inputs "
+            "of the edited matrix (d_ff), and M be a metric on that space"
         )
     if basis is not None and basis.shape[0] != K.shape[0]:
         raise ValueError(
-            f"K has {K.shape[0]} rows but the basis has {basis.shape[0]}; both live in key space (d_ff)"
+            f"K has {K.shape[0]} rows but the basis has {basis.shape[0]}; both must live in key "
+            "space (d_ff)"
         )
     if mu < 0:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Directions of key space that an update may use."""
+"""Subspaces of key space to which an update can be confined."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .compact import CompactMoment
@@ -13,62 +13,68 @@ from .restrain import check_share
 
 @dataclass(frozen=True)
 class Subspace:
-    """A subspace of key space, held by the thinner of two sets of orthonormal columns.
+    """A subspace of key space, stored by a basis of it or of its orthogonal complement.
+
+    Functions that make a subspace store the basis with fewer columns.
 
     Attributes:
-        vectors: columns that span the subspace, or what is orthogonal to it; (d_ff, k), float64.
-        complement: whether they span what is orthogonal to it.
+        vectors: orthonormal columns, (d_ff, k), float64.
+        complement: whether `vectors` span the orthogonal complement instead of the subspace.
     """
 
     vectors: Float[Tensor, "d_ff k"]
     complement: bool
 
     def project(self, Y: Float[Tensor, "d_ff n"]) -> Float[Tensor, "d_ff n"]:
-        """PY, the nearest point of the subspace, at a cost of d_ff · k per column."""
+        """PY, the nearest points of the subspace, in float64; it costs d_ff · k per column."""
         inside = self.vectors @ (self.vectors.T @ Y.double())
         return Y.double() - inside if self.complement else inside
 
     @cached_property
     def basis(self) -> Float[Tensor, "d_ff r"]:
-        """Orthonormal columns B that span the subspace: P = BBᵀ."""
+        """Orthonormal columns B that span the subspace, so that P = BBᵀ; float64."""
         if not self.complement:
             return self.vectors
         return torch.linalg.qr(self.vectors, mode="complete").Q[:, self.vectors.shape[1] :]
 
 
 def null_space(C: Float[Tensor, "d_ff d_ff"] | CompactMoment, threshold: float) -> Subspace:
-    """The directions that preserved keys hardly use: eigenvectors of C with eigenvalue below `threshold`.
+    """The directions that preserved keys hardly use: eigenvectors of C with eigenvalue below τ.
 
     Args:
-        C: second moment of preserved keys, mean of k kᵀ per token, activations squared; or its compact form.
-        threshold: τ, in the units of C. Not scale-free: it must fit the model's activations.
+        C: second moment of preserved keys, the mean of k kᵀ over tokens, in activations squared; or
+            its compact form.
+        threshold: τ, in the units of C. It is not scale-free: it has to fit the model's
+            activations.
 
     Returns:
-        The subspace whose projection P is AlphaEdit's, with tr(ΔCΔᵀ) ≤ τ‖Δ‖² for every Δ with rows in it.
+        The subspace whose projection P is AlphaEdit's. Every Δ with rows in it has
+        tr(ΔCΔᵀ) ≤ τ‖Δ‖².
 
     Raises:
-        ValueError: no eigenvalue is below the threshold; the message gives the smallest one. Or the threshold is below
-            the floor of a compact form.
+        ValueError: no eigenvalue is below the threshold (the message gives the smallest one), or
+            the threshold is below the floor of a compact moment.
 
     Source:
-        AlphaEdit (2410.02355) §3.2. The released code takes singular vectors of C, which are the same for a
-        symmetric positive semi-definite matrix; a symmetric eigensolver is faster and needs no sign convention.
+        AlphaEdit (2410.02355) §3.2. The released code uses singular vectors of C. They are the same
+        for a symmetric positive semi-definite matrix, but a symmetric eigensolver is faster and
+        needs no sign convention.
     """
     if isinstance(C, CompactMoment):
-        return _above(C, threshold)
+        return _compact_null_space(C, threshold)
     eigenvalues, vectors = torch.linalg.eigh(C.double())
     kept = int((eigenvalues < threshold).sum())  # eigenvalues ascend
     if not kept:
         raise ValueError(
-            f"no direction of key space has a second moment below threshold = {threshold:g}; the smallest "
-            f"eigenvalue of C is {eigenvalues[0].item():.3g}: raise the threshold above it"
+            f"no direction of key space has a second moment below threshold = {threshold:g}; the "
+            f"smallest eigenvalue of C is {eigenvalues[0].item():.3g}: raise the threshold above it"
         )
     complement = 2 * kept > len(C)
     return Subspace((vectors[:, kept:] if complement else vectors[:, :kept]).clone(), complement)
 
 
-def _above(C: CompactMoment, threshold: float) -> Subspace:
-    """`null_space` of a compact form: what the eigenvectors from the threshold on leave."""
+def _compact_null_space(C: CompactMoment, threshold: float) -> Subspace:
+    """`null_space` of a compact moment: the complement of its eigenvectors with λ ≥ τ."""
     if threshold < C.floor:
         raise ValueError(
             f"threshold is {threshold:g}, but these compact second moments keep nothing below "
@@ -77,19 +83,28 @@ def _above(C: CompactMoment, threshold: float) -> Subspace:
     removed = int((C.values >= threshold).sum())  # eigenvalues descend
     if removed == len(C.vectors):
         raise ValueError(
-            f"no direction of key space has a second moment below threshold = {threshold:g}; the smallest "
-            f"eigenvalue of C is {C.values[-1].item():.3g}: raise the threshold above it"
+            f"no direction of key space has a second moment below threshold = {threshold:g}; the "
+            f"smallest eigenvalue of C is {C.values[-1].item():.3g}: raise the threshold above it"
         )
     return Subspace(C.vectors[:, :removed].double(), complement=True)
 
 
-def top_neurons(K: Float[Tensor, "d_ff n"], mass: float) -> Tensor:
-    """The fewest neurons whose summed abs(k) reaches the share `mass` of the total, largest first; indices.
+def top_neurons(K: Float[Tensor, "d_ff n"], mass: float) -> Int[Tensor, "chosen"]:
+    """Indices of the fewest neurons that hold the share `mass` of all activation, largest first.
 
-    A neuron that no key uses is never among them: with ReLUs, `mass` = 1 is not all neurons.
+    The activation of a neuron is the sum of abs(k) over the keys. A neuron that no key uses is
+    never chosen, so with ReLUs `mass` = 1 does not select all neurons.
 
-    Source: NSE (2410.04045) §3.2. The released code stops at the last neuron with which the sum stays at or below the
-    share: one fewer.
+    Args:
+        K: keys, one per column.
+        mass: the share, above 0 and up to 1.
+
+    Raises:
+        ValueError: `mass` is not a share.
+
+    Source:
+        NSE (2410.04045) §3.2. The released code stops at the last neuron with which the sum is
+        still at or below the share: one neuron fewer.
     """
     check_share("mass", mass)
     score, order = K.double().abs().sum(dim=1).sort(descending=True)

@@ -1,1 +1,1 @@
-"""How fast, beside the plain way."""
+"""Measure how fast the package is, beside the plain way."""

@@ -1,16 +1,19 @@
-"""Rounds at full size: random weights in the shapes of large models, for memory and time."""
+"""Measure rounds at full size, on random weights in the shapes of large models."""
 
 import gc
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from ..algebra.compact import CompactMoment
+from ..algebra.second_moment import SecondMoment
 from ..base.paths import MODEL, WORLD
 from ..editing.sequential import run_sequential
 from ..editing.state import EditPlan
@@ -25,13 +28,20 @@ from ..moments.corpus import Corpus
 from ..planner.estimate import Texts, Work, estimate
 from ..planner.shapes import EDITED, config_of, shape_of
 from ..requests.published import load_requests
-from ..requests.request import EditRequest
+from ..requests.request import EditRequest, batched
 
 FULL_SIZE = ("gpt-j-6b", "llama-3-8b")
+"""The models whose shapes are measured."""
 
 
 def random_model(config: PretrainedConfig, device: str, dtype: torch.dtype) -> LanguageModel:
-    """A model of random weights with the embedded model's tokenizer; made where it stays, in `dtype`."""
+    """Make a model of random weights on a device, with the embedded model's tokenizer.
+
+    Args:
+        config: the shape of the model.
+        device: where the weights are made and stay.
+        dtype: of the weights.
+    """
     before = torch.get_default_dtype()
     torch.manual_seed(0)
     try:
@@ -49,11 +59,17 @@ def random_model(config: PretrainedConfig, device: str, dtype: torch.dtype) -> L
 
 def synthetic_moments(
     lm: LanguageModel, layers: tuple[int, ...], removed: float
-) -> dict[int, CompactMoment]:
-    """Compact moments with a random subspace above every τ: a share `removed` of the directions, eigenvalues 1."""
+) -> dict[int, Tensor | CompactMoment]:
+    """Compact moments whose eigenvectors are random, with eigenvalues of 1, above every τ.
+
+    Args:
+        lm: the model.
+        layers: the layers that get a moment.
+        removed: share of the directions that are eigenvectors.
+    """
     size = read_weight(lm, layers[0]).shape[1]
     generator = torch.Generator(lm.device).manual_seed(0)
-    moments = {}
+    moments: dict[int, Tensor | CompactMoment] = {}
     for layer in layers:
         columns = torch.randn(size, round(removed * size), device=lm.device, generator=generator)
         vectors = torch.linalg.qr(columns)[0].cpu()
@@ -74,51 +90,42 @@ def bench_model(
     removed: float = 0.3,
     moments_tokens: int = 65_536,
 ) -> dict[str, Any]:
-    """AlphaEdit on a random model: seconds of each round by stage, peak memory, tokens a second of second moments.
+    """Measure AlphaEdit and the computation of second moments on a random model.
 
-    Targets take all their steps. Requests are the embedded world's, so texts are of its tokenizer; the estimate of
-    `seqedit plan` for texts of these lengths stands beside what was measured.
+    Targets take all their steps. The requests are the embedded world's, with its tokenizer.
+
+    Args:
+        config: the shape of the model.
+        layers: the edited layers, ascending.
+        device: where the model runs.
+        dtype: of its weights.
+        rounds: number of rounds.
+        batch_size: number of requests per round.
+        removed: share of the directions of C above τ.
+        moments_tokens: number of tokens for the second moments.
+
+    Returns:
+        Seconds of each round by stage, peak memory, and tokens per second of the second moments;
+        and beside them the estimate of `seqedit plan` for texts of the same lengths.
     """
     start = time.perf_counter()
     lm = random_model(config, device, dtype)
     seconds = {"load": time.perf_counter() - start}
-    requests: list[EditRequest] = load_requests(WORLD / "records.json")[: rounds * batch_size]
+    requests = load_requests(WORLD / "records.json")[: rounds * batch_size]
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if lm.device.type == "cuda" else "cpu",
         "dtype": str(dtype).removeprefix("torch."),
         "layers": list(layers),
         "batch_size": batch_size,
     }
+    result |= _measure_moments(lm, layers, moments_tokens)
     _reset_peak(lm)
     start = time.perf_counter()
-    reading, moments = Reading(tokens=moments_tokens), {}
-    for _ in accumulate_moments(
-        lm, Corpus(file=WORLD / "corpus.txt").texts(), layers, reading, moments
-    ):
-        pass
-    _wait(lm)
-    count = moments[layers[0]].count
-    result |= {
-        "moments_tokens": count,
-        "moments_tokens_per_second": count / (time.perf_counter() - start),
-        "moments_peak_bytes": _peak(lm),
-    }
-    del moments
-    _reset_peak(lm)
-    start = time.perf_counter()
-    contexts = world_contexts()
-    plan = EditPlan(
-        layers=layers,
-        moments=synthetic_moments(lm, layers, removed),
-        contexts=contexts,
-        target=TargetConfig(stop_loss=0.0),
-        max_update_ratio=float("inf"),
-    )
+    plan = _plan(lm, layers, removed)
     seconds["prepare"] = time.perf_counter() - start
-    batches = [requests[i : i + batch_size] for i in range(0, len(requests), batch_size)]
-    result["rounds"] = [done.seconds for done in run_sequential(lm, batches, alphaedit(), plan)]
+    done = run_sequential(lm, list(batched(requests, batch_size)), alphaedit(), plan)
+    result["rounds"] = [each.seconds for each in done]
     result |= {"seconds": seconds, "peak_bytes": _peak(lm)}
-    shape = shape_of(config)
     work = Work(
         method=alphaedit(),
         layers=layers,
@@ -126,46 +133,83 @@ def bench_model(
         batch_size=batch_size,
         dtype=dtype,
         removed=removed,
-        moments_tokens=count,
+        moments_tokens=result["moments_tokens"],
     )
-    texts = texts_of(lm, requests, contexts)
+    return result | _estimated(config, work, texts_of(lm, requests, plan.contexts))
+
+
+def _measure_moments(
+    lm: LanguageModel, layers: tuple[int, ...], moments_tokens: int
+) -> dict[str, Any]:
+    """Tokens, tokens per second and peak memory of computing second moments of the world's text."""
+    _reset_peak(lm)
+    start = time.perf_counter()
+    texts, reading = Corpus(file=WORLD / "corpus.txt").texts(), Reading(tokens=moments_tokens)
+    moments: dict[int, SecondMoment] = {}
+    for _ in accumulate_moments(lm, texts, layers, reading, moments):
+        pass
+    _wait(lm)
+    count = moments[layers[0]].count
+    return {
+        "moments_tokens": count,
+        "moments_tokens_per_second": count / (time.perf_counter() - start),
+        "moments_peak_bytes": _peak(lm),
+    }
+
+
+def _plan(lm: LanguageModel, layers: tuple[int, ...], removed: float) -> EditPlan:
+    """A plan with synthetic moments, in which every target takes all its steps."""
+    contexts = world_contexts()
+    return EditPlan(
+        layers=layers,
+        moments=synthetic_moments(lm, layers, removed),
+        contexts=contexts,
+        target=TargetConfig(stop_loss=0.0),
+        max_update_ratio=float("inf"),
+    )
+
+
+def _estimated(config: PretrainedConfig, work: Work, texts: Texts) -> dict[str, Any]:
+    """What `seqedit plan` estimates for the same run, with what the estimate is for."""
+    shape = shape_of(config)
     found = estimate(shape, work, texts)
-    return result | {
+    flops = found["flops"]
+    return {
         "parameters": shape.parameters,
         "texts": asdict(texts),
         "estimated": {
             "peak_bytes": found["memory"]["run"],
             "moments_peak_bytes": found["memory"]["second moments"],
-            "round_flops": (
-                found["flops"]["targets"] + found["flops"]["keys"] + found["flops"]["solve"]
-            )
-            / found["rounds"],
+            "round_flops": (flops["targets"] + flops["keys"] + flops["solve"]) / found["rounds"],
         },
     }
 
 
 def world_contexts(count: int = 5, words: int = 8) -> Contexts:
-    """Templates from the world's text; what a random model samples is no text."""
+    """Context templates from the world's text, since a random model samples no useful text.
+
+    Args:
+        count: number of templates beside the bare one.
+        words: number of words of each.
+    """
     lines = islice(Corpus(file=WORLD / "corpus.txt").texts(), count)
     return (*BARE, tuple(" ".join(line.split()[:words]) + ". {}" for line in lines))
 
 
-def texts_of(lm: LanguageModel, requests: list[EditRequest], contexts: Contexts) -> Texts:
-    """Mean lengths of requests under this model's tokenizer."""
+def texts_of(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Contexts) -> Texts:
+    """The lengths of requests and contexts under the model's tokenizer, for an estimate."""
+    tokenizer: Any = lm.tokenizer
 
-    def mean(texts) -> float:
-        return sum(len(ids) for ids in lm.tokenizer(list(texts))["input_ids"]) / len(requests)
+    def mean(texts: Iterable[str]) -> float:
+        return sum(map(len, tokenizer(list(texts))["input_ids"])) / len(requests)
 
-    prompt = mean(r.text for r in requests)
     templates = [t for group in contexts for t in group]
-    longest = max(
-        len(ids) for ids in lm.tokenizer([t.replace("{}", "") for t in templates])["input_ids"]
-    )
+    bare = tokenizer([t.replace("{}", "") for t in templates])["input_ids"]
     return replace(
         Texts(),
-        prompt=prompt,
+        prompt=mean(r.text for r in requests),
         kl=mean(r.subject for r in requests),
-        context=longest,
+        context=max(map(len, bare)),
         subject_end=mean(r.text[: r.prompt.index("{}") + len(r.subject)] for r in requests),
         target=mean(" " + r.target_new for r in requests),
         contexts=len(templates),
@@ -173,15 +217,21 @@ def texts_of(lm: LanguageModel, requests: list[EditRequest], contexts: Contexts)
 
 
 def bench_full_size(names: tuple[str, ...] = FULL_SIZE) -> dict[str, Any]:
-    """`bench_model` for GPT-J- and Llama-3-8B-shaped models in bfloat16 on a GPU.
+    """Measure models of the shapes of GPT-J and Llama-3-8B in bfloat16 on a GPU.
+
+    Args:
+        names: names of declared shapes.
+
+    Returns:
+        Name → result of `bench_model`.
 
     Raises:
         ValueError: there is no GPU, or no embedded model to take texts from.
     """
     if not torch.cuda.is_available():
         raise ValueError(
-            "full-size needs a GPU: about 30 GB for these models in bfloat16 (`seqedit plan --model "
-            "llama-3-8b --edits 300 --dtype bfloat16` says what takes how much)"
+            "full-size needs a GPU: about 30 GB for these models in bfloat16 (`seqedit plan "
+            "--model llama-3-8b --edits 300 --dtype bfloat16` says what takes how much)"
         )
     if not Path(MODEL).exists():
         raise ValueError(
@@ -191,11 +241,13 @@ def bench_full_size(names: tuple[str, ...] = FULL_SIZE) -> dict[str, Any]:
 
 
 def _wait(lm: LanguageModel) -> None:
+    """Wait until the device has finished."""
     if lm.device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def _reset_peak(lm: LanguageModel) -> None:
+    """Free unused memory and start measuring its peak anew."""
     gc.collect()
     if lm.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -203,29 +255,38 @@ def _reset_peak(lm: LanguageModel) -> None:
 
 
 def _peak(lm: LanguageModel) -> int | None:
-    """Bytes that tensors took at most since the last reset; None on a CPU, where a process has one peak only."""
+    """The most bytes that tensors have taken since the last reset.
+
+    None on a CPU, where only the peak of the whole process is known.
+    """
     return torch.cuda.max_memory_allocated() if lm.device.type == "cuda" else None
 
 
-def report_full_size(results: dict[str, dict]) -> str:
-    """A line for each model."""
-    lines = []
-    for name, r in results.items():
-        rounds = [sum(v for k, v in s.items() if k != "total") for s in r["rounds"]]
-        stages = ", ".join(
-            f"{stage} {s:.1f}" for stage, s in r["rounds"][-1].items() if stage != "total"
-        )
-        peak = (
-            f"peak {r['peak_bytes'] / 1e9:.1f} GB (estimated {r['estimated']['peak_bytes'] / 1e9:.1f}), "
-            f"second moments {r['moments_peak_bytes'] / 1e9:.1f} GB "
-            f"({r['estimated']['moments_peak_bytes'] / 1e9:.1f})"
-            if r["peak_bytes"]
-            else "peak not measured on a CPU"
-        )
-        rate = r["estimated"]["round_flops"] / rounds[-1] / 1e12
-        lines.append(
-            f"{name}, {r['dtype']}, {r['device']}: rounds of {r['batch_size']} edits "
-            f"{', '.join(f'{s:.1f}' for s in rounds)} s (last: {stages}; {rate:.3g} TFLOP/s); {peak}; second "
-            f"moments {r['moments_tokens_per_second']:,.0f} tokens/s"
-        )
-    return "\n".join(lines)
+def report_full_size(results: dict[str, dict[str, Any]]) -> str:
+    """Format the results of `bench_full_size`, one line per model."""
+    return "\n".join(_model_line(name, result) for name, result in results.items())
+
+
+def _model_line(name: str, r: dict[str, Any]) -> str:
+    """The result of one model in a line."""
+    stages = [{k: v for k, v in seconds.items() if k != "total"} for seconds in r["rounds"]]
+    rounds = [sum(seconds.values()) for seconds in stages]
+    last = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages[-1].items())
+    rate = r["estimated"]["round_flops"] / rounds[-1] / 1e12
+    return (
+        f"{name}, {r['dtype']}, {r['device']}: rounds of {r['batch_size']} edits "
+        f"{', '.join(f'{s:.1f}' for s in rounds)} s (last: {last}; {rate:.3g} TFLOP/s); "
+        f"{_peak_text(r)}; second moments {r['moments_tokens_per_second']:,.0f} tokens/s"
+    )
+
+
+def _peak_text(r: dict[str, Any]) -> str:
+    """Peak memory, measured and estimated, as part of a line."""
+    if not r["peak_bytes"]:
+        return "peak not measured on a CPU"
+    estimated = r["estimated"]
+    return (
+        f"peak {r['peak_bytes'] / 1e9:.1f} GB (estimated {estimated['peak_bytes'] / 1e9:.1f}), "
+        f"second moments {r['moments_peak_bytes'] / 1e9:.1f} GB "
+        f"({estimated['moments_peak_bytes'] / 1e9:.1f})"
+    )

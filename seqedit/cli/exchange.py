@@ -121,14 +121,14 @@ def diff(
     import torch
 
     from ..base.files import write_json
-    from ..exchange.difference import compare, table
+    from ..exchange.difference import compare_models, differences_text
     from ..exchange.edited import load_side
 
     left, right = (load_side(side, model, device, getattr(torch, dtype)) for side in (a, b))
-    found = compare(left, right)
+    found = compare_models(left, right)
     total = sum(1 for _ in left.model.parameters())
     if found:
-        typer.echo(table(found))
+        typer.echo(differences_text(found))
     typer.echo(
         f"{len(found)} of {total} tensors differ" if found else f"no difference in {total} tensors"
     )
@@ -168,8 +168,8 @@ def abilities(
     from ..exchange.harness import (
         PAPERS,
         WORLD_TASKS,
-        measure,
-        table,
+        harness_text,
+        run_harness,
     )
     from ..lm.load import load_model
     from ..world.embedded import is_embedded
@@ -180,9 +180,9 @@ def abilities(
     names = tasks.split(",") if tasks else list(WORLD_TASKS if is_embedded(lm) else PAPERS)
     if edited:
         put_edited(lm, edited)
-    report = measure(lm, names, limit=limit, batch_size=batch_size)
+    report = run_harness(lm, names, limit=limit, batch_size=batch_size)
     say(f"lm-evaluation-harness {report['versions']['lm_eval']}, {report['seconds']:.1f} s")
-    typer.echo(table(report))
+    typer.echo(harness_text(report))
     if out:
         write_json(out, report)
 

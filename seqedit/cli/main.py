@@ -28,17 +28,6 @@ app = typer.Typer(
 app.add_typer(world, name="world")
 app.add_typer(moments, name="moments")
 
-MEASURES = (
-    "efficacy",
-    "paraphrase",
-    "neighborhood",
-    "score",
-    "efficacy_accuracy",
-    "efficacy_tokens",
-    "locality_gold",
-    "locality_unedited",
-)
-
 Requests = Annotated[
     str,
     typer.Option(
@@ -170,6 +159,7 @@ def edit(
 def _summary(out: Path) -> None:
     from collections import Counter
 
+    from ..evaluation.edits import HEADLINES
     from ..runs.records import load_run
 
     record = load_run(out)
@@ -180,7 +170,7 @@ def _summary(out: Path) -> None:
     )
     for reason, count in Counter(record.outcomes.query("status == 'refused'")["reason"]).items():
         typer.echo(f"  refused ({count}): {reason}")
-    last = record.scores.iloc[-1].reindex([f"edits.{name}" for name in MEASURES]).dropna()
+    last = record.scores.iloc[-1].reindex([f"edits.{name}" for name in HEADLINES]).dropna()
     typer.echo(
         "  ".join(f"{name.removeprefix('edits.')} {value:.3f}" for name, value in last.items())
     )
@@ -214,12 +204,12 @@ def score(
     from ..base.paths import WORLD
     from ..evaluation.consistency import load_references
     from ..evaluation.edits import score_edits
-    from ..evaluation.report import evaluate, table
+    from ..evaluation.report import evaluate, report_text
     from ..exchange.edited import put_edited
     from ..lm.keys import BARE
     from ..lm.load import load_model
     from ..lm.validation import validate_requests
-    from ..requests.published import load
+    from ..requests.published import load_request_set
     from ..world.embedded import is_embedded
     from ..world.vocabulary import SENTENCES
 
@@ -228,7 +218,7 @@ def score(
     if references and not fluency:
         raise ValueError("references: consistency needs generated text; ask for it with --fluency")
     texts = load_references(references, SENTENCES) if references else None
-    loaded = load(requests, clean=clean)
+    loaded = load_request_set(requests, clean=clean)
     if loaded.left_out:
         _say(f"{requests}: {loaded.summary()}")
     wanted = [request for batch in loaded.rounds for request in batch]
@@ -248,10 +238,10 @@ def score(
         progress=True,
     )
     if out:
-        typer.echo(table(report))
+        typer.echo(report_text(report))
         write_json(out, report)
     else:
-        _say(table(report))
+        _say(report_text(report))
         typer.echo(json.dumps(report, indent=1))
 
 
@@ -377,7 +367,7 @@ def bench(
 
     Example: seqedit bench round evaluation
     """
-    from ..bench.speed import bench as measure
+    from ..bench.speed import run_benches as measure
 
     measure(names or [], out, typer.echo)
 

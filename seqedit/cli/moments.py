@@ -67,7 +67,7 @@ def collect(
 
     from ..lm.load import load_model
     from ..lm.second_moments import Reading
-    from ..moments.collect import collect as write
+    from ..moments.collect import collect_to_file as write
     from ..moments.corpus import Corpus
 
     text = Corpus(
@@ -98,7 +98,7 @@ def merge(
 
     Example: seqedit moments merge part0.safetensors part1.safetensors --out moments.safetensors
     """
-    from ..moments.collect import merge as together
+    from ..moments.merge import merge_files as together
 
     counts = together(files, out)
     typer.echo(f"{out}: {next(iter(counts.values()))} tokens, layers {', '.join(map(str, counts))}")
@@ -119,9 +119,9 @@ def compact(
 
     Example: seqedit moments compact moments.safetensors --floor 0.005 --out compact.safetensors
     """
-    from ..moments.collect import make_compact
+    from ..moments.merge import compact_file
 
-    for layer, moment in make_compact(file, floor, out).items():
+    for layer, moment in compact_file(file, floor, out).items():
         typer.echo(
             f"layer {layer}: {len(moment.values)} of {len(moment.vectors)} directions kept, the others' mean "
             f"{moment.rest.item():.3g}"

@@ -1,1 +1,1 @@
-"""How well edits took, what they damaged, and how the model writes."""
+"""Measuring a model: how well edits took, what else they changed, and how the model writes."""

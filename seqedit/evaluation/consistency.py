@@ -1,4 +1,4 @@
-"""Does the model write about the new object? Generated text compared with reference texts about it."""
+"""Consistency: does generated text resemble reference texts about the new object?"""
 
 import json
 from collections import defaultdict
@@ -9,54 +9,57 @@ from typing import Any
 
 import numpy as np
 
+from ..base.jsonl import read_lines
 from ..requests.request import EditRequest
 
 SNIPPETS, VOCABULARY, IDF = "attribute_snippets.json", "tfidf_vocab.json", "idf.npy"
-"""Files of CounterFact's authors; the last two are used where they lie beside the first."""
+"""Files of CounterFact's authors; the last two are used if they are in the folder of the first."""
 
 
 @dataclass(frozen=True)
 class References:
-    """Reference texts and how texts become vectors.
+    """Reference texts and the vectoriser that compares texts with them.
 
     Attributes:
-        texts: (relation, object) → texts about subjects that have the object; objects by `target_new_id`, or by their
-            words where there is no identifier.
-        vectorizer: scikit-learn's, fitted.
-        vocabulary: "released" (CounterFact's fixed words and weights) or "fitted" to the reference texts.
+        texts: (relation, object) → texts about subjects that have the object. The object is given
+            by its `target_new_id`, or by its words if it has no identifier.
+        vectorizer: scikit-learn's TfidfVectorizer, fitted.
+        vocabulary: "released" (CounterFact's fixed words and weights) or "fitted" to the texts.
     """
 
     texts: Mapping[tuple[str, str], Sequence[str]]
     vectorizer: Any
     vocabulary: str
 
-    def of(self, request: EditRequest) -> Sequence[str]:
-        """Texts about the request's new object; none where there are none."""
+    def for_request(self, request: EditRequest) -> Sequence[str]:
+        """The texts about the request's new object; empty if there are none."""
         for target in (request.target_new_id, request.target_new):
-            if found := self.texts.get((request.relation_id, target)):
-                return found
+            if request.relation_id is not None and target is not None:
+                if found := self.texts.get((request.relation_id, target)):
+                    return found
         return ()
 
 
 def load_references(
     path: Path | str, templates: Mapping[str, Sequence[str]] | None = None
 ) -> References:
-    """Reference texts of a file in the schema of CounterFact's attribute_snippets.json, or of a world's facts.jsonl.
-
-    The snippets are a list of {"relation_id", "target_id", "samples": [{"text", …}, …]}.
+    """Load reference texts and prepare their vectoriser.
 
     Args:
-        templates: relation → templates with "{}" for the subject, that end before the object; needed for a world's
-            facts, which become sentences by them.
+        path: a file in the schema of CounterFact's attribute_snippets.json, a list of
+            {"relation_id", "target_id", "samples": [{"text", …}, …]}; or a world's facts.jsonl.
+        templates: for a world's facts, relation → templates that make sentences of them. Each has
+            "{}" for the subject and ends before the object.
 
     Raises:
-        ValueError: the file or one beside it cannot be read or has another shape; the message names it.
+        ValueError: the file or one beside it cannot be read or has another shape; the message
+            names it.
     """
     path = Path(path)
     texts: dict[tuple[str, str], list[str]] = defaultdict(list)
     try:
         if path.suffix == ".jsonl":
-            _facts(path, templates or {}, texts)
+            _add_facts(texts, path, templates or {})
         else:
             for entry in json.loads(path.read_text(encoding="utf-8")):
                 texts[entry["relation_id"], entry["target_id"]] += [
@@ -66,8 +69,8 @@ def load_references(
         raise ValueError(f"references: {path} cannot be read: {error}") from error
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"references: {path}: expected {SNIPPETS}'s list of {{relation_id, target_id, samples: "
-            f"[{{text}}]}}, or a world's facts.jsonl"
+            f"references: {path}: expected {SNIPPETS}'s list of {{relation_id, target_id, "
+            f"samples: [{{text}}]}}, or a world's facts.jsonl"
         ) from error
     if not any(texts.values()):
         raise ValueError(f"references: {path} holds no texts")
@@ -80,39 +83,40 @@ def consistency(
     requests: Sequence[EditRequest],
     references: References,
 ) -> tuple[float | None, int]:
-    """Mean cosine between TF-IDF vectors of each request's generated texts, joined, and its references, joined.
+    """Mean cosine between the TF-IDF vectors of generated texts and of reference texts.
 
-    CounterFact's tables print it × 100.
+    All generated texts of a request are joined to one, and so are its references. CounterFact's
+    tables print the mean × 100.
 
     Args:
-        texts: generated texts; owners: the index in `requests` of each.
+        texts: generated texts.
+        owners: the index in `requests` of each text.
+        requests: the requests that the texts were generated for.
+        references: from `load_references`.
 
     Returns:
-        The mean over requests that have references, None where none has; and how many have.
+        The mean over the requests that have references, None if none has; and their number.
 
-    Source: ROME (2202.05262) §3.4, "reference score"; cosines by scikit-learn's TfidfVectorizer.
+    Source:
+        ROME (2202.05262) §3.4, "reference score"; cosines by scikit-learn's TfidfVectorizer.
     """
-    known = [i for i, request in enumerate(requests) if references.of(request)]
+    known = [i for i, request in enumerate(requests) if references.for_request(request)]
     if not known:
         return None, 0
-    own = [
-        " ".join(text for text, owner in zip(texts, owners, strict=True) if owner == i)
-        for i in known
-    ]
-    reference = [" ".join(references.of(requests[i])) for i in known]
-    left, right = (
-        references.vectorizer.transform(own),
-        references.vectorizer.transform(reference),
-    )  # rows of length 1
+    own = []
+    for i in known:
+        own.append(" ".join(text for text, at in zip(texts, owners, strict=True) if at == i))
+    reference = [" ".join(references.for_request(requests[i])) for i in known]
+    left = references.vectorizer.transform(own)  # rows of length 1, (requests, words)
+    right = references.vectorizer.transform(reference)
     return float(np.mean(left.multiply(right).sum(axis=1))), len(known)
 
 
-def _facts(
-    path: Path, templates: Mapping[str, Sequence[str]], texts: dict[tuple[str, str], list[str]]
+def _add_facts(
+    texts: dict[tuple[str, str], list[str]], path: Path, templates: Mapping[str, Sequence[str]]
 ) -> None:
-    """A sentence by each template for every fact of a world."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        fact = json.loads(line)
+    """Add a sentence by each template for every fact of a world's facts.jsonl."""
+    for fact in read_lines(path):
         texts[fact["relation"], fact["object"]] += [
             f"{template.format(fact['subject'])} {fact['object']}."
             for template in templates[fact["relation"]]
@@ -120,7 +124,7 @@ def _facts(
 
 
 def _vectorizer(folder: Path, texts: Mapping[tuple[str, str], Sequence[str]]) -> tuple[Any, str]:
-    """The released vocabulary and weights where both lie in `folder`, else those of the texts."""
+    """A vectoriser with the released vocabulary if its files are in `folder`, else a fitted one."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     if not ((folder / VOCABULARY).is_file() and (folder / IDF).is_file()):

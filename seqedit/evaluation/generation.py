@@ -1,8 +1,9 @@
-"""Free text from the model, and how repetitive it is."""
+"""Generate text, and measure how repetitive it is."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,27 +21,39 @@ def generate(
     top_k: int = 5,
     batch: int = 100,
 ) -> list[str]:
-    """Continue each prompt by top-k sampling until it has `length` tokens, prompt included; returns the whole texts.
+    """Continue prompts by top-k sampling.
 
-    A prompt that is as long already gets one token more; the model's positions end a text too. Otherwise texts never
-    end early: the end token is suppressed, as CounterFact's protocol has it. Sampling is seeded by `generator` and
-    leaves torch's global generator untouched.
+    Texts never end early: the end token is suppressed, as in CounterFact's protocol. Only the
+    number of the model's positions can make a text shorter. Torch's global generator is unchanged
+    afterwards.
+
+    Args:
+        lm: the model.
+        prompts: the texts to continue.
+        generator: seeds the sampling.
+        length: number of tokens of a text, prompt included; a longer prompt gets one token more.
+        top_k: number of tokens that are sampled from.
+        batch: number of prompts that run together.
+
+    Returns:
+        The whole texts, prompts included.
     """
-    tokenizer, texts = lm.tokenizer, []
+    tokenizer: Any = lm.tokenizer
+    model: Any = lm.model  # transformers declares `generate` of a type that cannot be called
+    texts: list[str] = []
     for start in range(0, len(prompts), batch):
         ids = [tokenizer(prompt)["input_ids"] for prompt in prompts[start : start + batch]]
         longest, shortest = max(map(len, ids)), min(map(len, ids))
-        padded = torch.tensor([[0] * (longest - len(row)) + row for row in ids], device=lm.device)
-        mask = torch.tensor(
-            [[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=lm.device
-        )
+        gaps = [longest - len(row) for row in ids]
+        padded = [[0] * gap + row for gap, row in zip(gaps, ids, strict=True)]
+        mask = [[0] * gap + [1] * len(row) for gap, row in zip(gaps, ids, strict=True)]
         seed = int(torch.randint(2**31, (), generator=generator))
         with torch.random.fork_rng(devices=[lm.device] if lm.device.type == "cuda" else []):
             torch.manual_seed(seed)
             new = min(max(length - shortest, 1), lm.max_positions - longest)
-            out = lm.model.generate(
-                input_ids=padded,
-                attention_mask=mask,
+            out = model.generate(
+                input_ids=torch.tensor(padded, device=lm.device),
+                attention_mask=torch.tensor(mask, device=lm.device),
                 do_sample=True,
                 top_k=top_k,
                 top_p=1.0,
@@ -49,33 +62,32 @@ def generate(
                 max_new_tokens=new,
                 pad_token_id=tokenizer.eos_token_id,
             )
-        for row, prompt in zip(out, ids, strict=True):
-            text = row[longest - len(prompt) :]  # without its padding
-            texts.append(
-                tokenizer.decode(text[: max(length, len(prompt) + 1)], skip_special_tokens=True)
-            )
+        for row, gap, prompt in zip(out, gaps, ids, strict=True):
+            text = row[gap:][: max(length, len(prompt) + 1)]  # without padding
+            texts.append(tokenizer.decode(text, skip_special_tokens=True))
     return texts
 
 
 def ngram_entropy(texts: Sequence[str]) -> float:
-    """Fluency: mean over texts of ½(⅔H₂ + ⁴⁄₃H₃), H_n the entropy of its n-grams of words, in bits.
+    """Fluency: the mean over texts of ½(⅔H₂ + ⁴⁄₃H₃), in bits.
 
-    Repetitive text scores low. CounterFact's tables print it × 100. Words are runs of letters and digits or single
-    other signs; the published scripts use NLTK's word tokenizer, which differs in contractions only.
+    H_n is the entropy of a text's n-grams of words. Repetitive text scores low. CounterFact's
+    tables print the mean × 100. A word is a run of letters and digits, or a single other character.
+    The published scripts use NLTK's word tokenizer, which differs only in contractions.
 
-    Source: Zhang et al. (2018) as used by ROME (2202.05262) §3.4; the published formula has a sign slip.
+    Source:
+        Zhang et al. (2018) as used by ROME (2202.05262) §3.4. The published formula has a wrong
+        sign.
     """
-    return float(
-        np.mean([(2 / 3 * _entropy(text, 2) + 4 / 3 * _entropy(text, 3)) / 2 for text in texts])
-    )
+    return float(np.mean([(2 / 3 * _entropy(t, 2) + 4 / 3 * _entropy(t, 3)) / 2 for t in texts]))
 
 
 def _entropy(text: str, n: int) -> float:
+    """H_n: the entropy of the n-grams of words of a text, in bits; 0 for a text without any."""
     words = re.findall(r"\w+|[^\w\s]", text)
-    counts = np.array(
-        list(Counter(zip(*(words[i:] for i in range(n)), strict=False)).values()), dtype=float
-    )
-    if not len(counts):
+    ngrams = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+    if not ngrams:
         return 0.0
+    counts = np.array(list(ngrams.values()), dtype=float)
     share = counts / counts.sum()
     return float(-(share * np.log2(share)).sum())

@@ -1,9 +1,13 @@
-"""Is an edit known from the other side? "The mentor of A is B" edited, "The pupil of B is" asked."""
+"""Reversal: is an edit known in the other direction?
+
+After "The mentor of A is B" is edited, "The pupil of B is" should be answered by A.
+"""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..base.jsonl import read_lines
 from ..base.paths import WORLD
 from ..lm.model import LanguageModel
 from .continuations import rate
@@ -11,10 +15,13 @@ from .continuations import rate
 
 @dataclass(frozen=True)
 class ReverseQuestion:
-    """The inverse of an edit.
+    """A question that asks for the inverse of an edit.
 
     Attributes:
-        prompt: asks for the edited subject; target: that subject; previous: what was true before.
+        case_id: of the edit.
+        prompt: asks for the subject of the edit.
+        target: that subject.
+        previous: the answer before the edit.
     """
 
     case_id: int
@@ -24,11 +31,8 @@ class ReverseQuestion:
 
 
 def reverse_questions(world: Path = WORLD) -> list[ReverseQuestion]:
-    """The inverse of every record of `world`/reversal.json."""
-    facts = [
-        json.loads(line)
-        for line in (world / "facts.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    """The inverse question of every record of `world`/reversal.json, with the world's answer."""
+    facts = read_lines(world / "facts.jsonl")
     pupils = {fact["subject"]: fact["object"] for fact in facts if fact["relation"] == "pupil"}
     records = json.loads((world / "reversal.json").read_text(encoding="utf-8"))
     return [
@@ -43,13 +47,18 @@ def reverse_questions(world: Path = WORLD) -> list[ReverseQuestion]:
 
 
 def reversibility(lm: LanguageModel, questions: list[ReverseQuestion]) -> dict[str, float]:
-    """Share of inverses that the model prefers to what was true before (BAKE's reverse question score), and tells.
+    """Score the inverse questions of edits.
 
-    Source: BAKE (2310.10322); its judgement score needs a prompt of its own for every model and is left out.
+    Returns:
+        `success`: share of questions after which the subject of the edit is more probable than the
+        previous answer (BAKE's reverse question score). `accuracy`: share of questions that the
+        model answers by the subject (greedy, all tokens).
+
+    Source:
+        BAKE (2310.10322). Its judgement score is left out, since it needs a prompt made for each
+        model.
     """
     prompts = [q.prompt for q in questions]
-    new, old = (
-        rate(lm, prompts, [q.target for q in questions]),
-        rate(lm, prompts, [q.previous for q in questions]),
-    )
+    new = rate(lm, prompts, [q.target for q in questions])
+    old = rate(lm, prompts, [q.previous for q in questions])
     return {"success": float((new.nll < old.nll).mean()), "accuracy": float(new.correct.mean())}

@@ -1,4 +1,4 @@
-"""Does an edit hold when its subject is asked for in another way? Perturbed prompts, and keys that no longer fire."""
+"""Robustness: does an edit hold if its fact is asked for in another way?"""
 
 import random
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..lm.keys import BARE, Contexts, read_keys
@@ -14,13 +15,14 @@ from ..lm.tokens import tokenise
 from ..requests.request import EditRequest, reversed_words
 from .continuations import exact_match
 
-KINDS = (
+PERTURBATIONS = (
     "as edited",
     "paraphrase",
     "subject's words reversed",
     "subject's last word only",
     "after a long text",
 )
+"""The ways in which a fact is asked for, see `perturbed`."""
 
 
 def perturbed(
@@ -30,48 +32,68 @@ def perturbed(
     seed: int = 0,
     tokens: int = 128,
 ) -> dict[str, list[EditRequest]]:
-    """kind of perturbation → the requests asked for in that way; the target stays.
+    """Requests that ask for the edited facts in other ways; their targets stay the same.
 
     Args:
-        texts: documents from which long contexts are put together; tokens: how long these are, in tokens.
+        lm: the model, whose tokenizer counts tokens.
+        requests: as edited.
+        texts: documents, from which long contexts are drawn.
+        seed: of the drawing.
+        tokens: minimal length of a long context.
 
-    Source: REP (2410.09338), with reversed words for its shuffled tokens, and the last word alone instead of
-    paraphrases of the subject, which need another language model.
+    Returns:
+        Perturbation (`PERTURBATIONS`) → requests. A request has none of a kind that does not apply
+        to it, and one per paraphrase that contains its subject.
+
+    Source:
+        REP (2410.09338), with two differences: words are reversed instead of tokens shuffled, and
+        the subject's last word stands in for paraphrases of the subject, which would need another
+        language model.
     """
     rng = random.Random(seed)
+    paraphrased = []
+    for request in requests:
+        for text in request.paraphrase_prompts:
+            if request.subject in text:
+                prompt = text.replace(request.subject, "{}", 1)
+                paraphrased.append(replace(request, prompt=prompt))
+    several_words = [request for request in requests if len(request.subject.split()) > 1]
+    last_word = [replace(r, subject=r.subject.split()[-1]) for r in several_words]
+    late = []
+    for request in requests:
+        context = _long_context(lm, texts, tokens, rng).replace("{}", "")
+        late.append(replace(request, prompt=f"{context} {request.prompt}"))
+    asked = (list(requests), paraphrased, reversed_words(requests), last_word, late)
+    return dict(zip(PERTURBATIONS, asked, strict=True))
 
-    def words(request: EditRequest) -> list[str]:
-        return request.subject.split()
 
-    def after_text(request: EditRequest) -> EditRequest:
-        documents: list[str] = []
-        while len(tokenise(lm, [" ".join(documents)]).ids[0] if documents else ()) < tokens:
-            documents.append(rng.choice(texts))
-        return replace(request, prompt=f"{' '.join(documents).replace('{}', '')} {request.prompt}")
-
-    return {
-        "as edited": list(requests),
-        "paraphrase": [
-            replace(r, prompt=text.replace(r.subject, "{}", 1))
-            for r in requests
-            for text in r.paraphrase_prompts
-            if r.subject in text
-        ],
-        "subject's words reversed": reversed_words(requests),
-        "subject's last word only": [
-            replace(r, subject=words(r)[-1]) for r in requests if len(words(r)) > 1
-        ],
-        "after a long text": [after_text(r) for r in requests],
-    }
+def _long_context(lm: LanguageModel, texts: Sequence[str], tokens: int, rng: random.Random) -> str:
+    """Randomly drawn documents, joined, that have at least so many tokens together."""
+    documents: list[str] = []
+    length = 0
+    while length < tokens:
+        documents.append(rng.choice(texts))
+        length = len(tokenise(lm, [" ".join(documents)]).ids[0])
+    return " ".join(documents)
 
 
 def robustness(lm: LanguageModel, asked: dict[str, list[EditRequest]]) -> dict[str, float]:
-    """Share of requests whose target is told (greedy, all tokens), for each kind of `perturbed`."""
-    return {
-        kind: float(exact_match(lm, [r.text for r in own], [r.target_new for r in own]).mean())
-        for kind, own in asked.items()
-        if own
-    }
+    """Score each kind of perturbed requests.
+
+    Args:
+        lm: the edited model.
+        asked: from `perturbed`.
+
+    Returns:
+        Perturbation → share of its requests that the model continues by the new target (greedy, all
+        tokens); perturbations without requests are left out.
+    """
+    shares = {}
+    for kind, own in asked.items():
+        if own:
+            matched = exact_match(lm, [r.text for r in own], [r.target_new for r in own])
+            shares[kind] = float(matched.mean())
+    return shares
 
 
 def firing(
@@ -79,18 +101,27 @@ def firing(
     edited: Sequence[EditRequest],
     asked: Sequence[EditRequest],
     layer: int,
-    C: Tensor,
+    C: Float[Tensor, "d_ff d_ff"],
     contexts: Contexts = BARE,
 ) -> np.ndarray:
-    """How strongly an edit fires when it is asked for in another way: β = kᵀC⁻¹k* / k*ᵀC⁻¹k*, one for each of `asked`.
+    """How strongly edits fire at the keys of other prompts: β = kᵀC⁻¹k* / k*ᵀC⁻¹k*.
 
-    It is the share of v* − Wk* that ROME's rank-one update adds at key k; 1 at its own key k*, 0 where it is silent.
+    It is the share of v* − Wk* that ROME's rank-one update adds at key k: 1 at the key k* of the
+    edit, 0 if the update changes nothing at k.
 
     Args:
-        edited: the requests as edited, matched to `asked` by case_id.
-        contexts: over which k* was averaged.
+        lm: the unedited model.
+        edited: the requests as edited; they give k*.
+        asked: the requests to ask for, matched to `edited` by case_id; they give k.
+        layer: the edited layer.
+        C: second moment of keys there.
+        contexts: the templates over which k* is averaged.
 
-    Source: REP (2410.09338); whitening by C as in ROME's solution.
+    Returns:
+        β for each of `asked`, (n,).
+
+    Source:
+        REP (2410.09338); whitening by C as in ROME's solution.
     """
     unique = {r.case_id: i for i, r in enumerate(edited)}
     own = read_keys(lm, edited, contexts, layer, average="uniform").double()  # k*, (d_ff, n)

@@ -1,4 +1,4 @@
-"""How far a model's inside moved: hidden states of ordinary text, keys of facts that were edited."""
+"""How far hidden states of ordinary text and keys of edited facts have moved."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,19 +12,34 @@ from ..requests.request import EditRequest
 
 
 def hidden_shift(before: Float[Tensor, "n d_model"], after: Float[Tensor, "n d_model"]) -> float:
-    """Root mean square of ‖h' − h‖ relative to that of h about its mean: 1 is a move as far as texts lie apart."""
+    """Root mean square of ‖h' − h‖, relative to that of h about its mean.
+
+    At 1 the states have moved as far as they differ from text to text.
+
+    Args:
+        before: hidden states h, one per row.
+        after: hidden states h' of the same texts.
+    """
     return ((after - before).norm() / (before - before.mean(dim=0)).norm()).item()
 
 
 def plane(
     before: Float[Tensor, "n d_model"], states: Float[Tensor, "n d_model"]
 ) -> list[list[float]]:
-    """Coordinates of `states` on the first two principal axes of `before`, (n, 2), rounded for a record."""
+    """Coordinates of hidden states on the first two principal axes of other ones.
+
+    Args:
+        before: states that give centre and axes. The largest entry of each axis is positive, so
+            that signs do not depend on the machine.
+        states: the states to project.
+
+    Returns:
+        n pairs, rounded to three digits for a record.
+    """
     centre = before.mean(dim=0)
     axes = torch.linalg.svd((before - centre).double(), full_matrices=False).Vh[:2]
-    axes = (
-        axes * axes.gather(1, axes.abs().argmax(dim=1, keepdim=True)).sign()
-    )  # one sign on every machine
+    largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))  # (2, 1)
+    axes = axes * largest.sign()
     return [[round(x, 3) for x in row] for row in ((states - centre).double() @ axes.T).tolist()]
 
 
@@ -35,17 +50,22 @@ def key_drift(
     average: Average,
     keys: Mapping[int, Float[Tensor, "d_ff n"]],
 ) -> dict[str, float]:
-    """layer → how far the keys of these requests moved since they were written: ‖K_now − K‖ / ‖K‖.
+    """How far the keys of requests have moved since they were edited: ‖K_now − K‖ / ‖K‖.
 
-    Layers in ascending order.
+    Args:
+        lm: the edited model.
+        requests: the requests in the order of the keys' columns.
+        contexts: the templates over which keys are averaged.
+        average: how they are averaged.
+        keys: layer → K as it was when the edits were made; layers in ascending order.
+
+    Returns:
+        Layer, as a string, → relative movement.
     """
     moved = dict.fromkeys(keys, 0.0)
     for start in range(0, len(requests), 100):  # bounds memory
         reader = KeyReader(lm, requests[start : start + 100], contexts, average)
         for layer, K in keys.items():
-            moved[layer] += (
-                (reader.keys(layer).cpu() - K[:, start : start + 100]).square().sum().item()
-            )
-    return {
-        str(layer): (moved[layer] / K.square().sum().item()) ** 0.5 for layer, K in keys.items()
-    }
+            change = reader.keys(layer).cpu() - K[:, start : start + 100]
+            moved[layer] += change.square().sum().item()
+    return {str(i): (moved[i] / K.square().sum().item()) ** 0.5 for i, K in keys.items()}

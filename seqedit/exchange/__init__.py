@@ -1,1 +1,1 @@
-"""What goes from here to other tools: edited models, edits as factors and adapters, differences, the common harness."""
+"""Exchange with other tools: folders, factors, adapters, differences, the evaluation harness."""

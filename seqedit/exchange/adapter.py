@@ -1,4 +1,4 @@
-"""Edits as a LoRA adapter that `peft` loads alone."""
+"""Write edits as a LoRA adapter that `peft` can load."""
 
 from pathlib import Path
 
@@ -12,19 +12,23 @@ from .factors import Edits
 
 
 def save_adapter(lm: LanguageModel, edits: Edits, base: str, out: Path) -> None:
-    """A folder for `PeftModel.from_pretrained(base model, out)`, which then computes Wx + B(Ax) with BA = Δ.
+    """Write a folder for `PeftModel.from_pretrained(base model, out)`.
 
-    Each matrix has its own rank and an equal alpha, so that LoRA's scale alpha/r is 1. A matrix that the edits left
-    alone has no adapter.
+    The loaded model computes Wx + B(Ax) with BA = Δ. Each matrix has its own rank and an alpha
+    equal to it, so that LoRA's scale alpha/r is 1. A matrix that the edits did not change has no
+    adapter.
 
     Args:
-        lm: the model, for its module paths; edited or not.
-        base: name of the unedited model, for those who load the adapter by itself.
+        lm: the model, edited or not; it gives the paths of the modules.
+        edits: the edits.
+        base: name of the unedited model, recorded for those who load the adapter by itself.
+        out: the new folder.
 
     Raises:
         ValueError: `peft` is not installed, `out` exists, or no matrix was changed.
 
-    Source: LoRA (2106.09685) §4.1.
+    Source:
+        LoRA (2106.09685) §4.1.
     """
     try:
         from peft import LoraConfig, TaskType
@@ -37,7 +41,7 @@ def save_adapter(lm: LanguageModel, edits: Edits, base: str, out: Path) -> None:
         path[layer]: edit.factors for layer, edit in edits.layers.items() if edit.factors.rank
     }
     if not factors:
-        raise ValueError("adapter: the edits changed no matrix, there is nothing to adapt")
+        raise ValueError("adapter: the edits changed no matrix; there is nothing to write")
     ranks = {name: found.rank for name, found in factors.items()}
     module = lm.down_proj(min(edits.layers))
     config = LoraConfig(
@@ -57,5 +61,5 @@ def save_adapter(lm: LanguageModel, edits: Edits, base: str, out: Path) -> None:
         tensors[f"base_model.model.{name}.lora_A.weight"] = found.right
         tensors[f"base_model.model.{name}.lora_B.weight"] = found.left
     with new_folder(out) as part:
-        config.save_pretrained(part)
+        config.save_pretrained(str(part))
         save_tensors(part / "adapter_model.safetensors", tensors, {"format": "pt"})

@@ -1,4 +1,4 @@
-"""Edited models: from a run or a file of edits into a loaded model, and into a folder for others."""
+"""Load edited models from runs or files of edits, and write them as ordinary folders."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,15 @@ from .factors import apply_edits, load_edits
 
 
 def put_edited(lm: LanguageModel, edited: Path) -> None:
-    """Put the edits of a finished run's folder, or of a file of edits, into a freshly loaded model.
+    """Put edits into a freshly loaded model.
+
+    Args:
+        lm: the unedited model; it is changed.
+        edited: folder of a finished run, or a file of edits.
 
     Raises:
-        ValueError: there is neither, it was made on another model, or its edits are not in the weights.
+        ValueError: there is neither, it was made on another model, or the run's method does not
+            keep its edits in the weights.
     """
     if edited.is_file():
         apply_edits(lm, load_edits(edited))
@@ -40,14 +45,24 @@ def new_folder(out: Path | str) -> Iterator[Path]:
 
 
 def save_folder(lm: LanguageModel, out: Path | str) -> None:
-    """Write a model as an ordinary transformers folder with its tokenizer. Raises ValueError if `out` exists."""
+    """Write a model as an ordinary transformers folder with its tokenizer.
+
+    Raises:
+        ValueError: `out` exists.
+    """
     with new_folder(out) as part:
         lm.model.save_pretrained(part)
         lm.tokenizer.save_pretrained(part)
 
 
 def export_folder(model: str, edited: Path, out: Path, dtype: torch.dtype = torch.float32) -> None:
-    """The edited model as a transformers folder.
+    """Write an edited model as a transformers folder.
+
+    Args:
+        model: folder or hub id of the unedited model.
+        edited: folder of a finished run, or a file of edits.
+        out: the new folder.
+        dtype: of the weights that are written.
 
     Raises:
         ValueError: `out` exists, or see `put_edited`.
@@ -60,10 +75,16 @@ def export_folder(model: str, edited: Path, out: Path, dtype: torch.dtype = torc
 
 
 def load_side(side: str, model: str | None, device: str, dtype: torch.dtype) -> LanguageModel:
-    """A model to compare: a transformers folder or hub id, or a run or file of edits put on `model`.
+    """Load one of two models to compare.
+
+    Args:
+        side: a transformers folder or hub id; or a run's folder or a file of edits.
+        model: the unedited model for a run or a file of edits.
+        device: see `load_model`.
+        dtype: of the weights.
 
     Raises:
-        ValueError: it is a run or a file of edits, and `model` is not given.
+        ValueError: `side` holds edits and `model` is not given, or see `put_edited`.
     """
     path = Path(side)
     if not path.is_file() and not (path / "run.json").exists():

@@ -1,4 +1,7 @@
-"""Edits as a small file of factors: W = W₀ + left @ right per edited matrix, to put on a model and to take off."""
+"""Edits as a small file of low-rank factors, to apply to a model and to revert.
+
+For each edited matrix the file holds factors with W = W₀ + left @ right.
+"""
 
 import hashlib
 import json
@@ -9,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -21,32 +25,38 @@ from ..runs.checkpoint import put_weights
 from ..runs.records import read_run
 
 FORMAT = "seqedit edits 1"
+"""The format of the files, recorded in their metadata."""
 
 
 @dataclass(frozen=True)
 class LayerEdit:
-    """The edit of one matrix.
+    """The edit of one matrix, which can be undone exactly.
 
     Attributes:
         factors: the update.
-        mask: where W − left @ right is not W₀ after rounding, packed eight places a byte, row by row.
-        was: W₀ there, (n,), in the same order.
-        before, after: SHA-256 of W₀ and of W₀ + left @ right, rounded to float32.
+        mask: the entries at which W − left @ right, rounded, is not W₀; one bit per entry in row
+            order, eight to a byte.
+        was: W₀ at these entries, (n,), in the same order.
+        before: SHA-256 of W₀ in float32.
+        after: SHA-256 of W₀ + left @ right in float32.
     """
 
     factors: LowRank
-    mask: Tensor
-    was: Tensor
+    mask: UInt8[Tensor, "bytes"]
+    was: Float[Tensor, "n"]
     before: str
     after: str
 
-    def apply(self, W0: Tensor) -> Tensor:
-        """W₀ + left @ right, added in float64 and rounded once."""
-        return (W0.double() + self.factors.product().to(W0.device)).float()
+    def apply(self, W0: Float[Tensor, "d_model d_ff"]) -> Float[Tensor, "d_model d_ff"]:
+        """Compute W₀ + left @ right in float64, rounded once to float32."""
+        return _add(W0, self.factors.product())
 
-    def undo(self, W: Tensor) -> Tensor:
-        """W − left @ right; W₀ bit for bit where W is what `apply` gave, else within round-off of it."""
-        back = (W.double() - self.factors.product().to(W.device)).float()
+    def undo(self, W: Float[Tensor, "d_model d_ff"]) -> Float[Tensor, "d_model d_ff"]:
+        """Compute W − left @ right, in float32.
+
+        If W is what `apply` returned the result is W₀ bit for bit, else within round-off.
+        """
+        back = _add(W, -self.factors.product())
         if digest(W) == self.after:
             bits = np.unpackbits(self.mask.numpy(), count=W.numel()).astype(bool)
             back[torch.from_numpy(bits).view(W.shape).to(W.device)] = self.was.to(W.device)
@@ -55,12 +65,13 @@ class LayerEdit:
 
 @dataclass(frozen=True)
 class Edits:
-    """A file of edits.
+    """The edits of a run, as a file holds them.
 
     Attributes:
         layers: layer → its edit.
-        base: fingerprint of the unedited model; rest: the same with the edited matrices left out.
-        about: method, number of edits and model, as told by the run.
+        base: fingerprint of the unedited model.
+        rest: fingerprint of the model with the edited matrices set to 0.
+        about: method, number of edits and model, from the record of the run.
     """
 
     layers: dict[int, LayerEdit]
@@ -69,13 +80,17 @@ class Edits:
     about: dict[str, Any]
 
 
-def digest(W: Tensor) -> str:
-    """SHA-256 of the float32 bytes of a matrix."""
+def digest(W: Float[Tensor, "d_model d_ff"]) -> str:
+    """SHA-256 of a matrix in float32, in hexadecimal."""
     return hashlib.sha256(W.float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def fingerprint_of_rest(lm: LanguageModel, layers: Collection[int]) -> str:
-    """The model's fingerprint with the matrices of `layers` zero: what edits of these layers leave alone."""
+    """Fingerprint of what edits of these layers do not change.
+
+    It is the model's fingerprint with the matrices of `layers` set to 0; the model is unchanged
+    afterwards.
+    """
     with restored(lm, layers):
         for layer in layers:
             write_weight(lm, layer, torch.zeros_like(read_weight(lm, layer)))
@@ -83,9 +98,13 @@ def fingerprint_of_rest(lm: LanguageModel, layers: Collection[int]) -> str:
 
 
 def factor_edits(lm: LanguageModel, run: Path) -> Edits:
-    """The edits of a finished run, factored to the numerical rank of W_T − W₀; `lm` ends edited by the run.
+    """Factor the edits of a finished run to the numerical rank of W_T − W₀.
 
-    Singular values count when they exceed the round-off that the run's additions leave in the matrix.
+    Singular values count if they exceed the round-off that the run's additions leave in the matrix.
+
+    Args:
+        lm: the unedited model; it ends edited by the run.
+        run: folder of the run.
 
     Raises:
         ValueError: see `put_weights`.
@@ -107,24 +126,43 @@ def factor_edits(lm: LanguageModel, run: Path) -> Edits:
     return Edits(edits, base, rest, about)
 
 
-def layer_edit(W0: Tensor, W: Tensor, writes: int) -> LayerEdit:
-    """The edit from W₀ to W, which was written in so many additions."""
+def layer_edit(
+    W0: Float[Tensor, "d_model d_ff"], W: Float[Tensor, "d_model d_ff"], writes: int
+) -> LayerEdit:
+    """The edit that leads from W₀ to W, up to round-off.
+
+    Args:
+        W0: the matrix before all edits.
+        W: the matrix after them.
+        writes: number of float32 additions between the two.
+    """
     factors = low_rank(W.double() - W0.double(), round_off(W, writes))
-    edit = LayerEdit(factors, *2 * (torch.empty(0),), digest(W0), "")
-    after = edit.apply(W0)
-    lost = edit.undo(after) != W0
+    after = _add(W0, factors.product())
+    lost = _add(after, -factors.product()) != W0
     return LayerEdit(
-        factors,
-        torch.from_numpy(np.packbits(lost.cpu().numpy())),
-        W0[lost].cpu(),
-        edit.before,
-        digest(after),
+        factors=factors,
+        mask=torch.from_numpy(np.packbits(lost.cpu().numpy())),
+        was=W0[lost].cpu(),
+        before=digest(W0),
+        after=digest(after),
     )
 
 
+def _add(
+    W: Float[Tensor, "d_model d_ff"], update: Float[Tensor, "d_model d_ff"]
+) -> Float[Tensor, "d_model d_ff"]:
+    """W + update in float64, rounded once to float32."""
+    return (W.double() + update.to(W.device)).float()
+
+
 def save_edits(path: Path, edits: Edits) -> None:
-    """safetensors with left.<layer>, right.<layer>, mask.<layer> and was.<layer>; what else is known as metadata."""
-    tensors, layers = {}, {}
+    """Write a file of edits, with its folder.
+
+    It is a safetensors file of `left.<layer>`, `right.<layer>`, `mask.<layer>` and `was.<layer>`;
+    the rest is metadata.
+    """
+    tensors: dict[str, Tensor] = {}
+    layers: dict[int, dict[str, Any]] = {}
     for layer, edit in edits.layers.items():
         tensors |= {
             f"left.{layer}": edit.factors.left,
@@ -156,7 +194,7 @@ def load_edits(path: Path) -> Edits:
     """Read a file of edits.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the file cannot be read or is not one of edits.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -166,12 +204,14 @@ def load_edits(path: Path) -> Edits:
                     f"edits: {path} is no file of edits; `seqedit export --as factors` writes one"
                 )
             layers = {}
-            for layer, told in json.loads(metadata["layers"]).items():
-                left, right, mask, was = (
-                    file.get_tensor(f"{name}.{layer}") for name in ("left", "right", "mask", "was")
-                )
+            for layer, known in json.loads(metadata["layers"]).items():
+                left, right = file.get_tensor(f"left.{layer}"), file.get_tensor(f"right.{layer}")
                 layers[int(layer)] = LayerEdit(
-                    LowRank(left, right, told["error"]), mask, was, told["before"], told["after"]
+                    factors=LowRank(left, right, known["error"]),
+                    mask=file.get_tensor(f"mask.{layer}"),
+                    was=file.get_tensor(f"was.{layer}"),
+                    before=known["before"],
+                    after=known["after"],
                 )
     except (SafetensorError, OSError) as error:
         raise ValueError(f"edits: {path} cannot be read: {error}") from error
@@ -179,10 +219,10 @@ def load_edits(path: Path) -> Edits:
 
 
 def apply_edits(lm: LanguageModel, edits: Edits) -> None:
-    """Put edits on the model they were made on.
+    """Apply edits to the model they were made on; the model is changed.
 
     Raises:
-        ValueError: it is another model, or it is edited already.
+        ValueError: it is another model, or is edited already.
     """
     if fingerprint(lm) != edits.base:
         raise ValueError(
@@ -194,23 +234,24 @@ def apply_edits(lm: LanguageModel, edits: Edits) -> None:
 
 
 def revert_edits(lm: LanguageModel, edits: Edits) -> dict[int, bool]:
-    """Take edits off an edited model: W − left @ right.
+    """Revert edits: subtract left @ right from each edited matrix of the model.
 
-    A sum in float32 has forgotten bits of W₀ where it is larger. A matrix that `apply_edits` wrote comes back bit for
-    bit all the same, since the file keeps W₀ at those places; one that the run itself left comes back within the
-    round-off of its additions, and one that was edited further keeps those later edits.
+    Where an entry of W is larger than that of W₀, its float32 rounding has lost low bits of W₀,
+    which a subtraction cannot restore. The file keeps W₀ at these entries. A matrix that
+    `apply_edits` wrote is therefore restored bit for bit. One that the run itself wrote is restored
+    within the round-off of its additions, and one that was edited further keeps the later edits.
 
     Returns:
-        layer → whether the matrix is W₀ bit for bit.
+        Layer → whether the matrix is W₀ bit for bit.
 
     Raises:
-        ValueError: it is another model, or the edits are not in it.
+        ValueError: it is another model, or it does not contain the edits.
     """
     rest = fingerprint_of_rest(lm, edits.layers)
     if rest != edits.rest:
         raise ValueError(
-            f"edits: they were made on another model (outside the edited matrices its fingerprint is "
-            f"{edits.rest}, here it is {rest})"
+            "edits: they were made on another model (outside the edited matrices its fingerprint "
+            f"is {edits.rest}, here it is {rest})"
         )
     if all(digest(read_weight(lm, layer)) == edit.before for layer, edit in edits.layers.items()):
         raise ValueError("edits: the model does not hold them; its matrices are the unedited ones")

@@ -1,4 +1,4 @@
-"""General abilities by lm-evaluation-harness, on a model in memory: the papers' tasks, and the embedded world's."""
+"""Measure general abilities of a model in memory with lm-evaluation-harness."""
 
 import logging
 import time
@@ -13,29 +13,35 @@ from ..base.paths import DATA
 from ..lm.model import LanguageModel
 
 PAPERS = ("gsm8k", "rte", "nq_open", "sst2", "mrpc", "cola", "mmlu")
-"""The harness's own names of the tasks that the papers use; `longbench_samsum` holds SAMSum's dialogues."""
+"""The harness's names of the tasks that the papers use.
+
+SAMSum's dialogues are in its `longbench_samsum`, which is not among them.
+"""
 WORLD_TASKS = tuple(
     f"world_{task}"
     for task in ("arithmetic", "inference", "questions", "summary", "sentiment", "acceptability")
 )
-"""The embedded world's tasks, the files of `data/harness`."""
+"""The tasks of the embedded world, which the files of `data/harness` define."""
 
 
-def measure(
+def run_harness(
     lm: LanguageModel, tasks: Sequence[str], *, limit: int | None = None, batch_size: int = 16
 ) -> dict[str, Any]:
-    """Results of tasks on the model as it is.
+    """Evaluate a model on tasks of the harness.
 
     Args:
-        tasks: names of tasks, groups or tags of the harness, or of data/harness.
-        limit: items of each task; None takes all.
+        lm: the model, edited or not.
+        tasks: names of tasks, groups or tags of the harness, or of `data/harness`.
+        limit: number of items of each task; None takes all.
+        batch_size: number of items that run together.
 
     Returns:
-        `results`: task → its metrics with their standard errors; `items`: task → how many were asked; the harness's
-        versions of tasks, and what else the figures depend on.
+        `results`: task → its metrics with their standard errors; `items`: task → number of items;
+        `tasks`: the harness's versions of the tasks; and `limit`, `seconds` and `versions` of the
+        packages.
 
     Raises:
-        ValueError: the harness is not installed, there is no such task, or its data cannot be had.
+        ValueError: the harness is not installed, a task is unknown, or its data cannot be loaded.
     """
     try:
         import lm_eval
@@ -74,8 +80,9 @@ def measure(
         )
     except (ConnectionError, FileNotFoundError) as error:
         raise ValueError(
-            f"tasks: the data of {', '.join(tasks)} cannot be had: {str(error).splitlines()[0]}. Fetch it "
-            "once where there is a network, or ask for the tasks of the embedded world"
+            f"tasks: the data of {', '.join(tasks)} cannot be loaded: "
+            f"{str(error).splitlines()[0]}. Fetch it once where there is a network, or ask for the "
+            "tasks of the embedded world"
         ) from error
     return {
         "results": {task: _numbers(values) for task, values in found["results"].items()},
@@ -92,7 +99,7 @@ def measure(
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    """The metrics of a task, "acc" for "acc,none"."""
+    """The numeric metrics of a task, with the name "acc" for "acc,none"."""
     return {
         name.removesuffix(",none"): float(value)
         for name, value in values.items()
@@ -100,11 +107,12 @@ def _numbers(values: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def table(report: dict[str, Any]) -> str:
-    """The results as text, a line for each metric of each task."""
-    return "\n".join(
-        f"{task:<24}{name:<34}{value:>8.4f}   n = {report['items'].get(task, '–')}"
-        for task, values in report["results"].items()
-        for name, value in values.items()
-        if "stderr" not in name
-    )
+def harness_text(report: dict[str, Any]) -> str:
+    """Format the report of `run_harness` as text, one line per metric of each task."""
+    lines = []
+    for task, values in report["results"].items():
+        count = report["items"].get(task, "–")
+        for name, value in values.items():
+            if "stderr" not in name:
+                lines.append(f"{task:<24}{name:<34}{value:>8.4f}   n = {count}")
+    return "\n".join(lines)

@@ -40,7 +40,7 @@ def alphaedit(threshold: float = 2e-2, l2: float = 10.0) -> LocateThenEdit:
     """
     return LocateThenEdit(
         name="AlphaEdit",
-        price=lambda C: l2,
+        price=l2,
         history=1.0,
         directions=lambda C: subspace.null_space(C, threshold),
     )

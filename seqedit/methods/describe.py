@@ -40,7 +40,7 @@ _ELSEWHERE = {
 
 def price_symbol(method: LeastSquares) -> str:
     """M₀ in LaTeX, found by evaluating the price at C = 0 and C = I."""
-    at_zero, at_one = (method.price(scale * torch.eye(2)) for scale in (0.0, 1.0))
+    at_zero, at_one = (method.metric(scale * torch.eye(2)) for scale in (0.0, 1.0))
     if not isinstance(at_zero, torch.Tensor) or not isinstance(at_one, torch.Tensor):
         return r"c\mathbf I"
     constant, slope = at_zero[0, 0].item(), (at_one - at_zero)[0, 0].item()

@@ -36,7 +36,7 @@ def ultraedit(eta: float = 1e-6, ridge: float = 1.0) -> FromGradients:
         >>> ultraedit(eta=1e-3).eta
         0.001
     """
-    return FromGradients(name="UltraEdit", price=lambda C: ridge, eta=eta)
+    return FromGradients(name="UltraEdit", price=ridge, eta=eta)
 
 
 @method(
@@ -59,7 +59,7 @@ def rledit(network: str = "rledit") -> FromGradients:
         >>> rledit().network
         'rledit'
     """
-    return FromGradients(name="RLEdit", price=lambda C: 1.0, network=network)
+    return FromGradients(name="RLEdit", price=1.0, network=network)
 
 
 @method(

@@ -1,1 +1,1 @@
-"""Second moments of keys over a text: collected, merged, kept."""
+"""Second moments of a model's keys over a text: collected, merged and kept in files."""

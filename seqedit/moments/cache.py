@@ -1,10 +1,12 @@
-"""Second moments of keys over a text file, computed once for a model and kept."""
+"""Second moments of keys over a text file, computed once for each model and cached."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxtyping import Float
 from torch import Tensor
 
+from ..algebra.compact import whole
 from ..base.files import cache_folder, file_digest
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
@@ -13,7 +15,11 @@ from .files import load_moments, save_moments
 
 
 def check_layers(lm: LanguageModel, layers: Sequence[int]) -> None:
-    """Raises ValueError for a layer that the model does not have."""
+    """Check that the model has these layers.
+
+    Raises:
+        ValueError: a layer is out of range.
+    """
     for layer in layers:
         if not 0 <= layer < lm.n_layers:
             raise ValueError(
@@ -22,10 +28,10 @@ def check_layers(lm: LanguageModel, layers: Sequence[int]) -> None:
 
 
 def read_corpus(path: Path) -> list[str]:
-    """The documents of a text file, one a line.
+    """Read the documents of a text file, one per line.
 
     Raises:
-        ValueError: the file cannot be read, or holds no text.
+        ValueError: the file cannot be read or holds no text.
     """
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
@@ -36,18 +42,28 @@ def read_corpus(path: Path) -> list[str]:
     return texts
 
 
-def cached_moments(lm: LanguageModel, corpus: Path, layer: int) -> Tensor:
-    """C of one layer over a text file, (d_ff, d_ff); see `corpus_moments`."""
+def cached_moments(lm: LanguageModel, corpus: Path, layer: int) -> Float[Tensor, "d_ff d_ff"]:
+    """The second moment C of one layer over a text file; see `corpus_moments`."""
     return corpus_moments(lm, corpus, [layer])[layer]
 
 
 def corpus_moments(lm: LanguageModel, corpus: Path, layers: Sequence[int]) -> dict[int, Tensor]:
-    """layer → C over a text file; layers not yet known are computed in one pass and kept.
+    """The second moments of several layers over a text file.
 
-    They are kept in SEQEDIT_CACHE, or ~/.cache/seqedit, under the digests of model, tokenizer and text.
+    Layers that are not in the cache are computed in one pass. The cache is the folder
+    `SEQEDIT_CACHE`, or `~/.cache/seqedit`; its files are named by digests of model, tokenizer and
+    text.
+
+    Args:
+        lm: the model.
+        corpus: text file with one document per line.
+        layers: layers of the model.
+
+    Returns:
+        Layer → C, (d_ff, d_ff).
 
     Raises:
-        ValueError: the file cannot be read, or holds no text.
+        ValueError: the file cannot be read or holds no text.
     """
     texts, identity = read_corpus(corpus), fingerprint(lm)
     cache = cache_folder()
@@ -60,4 +76,4 @@ def corpus_moments(lm: LanguageModel, corpus: Path, layers: Sequence[int]) -> di
         cache.mkdir(parents=True, exist_ok=True)
         for layer, moment in collect_second_moments(lm, texts, missing).items():
             save_moments(paths[layer], {layer: moment}, fingerprint=identity)
-    return {layer: load_moments(path).C[layer] for layer, path in paths.items()}
+    return {layer: whole(load_moments(path).C[layer]) for layer, path in paths.items()}

@@ -1,4 +1,4 @@
-"""Second moments of a model in a file: saved and loaded."""
+"""Files of a model's second moments: saved, loaded, and checked against a model."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,17 +12,20 @@ from torch import Tensor
 from ..algebra.compact import CompactMoment
 from ..algebra.second_moment import SecondMoment, top_eigenvalues
 from ..base.files import save_tensors
+from ..lm.fingerprint import fingerprint, identity
+from ..lm.model import LanguageModel
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments of a model as loaded from a file.
+    """Second moments of a model, as loaded from a file.
 
     Attributes:
-        C: layer → (d_ff, d_ff), or its compact form.
-        fingerprint: of the model they were read from, None when the file does not say.
-        counts: layer → number of tokens, empty when the file does not say.
-        about: what else the file says of their origin: digests of "model" and "tokenizer", "corpus", "reading".
+        C: layer → C, (d_ff, d_ff), or its compact form.
+        fingerprint: of the model they were computed with; None if the file does not record it.
+        counts: layer → number of tokens; empty if the file does not record them.
+        about: what else the file records of their origin: digests of "model" and "tokenizer",
+            "corpus", "part", "reading", "dtype".
     """
 
     C: dict[int, Tensor | CompactMoment]
@@ -39,10 +42,19 @@ def save_moments(
     dtype: torch.dtype = torch.float32,
     about: dict[str, Any] | None = None,
 ) -> None:
-    """Write `C.<layer>` (means) atomically; counts, traces, largest eigenvalues and origin as metadata.
+    """Write second moments atomically as tensors `C.<layer>`.
+
+    Counts, traces, largest eigenvalues and origin are written as metadata.
 
     Args:
+        path: the file.
+        moments: layer → accumulated moment; its mean is written.
+        fingerprint: of the model.
+        dtype: of the tensors in the file.
         about: see `Moments`.
+
+    Raises:
+        ValueError: a moment has seen no keys.
     """
     C = {layer: m.mean for layer, m in moments.items()}
     metadata = {
@@ -65,12 +77,19 @@ def save_compact(
     source: Moments,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write compact moments, with the counts and the origin of those that they were made of."""
-    tensors = {
-        f"{name}.{layer}": tensor.to(dtype if name == "vectors" else torch.float64)
-        for layer, m in compact.items()
-        for name, tensor in m.tensors().items()
-    }
+    """Write compact moments atomically as tensors `values.<layer>`, `vectors.<layer>` and so on.
+
+    Args:
+        path: the file.
+        compact: layer → compact moment.
+        source: the whole moments they were made from; its counts and origin are written, too.
+        dtype: of the eigenvectors in the file; the other tensors are float64.
+    """
+    tensors = {}
+    for layer, moment in compact.items():
+        for name, tensor in moment.tensors().items():
+            kept = dtype if name == "vectors" else torch.float64
+            tensors[f"{name}.{layer}"] = tensor.to(kept)
     counts = {layer: n for layer, n in source.counts.items() if layer in compact}
     _save(path, tensors, {"counts": json.dumps(counts)}, source.fingerprint, source.about)
 
@@ -82,35 +101,87 @@ def _save(
     fingerprint: str | None,
     about: dict[str, Any] | None,
 ) -> None:
-    metadata |= {"fingerprint": fingerprint} if fingerprint else {}
-    metadata |= {"about": json.dumps(about)} if about else {}
+    """Write tensors with metadata, leaving out what is not known."""
+    if fingerprint:
+        metadata = metadata | {"fingerprint": fingerprint}
+    if about:
+        metadata = metadata | {"about": json.dumps(about)}
     save_tensors(path, tensors, metadata)
 
 
 def load_moments(path: Path) -> Moments:
-    """Read a file of `C.<layer>` tensors, or of compact moments; metadata is optional.
+    """Load a file of `C.<layer>` tensors, or of compact moments; its metadata is optional.
 
     Raises:
-        ValueError: not a safetensors file, or it holds neither.
+        ValueError: it is not a safetensors file, or holds neither.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata, names = file.metadata() or {}, list(file.keys())
-            C: dict[int, Tensor | CompactMoment] = {
-                int(name[2:]): file.get_tensor(name) for name in names if name.startswith("C.")
-            }
+            C: dict[int, Tensor | CompactMoment] = {}
+            for name in names:
+                if name.startswith("C."):
+                    C[int(name.removeprefix("C."))] = file.get_tensor(name)
             for name in names:
                 if name.startswith("vectors."):
                     layer = int(name.removeprefix("vectors."))
-                    C[layer] = CompactMoment(
-                        **{
-                            part: file.get_tensor(f"{part}.{layer}")
-                            for part in ("values", "vectors", "rest", "floor")
-                        }
-                    )
+                    C[layer] = _compact_tensors(file, layer)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read as second moments: {error}") from error
     if not C:
         raise ValueError(f"{path} holds no tensor named C.<layer>; make one with `seqedit moments`")
     counts = {int(layer): n for layer, n in json.loads(metadata.get("counts", "{}")).items()}
     return Moments(C, metadata.get("fingerprint"), counts, json.loads(metadata.get("about", "{}")))
+
+
+def _compact_tensors(file: Any, layer: int) -> CompactMoment:
+    """The compact moment of a layer in an open file."""
+    parts = ("values", "vectors", "rest", "floor")
+    return CompactMoment(**{part: file.get_tensor(f"{part}.{layer}") for part in parts})
+
+
+def check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Check that a file is of the wanted origin.
+
+    Args:
+        path: the file, for the message.
+        found: what it records.
+        wanted: what it must record; other entries of `found` do not matter.
+
+    Raises:
+        ValueError: an entry differs; the message names it with both values.
+    """
+    for name in wanted:
+        if found.get(name) != wanted[name]:
+            raise ValueError(
+                f"{path} has another {name}: {json.dumps(found.get(name))} instead of "
+                f"{json.dumps(wanted[name])}; choose another file, or remove this one"
+            )
+
+
+def check_belongs(path: Path, moments: Moments, lm: LanguageModel) -> None:
+    """Check that second moments were computed with this model and tokenizer.
+
+    Files that record no model pass.
+
+    Args:
+        path: their file, for the message.
+        moments: what was loaded from it.
+        lm: the model.
+
+    Raises:
+        ValueError: they were computed with another one; the message names what differs.
+    """
+    if "model" in moments.about:
+        own = identity(lm)
+        if differ := [name for name in own if own[name] != moments.about[name]]:
+            values = ", ".join(f"{moments.about[name]}, here {own[name]}" for name in differ)
+            raise ValueError(
+                f"moments: {path} belongs to another model: its {' and its '.join(differ)} differ "
+                f"({values}); compute this model's own with `seqedit moments`"
+            )
+    elif moments.fingerprint and moments.fingerprint != fingerprint(lm):
+        raise ValueError(
+            f"moments: {path} belongs to another model (fingerprint {moments.fingerprint}, this "
+            f"model has {fingerprint(lm)}); compute this model's own with `seqedit moments`"
+        )

@@ -1,4 +1,4 @@
-"""Shapes of models, counted from their configuration alone: no weight is loaded."""
+"""Shapes of models, counted from their configuration without loading a weight."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,22 +51,26 @@ DECLARED = {
         },
     ),
 }
-"""Shapes of the models of the papers, for machines that have not their configurations."""
-
+"""Name → model type and sizes of the papers' models, for machines without their configurations."""
 
 EDITED = {model: tuple(find_preset("alphaedit", model).settings["layers"]) for model in DECLARED}
-"""Layers that are edited in them, as published."""
+"""Name → the layers that are edited in these models, as published."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What memory and time depend on.
+    """The sizes of a model on which memory and time depend.
 
     Attributes:
-        parameters: of the whole model, shared ones once.
-        block: entries of the matrices of one block.
-        width: of all attention heads together; kv_width: of keys, or of values.
-        gated: whether the MLP has a gate (three matrices).
+        parameters: number of parameters, shared ones counted once.
+        n_layers: number of blocks.
+        d_model: width of the residual stream.
+        d_ff: width of the MLP, the length of a key.
+        vocabulary: number of tokens that the head predicts.
+        block: number of entries of the matrices of one block.
+        width: total width of the attention heads.
+        kv_width: total width of the attention keys, which is that of the values.
+        gated: whether the MLP has a gate, that is, three matrices.
     """
 
     parameters: int
@@ -81,10 +85,13 @@ class Shape:
 
 
 def config_of(model: str) -> PretrainedConfig:
-    """The configuration of a folder or hub id, or a declared shape by its name.
+    """The configuration of a model.
+
+    Args:
+        model: folder or hub id; or a name in `DECLARED`, if there is no such folder.
 
     Raises:
-        ValueError: there is none; the message lists the declared ones.
+        ValueError: there is no such configuration; the message lists the declared ones.
     """
     if model in DECLARED and not Path(model).exists():
         model_type, sizes = DECLARED[model]
@@ -99,7 +106,7 @@ def config_of(model: str) -> PretrainedConfig:
 
 
 def shape_of(config: PretrainedConfig) -> Shape:
-    """The shape of a model, counted on torch's meta device.
+    """Count the shape of a model on torch's meta device.
 
     Raises:
         ValueError: the architecture is not declared.

@@ -1,1 +1,1 @@
-"""Edit requests: one record, files of any schema, published benchmarks."""
+"""Edit requests: the record, files in several schemas, and published benchmarks."""

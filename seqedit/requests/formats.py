@@ -1,21 +1,27 @@
-"""Files of edit requests: how they are read, and the schemas of the benchmarks, told apart by their fields.
+"""Read files of edit requests and convert the benchmarks' schemas to the plain one.
 
-| schema | known by | who writes it |
+The schema of a record is recognised by its fields:
+
+| schema | recognised by | written by |
 |---|---|---|
-| CounterFact | `requested_rewrite` | ROME, MEMIT (MultiCounterFact has the same), this project's world |
-| ZsRE | `src`, `alt` | MEND, ROME, MEMIT |
-| KnowEdit | `target_new` with `ground_truth`, `locality` or `portability` of KnowEdit's shape | KnowEdit, EasyEdit |
-| plain | anything else | you: `prompt`, `subject`, `target_new`, and what else `EditRequest` has |
+| CounterFact | `requested_rewrite` | ROME, MEMIT (MultiCounterFact), this project's world |
+| ZsRE | `src` and `alt` | MEND, ROME, MEMIT |
+| KnowEdit | `target_new`, and `ground_truth` or a dict of probes | KnowEdit, EasyEdit |
+| plain | anything else | you: `prompt`, `subject`, `target_new` and other fields of `EditRequest` |
+
+KnowEdit keeps `locality` and `portability` as dicts of probes; the plain schema keeps them as
+lists.
 """
 
 import csv
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 
 class RequestError(ValueError):
-    """A request that cannot be edited as given; the message names the record and the field."""
+    """A request that cannot be used as given; the message names the record and the field."""
 
 
 LISTS = {
@@ -30,26 +36,43 @@ LISTS = {
 
 
 def read_rounds(path: Path | str, suffix: str = "") -> list[list[Any]]:
-    """Records of a file in this project's schema, in the rounds the file gives; one round where it gives none.
+    """Read the records of a file in the plain or CounterFact's schema, grouped by the file's
+    rounds.
 
-    Records of ZsRE and KnowEdit, and rows of a .csv file without a column case_id, are numbered from 0 in file order.
+    A file without rounds is one round. Records of ZsRE and KnowEdit, and rows of a .csv file
+    without a column case_id, are numbered from 0 in file order.
 
     Args:
-        suffix: the kind of file, where its name does not tell.
+        path: the file.
+        suffix: kind of file, one of `READERS`, if the name of the file does not say.
+
+    Returns:
+        Rounds of raw records. They are not checked; `parse_requests` does that.
 
     Raises:
         RequestError: the file cannot be read, is of an unknown kind, or holds no records.
     """
     path = Path(path)
-    read = READERS.get(suffix or path.suffix)
+    rounds = _rounds_of(_read_content(path, suffix or path.suffix), path)
+    numbers = itertools.count()
+    return [[in_our_schema(record, next(numbers)) for record in batch] for batch in rounds]
+
+
+def _read_content(path: Path, suffix: str) -> Any:
+    """What the reader for this kind of file returns; its errors as RequestError."""
+    read = READERS.get(suffix)
     if read is None:
         raise RequestError(f"{path}: a file of requests ends in {', '.join(READERS)}")
     try:
-        content = read(path)
+        return read(path)
     except json.JSONDecodeError as error:
         raise RequestError(f"{path}: not valid JSON: {error}") from error
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors
         raise RequestError(f"{path}: cannot be read: {error}") from error
+
+
+def _rounds_of(content: Any, path: Path) -> list[list[Any]]:
+    """The rounds of a file's content, none of them empty."""
     rounds = content.get("rounds") if isinstance(content, dict) else [content]
     if not isinstance(rounds, list) or not all(isinstance(batch, list) for batch in rounds):
         raise RequestError(f'{path}: expected a list of records, or {{"rounds": [[…], …]}}')
@@ -57,35 +80,47 @@ def read_rounds(path: Path | str, suffix: str = "") -> list[list[Any]]:
         raise RequestError(f"{path}: holds no records")
     if not all(rounds):
         raise RequestError(f"{path}: round {rounds.index([])} holds no records; leave it out")
-    starts = [sum(map(len, rounds[:i])) for i in range(len(rounds))]
-    return [
-        [in_our_schema(record, start + i) for i, record in enumerate(batch)]
-        for start, batch in zip(starts, rounds, strict=True)
-    ]
+    return rounds
 
 
 def in_our_schema(record: Any, number: int) -> Any:
-    """A record of ZsRE or KnowEdit as a plain one; any other as it is, for `parse_requests` to judge."""
+    """Convert a record of ZsRE or KnowEdit to the plain schema; return any other unchanged.
+
+    Args:
+        record: what the file holds, of any type.
+        number: the case_id of a record that has none.
+    """
     if not isinstance(record, dict):
         return record
     if "src" in record and "alt" in record:
-        return zsre(record, number)
+        return from_zsre(record, number)
     if "target_new" in record and (
         "ground_truth" in record
         or isinstance(record.get("locality"), dict)
         or isinstance(record.get("portability"), dict)
     ):
-        return knowedit(record, number)
+        return from_knowedit(record, number)
     return record
 
 
-def zsre(record: dict[str, Any], number: int) -> dict[str, Any]:
-    """MEND's ZsRE: edits `src` to `alt`; the true answer is the first of `answers`.
+def from_zsre(record: dict[str, Any], number: int) -> dict[str, Any]:
+    """Convert a record of MEND's ZsRE, which edits `src` to `alt`, to the plain schema.
 
-    Source: MEND (2110.11309) as released with ROME; locality is its question from Natural Questions with its gold
-    answer, and the question mark that the released evaluation appends.
+    The true answer is the first of `answers`. The locality prompt is MEND's question from Natural
+    Questions with the question mark that the released evaluation appends; its answer is the gold
+    answer.
+
+    Args:
+        record: with `src` and `alt`.
+        number: the case_id if the record has none.
+
+    Source:
+        MEND (2110.11309), as released with ROME.
     """
-    loc = record.get("loc")
+    locality = []
+    question = record.get("loc")
+    if isinstance(question, str) and question:
+        locality = [{"prompt": f"{question.rstrip('?')}?", "answer": record.get("loc_ans")}]
     return {
         "case_id": record.get("case_id", number),
         "prompt": record["src"],
@@ -93,16 +128,21 @@ def zsre(record: dict[str, Any], number: int) -> dict[str, Any]:
         "target_new": record["alt"],
         "target_true": _first(record.get("answers")) or None,
         "paraphrase_prompts": [record["rephrase"]] if record.get("rephrase") else [],
-        "locality": [{"prompt": f"{loc.rstrip('?')}?", "answer": record.get("loc_ans")}]
-        if isinstance(loc, str) and loc
-        else [],
+        "locality": locality,
     }
 
 
-def knowedit(record: dict[str, Any], number: int) -> dict[str, Any]:
-    """KnowEdit's WikiData_counterfact and its relatives; of several wordings of an answer the first counts.
+def from_knowedit(record: dict[str, Any], number: int) -> dict[str, Any]:
+    """Convert a record of KnowEdit's WikiData_counterfact, or of a relative, to the plain schema.
 
-    Source: KnowEdit (2401.01286); `rephrase` or `rephrase_prompt` is the paraphrase where there is one.
+    If an answer has several wordings the first is used.
+
+    Args:
+        record: with `target_new`; `rephrase` or `rephrase_prompt` is its paraphrase.
+        number: the case_id if the record has none.
+
+    Source:
+        KnowEdit (2401.01286).
     """
     rephrase = record.get("rephrase") or record.get("rephrase_prompt") or []
     return {
@@ -112,72 +152,79 @@ def knowedit(record: dict[str, Any], number: int) -> dict[str, Any]:
         "target_new": record["target_new"],
         "target_true": _first(record.get("ground_truth")) or None,
         "paraphrase_prompts": rephrase if isinstance(rephrase, list) else [rephrase],
-        "locality": _probes(record.get("locality")),
-        "portability": _probes(record.get("portability")),
+        "locality": _flat_probes(record.get("locality")),
+        "portability": _flat_probes(record.get("portability")),
     }
 
 
-def _probes(groups: Any) -> Any:
-    """{kind: [{"prompt", "ground_truth"}, …]} as one list; what is not of that shape stays, to be refused by name."""
+def _flat_probes(groups: Any) -> Any:
+    """{kind: [{"prompt", "ground_truth"}, …]} as one list of {"prompt", "answer"}.
+
+    Anything of another shape is kept, so that `parse_requests` can refuse it by name.
+    """
     if not isinstance(groups, dict):
         return groups
-    items = [
-        item
-        for group in groups.values()
-        for item in (group if isinstance(group, list) else [group])
-    ]
-    return [
-        {"prompt": _first(item.get("prompt")), "answer": _first(item.get("ground_truth"))}
-        if isinstance(item, dict)
-        else item
-        for item in items
-    ]
+    probes = []
+    for group in groups.values():
+        for item in group if isinstance(group, list) else [group]:
+            probes.append(_probe(item) if isinstance(item, dict) else item)
+    return probes
+
+
+def _probe(item: dict[str, Any]) -> dict[str, Any]:
+    """One of KnowEdit's probes in the plain schema, with its first prompt and first answer."""
+    return {"prompt": _first(item.get("prompt")), "answer": _first(item.get("ground_truth"))}
 
 
 def _first(value: Any) -> Any:
-    """The first of lists within lists: [["Berlin", "DE-BE"]] is "Berlin"."""
+    """The first leaf of nested lists, "Berlin" of [["Berlin", "DE-BE"]]; None of an empty list."""
     while isinstance(value, list):
         value = value[0] if value else None
     return value
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _jsonl(path: Path) -> Any:
-    return [
-        json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-    ]
+def _read_jsonl(path: Path) -> Any:
+    """One record per line, of any type; blank lines are skipped."""
+    lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would split at U+2028, too
+    return [json.loads(line) for line in lines if line.strip()]
 
 
-def _csv(path: Path) -> Any:
+def _read_csv(path: Path) -> Any:
     with path.open(encoding="utf-8-sig", newline="") as file:
         return [_row(row, i) for i, row in enumerate(csv.DictReader(file, strict=True))]
 
 
 def _row(row: dict[str | None, Any], number: int) -> dict[str, Any]:
-    """A row's cells; empty ones are left out, and more cells than columns are refused."""
+    """The record of a .csv row without its empty cells. Raises csv.Error for too many cells."""
     if None in row:
         raise csv.Error(
-            f"row {number} has more cells than there are columns; put quotes around cells with commas"
+            f"row {number} has more cells than there are columns; put quotes around cells with "
+            "commas"
         )
-    record: dict[str, Any] = {name: cell for name, cell in row.items() if cell and cell.strip()}
+    record = {str(name): cell for name, cell in row.items() if cell and cell.strip()}
     for name in LISTS & record.keys():
-        record[name] = (
-            json.loads(record[name]) if record[name].lstrip().startswith("[") else [record[name]]
-        )
+        cell = record[name]
+        record[name] = json.loads(cell) if cell.lstrip().startswith("[") else [cell]
     case_id = record.get("case_id", number)
-    return record | {
-        "case_id": int(case_id) if isinstance(case_id, str) and case_id.isdecimal() else case_id
-    }
+    if isinstance(case_id, str) and case_id.isdecimal():
+        case_id = int(case_id)
+    return record | {"case_id": case_id}
 
 
-def _parquet(path: Path) -> Any:
+def _read_parquet(path: Path) -> Any:
     import pyarrow.parquet
 
     return pyarrow.parquet.read_table(path).to_pylist()
 
 
-READERS = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-"""Reader of each kind of file."""
+READERS = {
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+"""The reader of each kind of file."""

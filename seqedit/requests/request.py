@@ -1,11 +1,13 @@
-"""Edit requests: what a fact is now, what it shall become, and the prompts that test it."""
+"""Edit requests: a fact, what it should become, and the prompts that test it."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .formats import RequestError, read_rounds
+from .record import parse_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,16 +17,19 @@ class EditRequest:
     Attributes:
         case_id: identifies the request; unique in a file.
         prompt: the fact's beginning, with exactly one "{}" where the subject goes.
-        subject: whom the fact is about.
-        target_new: the continuation to be written, without the leading space it is given when tokenised.
-        target_true: the continuation before the edit, where known; needed for success metrics.
-        paraphrase_prompts: other wordings, with the subject filled in.
-        neighborhood_prompts: other subjects for which `target_true` must stay true.
-        attribute_prompts: other subjects for which `target_new` is already true.
+        subject: what the fact is about.
+        target_new: the continuation to write, without the space that precedes it when tokenised.
+        target_true: the continuation before the edit, if known; the success metrics need it.
+        relation_id: identifier of the relation (Wikidata's in CounterFact).
+        paraphrase_prompts: the fact in other words, with the subject filled in.
+        neighborhood_prompts: the relation for other subjects, for which `target_true` is true and
+            must stay true.
+        attribute_prompts: the relation for other subjects, for which `target_new` is true already.
         generation_prompts: beginnings of free text about the subject.
-        locality: (prompt, gold answer) of facts that must stay; ZsRE's and KnowEdit's locality.
-        portability: (prompt, gold answer) of facts that follow from the edit; KnowEdit's portability.
-        target_new_id: identifier of `target_new` (Wikidata's in CounterFact), by which reference texts are found.
+        locality: (prompt, gold answer) of facts that must not change, as in ZsRE and KnowEdit.
+        portability: (prompt, gold answer) of facts that follow from the edit, as in KnowEdit.
+        target_new_id: identifier of `target_new` (Wikidata's in CounterFact), by which reference
+            texts are found.
     """
 
     case_id: int | str
@@ -72,7 +77,7 @@ def load_rounds(path: Path | str) -> list[list[EditRequest]]:
     """Requests of a file, in the rounds that it gives, {"rounds": [[…], …]}; one round where it gives none.
 
     Raises:
-        RequestError: the file is unreadable or a record is wrong (see `parse_requests`).
+        RequestError: the file cannot be read, or a record is wrong (see `parse_requests`).
     """
     rounds = read_rounds(path)
     parsed = iter(
@@ -82,15 +87,20 @@ def load_rounds(path: Path | str) -> list[list[EditRequest]]:
 
 
 def parse_requests(records: Sequence[Any], source: str = "requests") -> list[EditRequest]:
-    """Check records and turn them into requests.
+    """Check records in the plain or CounterFact's schema and convert them to requests.
+
+    Args:
+        records: as JSON gives them; anything but a correct record is refused.
+        source: name of the file, for messages.
 
     Raises:
-        RequestError: a field is missing, empty or of the wrong type, the subject is not in the prompt, a case_id
-            occurs twice, or one (prompt, subject) is given two different targets.
+        RequestError: a field is missing, empty or of the wrong type; the subject is not in the
+            prompt; a case_id occurs twice; or one prompt with its subject has two different
+            targets. The message names record and field.
     """
     requests, seen = [], _Seen()
     for i, record in enumerate(records):
-        request = _Record(record, f"{source}, record {i}").request()
+        request = EditRequest(**parse_fields(record, f"{source}, record {i}"))
         if problem := seen.problem(request):
             raise RequestError(f"{source}, record {i}{problem[1]}")
         seen.add(request, i)
@@ -102,25 +112,32 @@ def usable_requests(
     rounds: Sequence[Sequence[Any]],
     source: str = "requests",
 ) -> tuple[list[list[EditRequest]], dict[str, list[str]]]:
-    """The records that can be edited together, and why the others are left out.
+    """Separate the records that can be edited together from those that cannot.
 
-    Left out are those that `parse_requests` refuses, and those whose subject and relation an earlier record edits to
-    another target, as MEMIT (2210.07229) leaves contradictions out of CounterFact. The first of several stays.
+    A record is left out if `parse_requests` would refuse it, or if an earlier record edits the same
+    subject and relation to another target. MEMIT (2210.07229) leaves such contradictions out of
+    CounterFact. Of several contradicting records the first is kept.
+
+    Args:
+        rounds: raw records, as `read_rounds` returns them.
+        source: name of the file, for messages.
 
     Returns:
-        Rounds of requests, none empty; what is wrong ("wrong record", "repeats a case_id" or "contradicts an earlier
-        record") → a message for each record left out.
+        Rounds of requests, none empty; and reason ("wrong record", "repeats a case_id" or
+        "contradicts an earlier record") → a message for each record that is left out.
 
     Raises:
         RequestError: no record is left.
     """
-    kept, left_out, seen = [], {}, _Seen(relations=True)
-    start = 0
+    kept: list[list[EditRequest]] = []
+    left_out: dict[str, list[str]] = {}
+    seen, number = _Seen(relations=True), itertools.count()
     for batch in rounds:
         usable = []
-        for i, record in enumerate(batch, start):
+        for record in batch:
+            i = next(number)
             try:
-                request = _Record(record, f"{source}, record {i}").request()
+                request = EditRequest(**parse_fields(record, f"{source}, record {i}"))
             except RequestError as error:
                 left_out.setdefault("wrong record", []).append(str(error))
                 continue
@@ -129,18 +146,24 @@ def usable_requests(
                 continue
             seen.add(request, i)
             usable.append(request)
-        start += len(batch)
-        kept += [usable] if usable else []
+        if usable:
+            kept.append(usable)
     if not kept:
+        problems = [message for messages in left_out.values() for message in messages]
         raise RequestError(
-            f"{source}: no record can be used; the first problem is: "
-            f"{next(iter(left_out.values()))[0]}"
+            f"{source}: no record can be used; the first problem is: {problems[0]}"
+            if problems
+            else f"{source}: holds no records"
         )
     return kept, left_out
 
 
 def batched(requests: Sequence[EditRequest], size: int) -> Iterator[list[EditRequest]]:
-    """Consecutive lists of `size` requests; the last may be shorter."""
+    """Yield consecutive lists of `size` requests; the last may be shorter.
+
+    Raises:
+        ValueError: `size` is below 1.
+    """
     if size < 1:
         raise ValueError(f"batch_size is {size}; a round needs at least one request")
     for start in range(0, len(requests), size):
@@ -148,7 +171,7 @@ def batched(requests: Sequence[EditRequest], size: int) -> Iterator[list[EditReq
 
 
 def reversed_words(requests: Sequence[EditRequest]) -> list[EditRequest]:
-    """The requests whose subject has several words, with these in reverse order."""
+    """The requests whose subject has several words, with the words in reverse order."""
     return [
         replace(r, subject=" ".join(reversed(r.subject.split())))
         for r in requests
@@ -157,149 +180,48 @@ def reversed_words(requests: Sequence[EditRequest]) -> list[EditRequest]:
 
 
 class _Seen:
-    """What the requests so far have claimed: their identifiers, and which target each prompt gets.
+    """The identifiers and prompts of the requests so far, with the target of each prompt.
 
     Args:
-        relations: two targets for one subject and relation are a contradiction too, however they are worded.
+        relations: treat two targets for one subject and relation as a contradiction, too, whatever
+            the wording of the prompts.
     """
 
     def __init__(self, relations: bool = False):
-        self.relations, self.ids, self.targets = relations, {}, {}
+        self.relations = relations
+        self.ids: dict[int | str, int] = {}  # case_id → number of the record
+        self.targets: dict[Any, EditRequest] = {}  # see `_keys` → first request
 
-    def claims(self, request: EditRequest) -> list:
-        related = self.relations and request.relation_id is not None
-        return [request.text, (request.subject, request.relation_id)] if related else [request.text]
+    def _keys(self, request: EditRequest) -> list[Any]:
+        """What can have one target only: the prompt, and the subject with its relation."""
+        if self.relations and request.relation_id is not None:
+            return [request.text, (request.subject, request.relation_id)]
+        return [request.text]
 
     def problem(self, request: EditRequest) -> tuple[str, str] | None:
-        """What is wrong with a request after these: in a few words, and as the rest of a message."""
+        """Why a request does not fit to the earlier ones, or None if it fits.
+
+        Returns:
+            The reason in a few words, and the rest of a message that begins with the record.
+        """
         if request.case_id in self.ids:
             return "repeats a case_id", (
                 f": case_id {request.case_id!r} already names record "
                 f"{self.ids[request.case_id]}; give each record its own"
             )
-        for claim in self.claims(request):
-            other = self.targets.get(claim, request)
+        for key in self._keys(request):
+            other = self.targets.get(key, request)
             if other.target_new != request.target_new:
-                same = "prompt" if claim == request.text else "subject and relation"
+                same = "prompt" if key == request.text else "subject and relation"
                 return "contradicts an earlier record", (
-                    f" (case_id {request.case_id!r}): target_new {request.target_new!r} contradicts "
-                    f"{other.target_new!r} of case_id {other.case_id!r} for the same {same}"
+                    f" (case_id {request.case_id!r}): target_new {request.target_new!r} "
+                    f"contradicts {other.target_new!r} of case_id {other.case_id!r} for the same "
+                    f"{same}"
                 )
         return None
 
     def add(self, request: EditRequest, record: int) -> None:
+        """Remember a request and the number of its record."""
         self.ids[request.case_id] = record
-        for claim in self.claims(request):
-            self.targets.setdefault(claim, request)
-
-
-class _Record:
-    """One raw record on its way to an `EditRequest`; every complaint names record and field."""
-
-    def __init__(self, raw: Any, where: str):
-        self.where = where
-        if not isinstance(raw, dict):
-            raise RequestError(f"{where}: expected an object, found {type(raw).__name__}")
-        self.raw = raw
-        if "case_id" in raw:
-            self.where = f"{where} (case_id {raw['case_id']!r})"
-        self.core = raw.get("requested_rewrite", raw)
-        if not isinstance(self.core, dict):
-            self.fail("requested_rewrite", f"expected an object, found {type(self.core).__name__}")
-
-    def fail(self, name: str, problem: str) -> None:
-        raise RequestError(f"{self.where}: {name}: {problem}")
-
-    def request(self) -> EditRequest:
-        case_id = self.raw.get("case_id")
-        if not isinstance(case_id, int | str) or isinstance(case_id, bool):
-            self.fail("case_id", f"expected a number or a string, found {case_id!r}")
-        subject = self.text("subject").strip()
-        if "{}" in subject:
-            self.fail("subject", 'contains "{}", which marks the subject\'s place in the prompt')
-        relation = self.core.get("relation_id")
-        return EditRequest(
-            case_id=case_id,
-            subject=subject,
-            prompt=self.prompt(subject),
-            target_new=self.target("target_new"),
-            target_true=self.target("target_true")
-            if self.core.get("target_true") is not None
-            else None,
-            relation_id=relation if isinstance(relation, str) else None,
-            target_new_id=self.identifier("target_new"),
-            **{name: self.probes(name) for name in ("locality", "portability")},
-            **{
-                name: self.prompts(name)
-                for name in (
-                    "paraphrase_prompts",
-                    "neighborhood_prompts",
-                    "attribute_prompts",
-                    "generation_prompts",
-                )
-            },
-        )
-
-    def text(self, name: str) -> str:
-        value = self.core.get(name)
-        if value is None:
-            self.fail(name, "is missing")
-        if not isinstance(value, str):
-            self.fail(name, f"expected a string, found {type(value).__name__}")
-        if not value.strip():
-            self.fail(name, "is empty")
-        return value
-
-    def prompt(self, subject: str) -> str:
-        prompt = self.text("prompt").rstrip()
-        if prompt.count("{}") == 1:
-            return prompt
-        if "{}" in prompt:
-            self.fail(
-                "prompt",
-                f'has {prompt.count("{}")} places "{{}}" for the subject; give exactly one',
-            )
-        if subject not in prompt:
-            self.fail(
-                "prompt",
-                f'the subject {subject!r} is not in {prompt!r}; write "{{}}" where it goes',
-            )
-        before, _, after = prompt.rpartition(subject)
-        return f"{before}{{}}{after}"
-
-    def target(self, name: str) -> str:
-        value = self.core.get(name)
-        value = value.get("str") if isinstance(value, dict) else value
-        if value is None:
-            self.fail(name, "is missing")
-        if not isinstance(value, str):
-            self.fail(name, f'expected a string or {{"str": …}}, found {type(value).__name__}')
-        if not value.strip():
-            self.fail(name, "is empty")
-        return value.strip()
-
-    def identifier(self, name: str) -> str | None:
-        value = self.core[name]
-        given = value.get("id") if isinstance(value, dict) else None
-        return given if isinstance(given, str) else None
-
-    def probes(self, name: str) -> tuple[tuple[str, str], ...]:
-        value = self.raw.get(name) or []
-        probes = [
-            (probe.get("prompt"), probe.get("answer")) if isinstance(probe, dict) else ()
-            for probe in value
-        ]
-        if not all(
-            len(probe) == 2 and all(isinstance(text, str) and text.strip() for text in probe)
-            for probe in probes
-        ):
-            self.fail(name, 'expected a list of {"prompt": …, "answer": …}, both non-empty strings')
-        return tuple((prompt.rstrip(), answer.strip()) for prompt, answer in probes)
-
-    def prompts(self, name: str) -> tuple[str, ...]:
-        value = self.raw.get(name) or []
-        if not isinstance(value, list) or not all(
-            isinstance(item, str) and item.strip() for item in value
-        ):
-            self.fail(name, "expected a list of non-empty strings")
-        return tuple(value)
+        for key in self._keys(request):
+            self.targets.setdefault(key, request)

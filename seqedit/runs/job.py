@@ -23,9 +23,8 @@ from ..lm.model import LanguageModel
 from ..lm.validation import validate_requests
 from ..methods.catalogue import canonical
 from ..moments.cache import check_layers, corpus_moments
-from ..moments.collect import check_belongs
-from ..moments.files import load_moments
-from ..requests.published import Loaded, load
+from ..moments.files import check_belongs, load_moments
+from ..requests.published import RequestSet, load_request_set
 from ..requests.request import EditRequest, batched
 from ..world.embedded import is_embedded
 from ..world.vocabulary import SENTENCES
@@ -101,7 +100,7 @@ class Job:
     """Everything a run needs, checked."""
 
     config: RunConfig
-    loaded: Loaded
+    loaded: RequestSet
     lm: LanguageModel
     rounds: list[list[EditRequest]]
     settings: Settings
@@ -130,7 +129,7 @@ def prepare(config: RunConfig, say=lambda text: None) -> Job:
     Raises:
         ValueError: names the record, field or setting that is wrong.
     """
-    loaded = load(config.requests, clean=config.clean)
+    loaded = load_request_set(config.requests, clean=config.clean)
     if loaded.left_out:
         say(f"{config.requests}: {loaded.summary()}")
     references = load_references(config.references, SENTENCES) if config.references else None

@@ -66,7 +66,7 @@ class GradientWriter(LeastSquaresWriter):
         if self.network is None:
             return super()._solver(layer)
         ridge = self.network.ridge(layer).item()
-        method = replace(self.method, price=lambda C: ridge)
+        method = replace(self.method, price=ridge)
         return method.solver(self.plan.moments[layer].to(self.lm.device))
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -21,8 +21,7 @@ class LeastSquares(EditMethod):
     """Δ = argmin ‖ΔK − R‖² + μ tr(Δ(M₀ + ωK_pK_pᵀ)Δᵀ) over updates with rows in a subspace.
 
     Attributes:
-        price: C → M₀, the price of moving along each key direction, (d_ff, d_ff); a number c means
-            cI.
+        price: a number c for the metric M₀ = cI, or C → M₀, (d_ff, d_ff), for one that needs C.
         history: weight ω of the keys of all earlier edits in the price. 0 ignores them; ``inf``
             forbids all movement at earlier keys.
         directions: C → subspace of key directions that an update may use. None allows all.
@@ -33,11 +32,19 @@ class LeastSquares(EditMethod):
 
     supports: ClassVar[frozenset[str]] = frozenset({"subspace", "history"})
 
-    price: Callable[[Any], Tensor | CompactMoment | float]  # of a Tensor or a CompactMoment
+    price: float | Callable[[Tensor], Tensor]
     history: float = 0.0
     directions: Callable[[Tensor | CompactMoment], Subspace] | None = None
     mu: float = 1.0
     compensate: bool = False
+
+    def metric(self, C: Tensor | CompactMoment) -> Tensor | float:
+        """M₀ of a layer with second moment C, (d_ff, d_ff), or c for cI.
+
+        Raises:
+            ValueError: C is compact, and the price needs all of it.
+        """
+        return self.price(whole(C)) if callable(self.price) else self.price
 
     def solver(self, C: Float[Tensor, "d_ff d_ff"] | CompactMoment) -> Solver:
         """The solver for a layer with second moment C.
@@ -46,12 +53,9 @@ class LeastSquares(EditMethod):
             ValueError: C is compact, and the price needs all of it.
         """
         C = C.to(torch.float64)
-        price = self.price(C)
-        if isinstance(price, CompactMoment):
-            price = whole(price)
         subspace = self.directions(C) if self.directions else None
         weight = self.history if self.history else 1.0  # not used without a history
-        return Solver(price, subspace, self.mu, weight)
+        return Solver(self.metric(C), subspace, self.mu, weight)
 
 
 class LeastSquaresWriter(Writer):

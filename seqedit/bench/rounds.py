@@ -1,0 +1,188 @@
+"""Measure rounds of editing and the evaluation on the embedded model."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..base.paths import WORLD
+from ..editing.sequential import run_sequential
+from ..evaluation.edits import score_edits
+from ..evaluation.report import evaluate
+from ..lm.target_loss import target_rows
+from ..lm.targets import optimise_targets
+from ..lm.weights import read_weight, restored
+from ..methods.locate_then_edit import LocateThenEdit
+from ..runs.job import Job
+from .job import embedded_job, timed
+from .reference import alphaedit_round
+
+
+def bench_round(n_edits: int = 100) -> dict[str, Any]:
+    """Time one round of AlphaEdit by the loop and by the plain way, and compare the weights."""
+    job = embedded_job(n_edits, n_edits)
+    lm, plan, method = job.lm, job.plan, job.settings.make()
+    with restored(lm, plan.layers):
+        next(run_sequential(lm, [job.rounds[0][:4]], method, plan))  # load kernels, fill caches
+    before = _weights(job)
+    with restored(lm, plan.layers):
+        done = next(run_sequential(lm, job.rounds, method, plan))
+        fast = _weights(job)
+    with restored(lm, plan.layers):
+        seconds = _plain_round(job)
+        plain = _weights(job)
+    differ = {layer: (fast[layer] - plain[layer]).norm() for layer in plan.layers}
+    return {
+        "edits": n_edits,
+        "plain_seconds": seconds,
+        "seconds": done.seconds["total"],
+        "ratio": seconds / done.seconds["total"],
+        "stages": done.seconds,
+        "weights_differ": max((differ[i] / plain[i].norm()).item() for i in plan.layers),
+        "updates_differ": max(
+            (differ[i] / (plain[i] - before[i]).norm()).item() for i in plan.layers
+        ),
+    }
+
+
+def _weights(job: Job) -> dict[int, Tensor]:
+    """Layer → the edited matrix as it is now."""
+    return {layer: read_weight(job.lm, layer) for layer in job.plan.layers}
+
+
+def _plain_round(job: Job) -> float:
+    """Seconds of the first round by the plain way, which is written into the model.
+
+    P and L2 are taken from the method's solver; making P dense is not timed.
+    """
+    method, plan = job.settings.make(), job.plan
+    assert isinstance(method, LocateThenEdit)  # AlphaEdit, with a number for its price
+    size = plan.moments[plan.layers[0]].shape[0]
+    eye = torch.eye(size, dtype=torch.float64)
+    projections, l2 = {}, 0.0
+    for layer in plan.layers:
+        solver = method.solver(plan.moments[layer])
+        assert isinstance(solver.M, float | int)
+        projections[layer], l2 = solver.inverse(eye) * solver.M, solver.M
+    past = {layer: 0 * eye for layer in plan.layers}
+    seconds, _ = timed(
+        lambda: alphaedit_round(
+            job.lm, job.rounds[0], plan.contexts, plan.layers, projections, l2, past, plan.target
+        )
+    )
+    return seconds
+
+
+def round_line(result: dict[str, Any]) -> str:
+    """The result of `bench_round` in a line."""
+    return (
+        "a round of {edits} edits (AlphaEdit): {seconds:.1f} s, plain {plain_seconds:.1f} s, "
+        "ratio {ratio:.1f}; relative difference of "
+        "weights {weights_differ:.1e}, updates {updates_differ:.1e}"
+    ).format(**result)
+
+
+def bench_flops(n_edits: int = 100, repeats: int = 20) -> dict[str, Any]:
+    """Compare the rate of target optimisation with that of its largest matrix product.
+
+    The product is that of the MLP on the largest group of tails.
+    """
+    job = embedded_job(n_edits, n_edits)
+    lm, requests, plan = job.lm, job.rounds[0], job.plan
+
+    def work() -> object:
+        return optimise_targets(lm, requests, plan.contexts, plan.layers[-1], plan.target)
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    seconds = min(timed(work)[0] for _ in range(3))
+    d_model, d_ff = read_weight(lm, plan.layers[-1]).shape
+    templates = [t for group in plan.contexts for t in group]
+    lengths: Counter[int] = Counter()  # length of a tail → number of rows
+    for own in target_rows(lm, requests, templates, plan.target):
+        lengths.update(len(row.ids) - row.position for row in own)
+    tokens = torch.randn(max(length * rows for length, rows in lengths.items()), d_model)
+    up = torch.randn(d_model, d_ff)
+    tokens @ up  # load kernels
+    product = min(timed(lambda: tokens @ up)[0] for _ in range(repeats))
+    flops = counter.get_total_flops()
+    rate, limit = flops / seconds, 2 * tokens.shape[0] * d_model * d_ff / product
+    return {
+        "edits": n_edits,
+        "flops": flops,
+        "seconds": seconds,
+        "rate": rate,
+        "matrix_product_rate": limit,
+        "shape": [len(tokens), d_model, d_ff],
+        "share": rate / limit,
+    }
+
+
+def flops_line(result: dict[str, Any]) -> str:
+    """The result of `bench_flops` in a line."""
+    return (
+        f"targets of {result['edits']} requests: {result['flops'] / 1e9:.0f} GFLOP at "
+        f"{result['rate'] / 1e9:.0f} GFLOP/s, {100 * result['share']:.0f} % of a matrix product's "
+        f"{result['matrix_product_rate'] / 1e9:.0f}"
+    )
+
+
+def bench_rounds(rounds: int = 50, batch_size: int = 20) -> dict[str, Any]:
+    """Measure the seconds of a round and the bytes of history as edits add up.
+
+    Targets take all their steps. Otherwise later rounds would do more work, on a model that is
+    worse.
+    """
+    job = embedded_job(rounds * batch_size, batch_size)
+    plan = replace(job.plan, target=replace(job.plan.target, stop_loss=0.0))
+    layer = plan.layers[0]
+    seconds, history = [], []
+    for done in run_sequential(job.lm, job.rounds, job.settings.make(), plan):
+        seconds.append(done.seconds)
+        history.append(done.state.keys[layer].nbytes + done.state.grams[layer].nbytes)
+    early, late, rest = seconds[1:6], seconds[-5:], ("keys", "solve", "observe")
+    return {
+        "rounds": rounds,
+        "batch_size": batch_size,
+        "seconds_early": _least(early),
+        "seconds_late": _least(late),
+        "ratio": _least(late) / _least(early),
+        "ratio_without_targets": _least(late, rest) / _least(early, rest),
+        "history_bytes": history,
+        "dense_cache_bytes": 4 * plan.moments[layer].shape[0] ** 2,
+    }
+
+
+def _least(rounds: Sequence[dict[str, float]], stages: Sequence[str] = ("total",)) -> float:
+    """Seconds of these stages in the fastest round, the one least slowed by other work."""
+    return min(sum(seconds[stage] for stage in stages) for seconds in rounds)
+
+
+def rounds_line(result: dict[str, Any]) -> str:
+    """The result of `bench_rounds` in a line."""
+    return (
+        f"{result['rounds']} rounds of {result['batch_size']}: last ÷ second {result['ratio']:.2f} "
+        f"({result['ratio_without_targets']:.2f} without targets); history "
+        f"{result['history_bytes'][-1] / 1e6:.1f} MB a layer, a d×d cache "
+        f"{result['dense_cache_bytes'] / 1e6:.1f} MB"
+    )
+
+
+def bench_evaluation(n_edits: int = 500) -> dict[str, Any]:
+    """Time all metrics but those of generated text, for so many edits."""
+    job = embedded_job(n_edits, n_edits)
+    requests = job.rounds[0]
+    unedited = score_edits(job.lm, requests)
+    seconds, _ = timed(
+        lambda: evaluate(job.lm, requests, unedited=unedited, rounds=job.edited_in, world=WORLD)
+    )
+    return {"edits": n_edits, "seconds": seconds}
+
+
+def evaluation_line(result: dict[str, Any]) -> str:
+    """The result of `bench_evaluation` in a line."""
+    return f"evaluation of {result['edits']} edits: {result['seconds']:.1f} s"
