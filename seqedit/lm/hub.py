@@ -16,13 +16,7 @@ def why_not_loaded(name: str, error: BaseException) -> str:
         name: local folder or hub id.
         error: what was raised; the reason may be among its causes.
     """
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(cause)
-    found = next(
-        (cause for cause in causes if isinstance(cause, HfHubHTTPError | LocalEntryNotFoundError)),
-        None,
-    )
+    found = _hub_error(error)
     status = getattr(getattr(found, "response", None), "status_code", None)
     begin = f"no model could be loaded from {name!r}: "
     if isinstance(found, GatedRepoError):
@@ -54,3 +48,13 @@ def why_not_loaded(name: str, error: BaseException) -> str:
             "save_pretrained"
         )
     return begin + line
+
+
+def _hub_error(error: BaseException) -> BaseException | None:
+    """The first error of the hub among an error and its causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HfHubHTTPError | LocalEntryNotFoundError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -92,5 +92,5 @@ def check_not_offloaded(model: nn.Module) -> None:
         raise ValueError(
             f"the model does not fit: {len(away)} of its matrices, the first being {away[0]}, were "
             "left in the CPU's memory or on disk, where they cannot be edited. Use --dtype "
-            "bfloat16, more or larger GPUs, or --device cpu; `seqedit plan` tells what is needed"
+            "bfloat16, more or larger GPUs, or --device cpu; `seqedit plan` says what is needed"
         )
