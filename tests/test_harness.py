@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from seqedit.base.jsonl import read_lines
+from seqedit.base.jsonl import read_jsonl
 from seqedit.base.paths import DATA, MODEL, WORLD
 from seqedit.cli.main import app
 from seqedit.evaluation.abilities import score_abilities
@@ -21,7 +21,7 @@ HARNESS = DATA / "harness"
 
 
 def test_every_task_of_the_world_has_its_file():
-    tasks = {row["task"] for row in read_lines(WORLD / "tasks.jsonl")}
+    tasks = {row["task"] for row in read_jsonl(WORLD / "tasks.jsonl")}
     files = {path.stem: path.read_text(encoding="utf-8") for path in HARNESS.glob("*.yaml")}
     assert set(files) == tasks and {f"world_{task}" for task in tasks} == set(WORLD_TASKS)
     for task, text in files.items():

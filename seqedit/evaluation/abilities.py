@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from ..base.jsonl import read_lines
+from ..base.jsonl import read_jsonl
 from ..base.paths import WORLD
 from ..lm.hooks import observe
 from ..lm.model import LanguageModel
@@ -25,7 +25,7 @@ def score_abilities(lm: LanguageModel, world: Path = WORLD) -> dict[str, float]:
     Returns:
         task → share of its items whose greedy continuation begins with the whole answer.
     """
-    items = read_lines(world / "tasks.jsonl")
+    items = read_jsonl(world / "tasks.jsonl")
     right = exact_match(lm, [item["prompt"] for item in items], [item["answer"] for item in items])
     tasks = np.array([item["task"] for item in items])
     return {task: float(right[tasks == task].mean()) for task in dict.fromkeys(tasks.tolist())}
@@ -33,7 +33,7 @@ def score_abilities(lm: LanguageModel, world: Path = WORLD) -> dict[str, float]:
 
 def unrelated_facts(lm: LanguageModel, world: Path = WORLD) -> float:
     """Share of the never-edited facts of `world`/unrelated.jsonl that the model knows (greedy)."""
-    rows = read_lines(world / "unrelated.jsonl")
+    rows = read_jsonl(world / "unrelated.jsonl")
     return float(exact_match(lm, [r["prompt"] for r in rows], [r["target"] for r in rows]).mean())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.jsonl import read_lines
+from ..base.jsonl import read_jsonl
 from ..requests.request import EditRequest
 
 SNIPPETS, VOCABULARY, IDF = "attribute_snippets.json", "tfidf_vocab.json", "idf.npy"
@@ -116,7 +116,7 @@ def _add_facts(
     texts: dict[tuple[str, str], list[str]], path: Path, templates: Mapping[str, Sequence[str]]
 ) -> None:
     """Add a sentence by each template for every fact of a world's facts.jsonl."""
-    for fact in read_lines(path):
+    for fact in read_jsonl(path):
         texts[fact["relation"], fact["object"]] += [
             f"{template.format(fact['subject'])} {fact['object']}."
             for template in templates[fact["relation"]]

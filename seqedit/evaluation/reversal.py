@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.jsonl import read_lines
+from ..base.jsonl import read_jsonl
 from ..base.paths import WORLD
 from ..lm.model import LanguageModel
 from .continuations import rate
@@ -32,7 +32,7 @@ class ReverseQuestion:
 
 def reverse_questions(world: Path = WORLD) -> list[ReverseQuestion]:
     """The inverse question of every record of `world`/reversal.json, with the world's answer."""
-    facts = read_lines(world / "facts.jsonl")
+    facts = read_jsonl(world / "facts.jsonl")
     pupils = {fact["subject"]: fact["object"] for fact in facts if fact["relation"] == "pupil"}
     records = json.loads((world / "reversal.json").read_text(encoding="utf-8"))
     return [
