@@ -15,9 +15,9 @@ from conftest import ROOT
 from seqedit.base.files import alone
 from seqedit.base.paths import DATA
 from seqedit.runs.engine import run
-from seqedit.study.run_study import open_runs, planned
+from seqedit.study.selection import run_config, select_runs
 
-RUN = "methods-quick-alphaedit-s1"
+RUN, PLAN = next(iter(select_runs("methods-quick-alphaedit-s1").items()))
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def project(tmp_path) -> Path:
     return tmp_path
 
 
-def snakemake(project: Path, *words: str) -> subprocess.Popen:
+def snakemake(project: Path, *words: str, environment: dict | None = None) -> subprocess.Popen:
     pytest.importorskip("snakemake", reason="Snakemake is not installed (extra `workflow`)")
     command = [
         sys.executable,
@@ -44,15 +44,15 @@ def snakemake(project: Path, *words: str) -> subprocess.Popen:
         "1",
         *words,
     ]
-    environment = os.environ | {
+    environment = {
         "SEQEDIT_ROOT": str(project),
         "SEQEDIT_CACHE": str(project / "cache"),
         "PYTHONPATH": str(ROOT),
         "XDG_CACHE_HOME": str(project / "cache"),
-    }
+    } | (environment or {})
     return subprocess.Popen(
         command,
-        env=environment,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -69,7 +69,7 @@ def finished(process: subprocess.Popen) -> str:
 def test_kill_9_and_finish(project, tmp_path):
     """Killed with all its children in the middle of a run; then the run goes on from its last round, and its record
     equals that of a run that nobody disturbed."""
-    folder = project / "data" / "results" / RUN
+    folder = project / "data" / "runs" / RUN
     words = (str(folder / ".done"), "--config", "studies=methods", "quick=true")
     process = snakemake(project, *words)
     while process.poll() is None and not half_done(folder):
@@ -93,7 +93,7 @@ def test_kill_9_and_finish(project, tmp_path):
         0
     ] == first  # with its seconds: not made again
     undisturbed = tmp_path / "undisturbed"
-    assert run(planned(RUN)[RUN].config(), undisturbed)
+    assert run(run_config(PLAN), undisturbed)
     for table in ("outcomes.jsonl", "scores.jsonl"):
         assert (folder / table).read_bytes() == (undisturbed / table).read_bytes()
     assert "Nothing to be done" in finished(snakemake(project, *words))
@@ -111,31 +111,37 @@ def test_runs_that_are_there_are_no_jobs(project):
     (project / "chapters").symlink_to(ROOT / "chapters")
     (project / "_config.yml").symlink_to(ROOT / "_config.yml")
     chosen = ("-n", "--config", "studies=methods,choices")
-    total = len({*planned("methods"), *planned("choices")})  # some are the same
-    assert f"run {total}" in " ".join(finished(snakemake(project, *chosen)).split())
+    total = len({*select_runs("methods"), *select_runs("choices")})  # some are the same
+    jobs = " ".join(finished(snakemake(project, *chosen)).split())
+    assert f"run {total}" in jobs and "tables 2" in jobs
     (project / "data" / "results").symlink_to(DATA / "results")
     jobs = " ".join(finished(snakemake(project, *chosen)).split())
     notebooks = (ROOT / "_toc.yml").read_text().count(".ipynb")
     assert (
         "moments" not in jobs
         and " run " not in jobs
+        and "tables" not in jobs
         and f"chapter {notebooks}" in jobs
         and "book 1" in jobs
     )
 
 
-def test_a_run_that_no_longer_fits_is_named(tmp_path):
-    """A study whose plan has changed since does not take the old record for its own."""
-    run_id = "methods-quick-memit-s1"
-    folder = tmp_path / run_id
-    shutil.copytree(DATA / "results" / "methods-memit-s1", folder)
-    with pytest.raises(
-        ValueError, match=f"{run_id}: is there with n_edits = 100, now its study has 4; remove "
-    ):
-        open_runs([run_id], out=tmp_path)
-    shutil.rmtree(folder)
-    assert list(open_runs([run_id], out=tmp_path)) == [run_id]
-    assert open_runs(["methods-memit-s1"]) == {}
+def test_tables_are_made_when_the_runs_are_there(project, monkeypatch):
+    """A study of one run: the run, then its tables; then there is nothing left to do."""
+    (project / "one.py").write_text(ONE_RUN)
+    words = ("runs", "--config", "studies=methods", "quick=true")
+    environment = {"PYTHONPATH": f"{project}{os.pathsep}{ROOT}", "PYTHONSTARTUP": ""}
+    (project / "sitecustomize.py").write_text("import one\n")
+    finished(snakemake(project, *words, environment=environment))
+    folder = project / "data" / "results" / "methods-quick"
+    assert (folder / ".done").exists() and len(list(folder.glob("*.parquet"))) == 4
+    assert "Nothing to be done" in finished(snakemake(project, *words, environment=environment))
+
+
+ONE_RUN = """
+import seqedit.study.studies as studies
+studies.STUDIES["methods"] = lambda: [studies.StudyRun("alphaedit", "alphaedit")]
+"""
 
 
 def test_a_second_process_waits(tmp_path, monkeypatch):

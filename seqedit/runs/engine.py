@@ -1,7 +1,5 @@
 """The engine of a run: from a request file to edited weights and a record, resumable after any interruption."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..base.files import alone, file_digest, write_json
+from ..base.files import alone, write_json
 from ..editing.sequential import handed_over, run_sequential
 from ..lm.fingerprint import fingerprint
 from .baseline import measure_unedited
@@ -19,9 +17,10 @@ from .checkpoint import (
     resume,
     save_round,
 )
+from .identity import run_parameters
 from .job import Job, RunConfig, prepare
 from .measure import measure
-from .records import provenance, reopen, shown
+from .records import provenance, reopen
 
 
 def run(config: RunConfig, out: Path, *, say=lambda text: None) -> bool:
@@ -93,35 +92,20 @@ def _run(job: "Job", out: Path, say) -> bool:
 def _fresh(job: Job) -> dict[str, Any]:
     """The content of run.json before the first round."""
     config = job.config
-    given = {
-        name: getattr(config, name) for name in ("contexts", "moments", "corpus", "references")
-    }
-    files = {"requests": job.loaded.origin} | {
-        name: file_digest(path) for name, path in given.items() if path
-    }
-    parameters = {
-        "method": config.method,
-        "seed": config.seed,
-        "n_edits": sum(map(len, job.rounds)),
-        "shuffle": config.shuffle,
-        "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
-        "fingerprint": fingerprint(job.lm),
-        "files": files,
-        **json.loads(json.dumps(asdict(job.settings))),
-        "evaluate_every": config.evaluate_every,
-        "fluency": config.fluency,
-        "save_rounds": config.save_rounds,
-    }
-    parameters |= {"clean": True} if config.clean else {}
+    parameters = run_parameters(
+        config,
+        job.settings,
+        fingerprint=fingerprint(job.lm),
+        n_edits=sum(map(len, job.rounds)),
+        requests=job.loaded.origin,
+    )
     left_out = {
         reason: {"count": len(messages), "first": messages[0]}
         for reason, messages in job.loaded.left_out.items()
     }
     aside = {"left_out": left_out, "preset": config.published}
-    if config.dtype != "float32":
-        parameters["dtype"] = config.dtype
     return {
-        "method": config.method,
+        "method": parameters["method"],
         "seed": config.seed,
         "n_edits": parameters["n_edits"],
         "finished": False,

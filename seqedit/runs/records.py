@@ -39,34 +39,90 @@ def shown(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Record:
-    """A run read back.
+class RunRows:
+    """What a run wrote, as JSON values.
 
     Attributes:
-        folder: where it lies.
         run: content of run.json.
-        rounds: one row per round and layer; outcomes: one row per request; scores: one row per evaluation:
-            `edits` written so far, and the report flattened ("edits.efficacy", "abilities.arithmetic" …).
+        rounds: one row per round, with a list of its `layers`.
+        outcomes: one row per request.
+        scores: one row per evaluation.
     """
 
-    folder: Path
+    run: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    outcomes: list[dict[str, Any]]
+    scores: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run, read back as data frames.
+
+    Attributes:
+        run: content of run.json.
+        rounds: one row per round and edited layer.
+        outcomes: one row per request.
+        scores: one row per evaluation: `edits` written so far, and the report under dotted names ("edits.efficacy",
+            "abilities.arithmetic" …).
+        folder: the run's own folder; None for a run that lies in the tables of a study.
+    """
+
     run: dict[str, Any]
     rounds: pd.DataFrame
     outcomes: pd.DataFrame
     scores: pd.DataFrame
+    folder: Path | None = None
+
+    @classmethod
+    def from_rows(cls, rows: RunRows, folder: Path | None = None) -> "Record":
+        """Data frames of what a finished run wrote."""
+        rounds = pd.json_normalize(
+            rows.rounds,
+            record_path="layers",
+            meta=["round", "residual_before", "residual_after", ["seconds", "total"]],
+        )
+        scores = pd.json_normalize(rows.scores).rename(columns={"n_edits": "edits"})
+        return cls(rows.run, rounds, pd.DataFrame(rows.outcomes), scores, folder)
 
     @property
     def stale(self) -> bool:
-        """Whether the code has changed since the run."""
-        return self.run["provenance"]["code"] != code_digest()
+        """Whether the code that decides the run's results has changed since the run."""
+        return is_stale(self.run)
 
     def weights(self) -> dict[int, Tensor]:
-        """layer → edited matrix, (d_model, d_ff)."""
+        """layer → edited matrix, (d_model, d_ff).
+
+        Raises:
+            ValueError: the run lies in the tables of a study, which hold no matrices.
+        """
+        if self.folder is None:
+            raise ValueError(
+                "weights: the tables of a study hold no matrices; make the run with `seqedit edit`"
+            )
         return load_weights(self.folder)
 
 
+def is_stale(run: dict[str, Any]) -> bool:
+    """Whether the code that decides results has changed since a run.
+
+    Args:
+        run: content of its run.json.
+    """
+    return run["provenance"]["code"] != code_digest()
+
+
 def load_run(folder: Path) -> Record:
-    """Read a finished run.
+    """Read a finished run from its folder.
+
+    Raises:
+        ValueError: there is no run in the folder, or it is not finished.
+    """
+    return Record.from_rows(read_rows(folder), folder)
+
+
+def read_rows(folder: Path) -> RunRows:
+    """Read what a finished run wrote to its folder.
 
     Raises:
         ValueError: there is no run in the folder, or it is not finished.
@@ -76,15 +132,10 @@ def load_run(folder: Path) -> Record:
         raise ValueError(
             f"{folder}: not finished, {run['rounds_done']} rounds done; run it again to resume"
         )
-    rounds = pd.json_normalize(
-        read_lines(folder / "rounds.jsonl"),
-        record_path="layers",
-        meta=["round", "residual_before", "residual_after", ["seconds", "total"]],
-    )
-    scores = pd.json_normalize(read_lines(folder / "scores.jsonl")).rename(
-        columns={"n_edits": "edits"}
-    )
-    return Record(folder, run, rounds, pd.DataFrame(read_lines(folder / "outcomes.jsonl")), scores)
+    tables = {
+        name: read_lines(folder / f"{name}.jsonl") for name in ("rounds", "outcomes", "scores")
+    }
+    return RunRows(run, **tables)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ SUCCESS = {
 """Columns of evaluations → titles: exact match and what else the model can do; success as the papers count it."""
 
 
-def evaluations(study: str, out: Path = RESULTS) -> pd.DataFrame:
+def evaluations(study: str, results: Path = RESULTS) -> pd.DataFrame:
     """Every evaluation of every run of a study: the records' scores with label, method and seed; shares in percent.
 
     `tasks` is the mean of the six general tasks, `skills` of those that ask for no fact (all but open questions).
@@ -45,7 +45,7 @@ def evaluations(study: str, out: Path = RESULTS) -> pd.DataFrame:
     """
     frames = [
         record.scores.assign(label=label, method=record.run["method"], seed=record.run["seed"])
-        for label, records in load_study(study, out).items()
+        for label, records in load_study(study, results).items()
         for record in records
     ]
     found = pd.concat(frames, ignore_index=True)
@@ -60,17 +60,17 @@ def evaluations(study: str, out: Path = RESULTS) -> pd.DataFrame:
     return found.assign(tasks=found[abilities].mean(axis=1), skills=found[skills].mean(axis=1))
 
 
-def ends(study: str, out: Path = RESULTS) -> pd.DataFrame:
+def ends(study: str, results: Path = RESULTS) -> pd.DataFrame:
     """The last evaluation of every run, as `evaluations`."""
     return (
-        evaluations(study, out)
+        evaluations(study, results)
         .groupby(["label", "seed"], sort=False)
         .tail(1)
         .reset_index(drop=True)
     )
 
 
-def rounds(study: str, out: Path = RESULTS) -> pd.DataFrame:
+def rounds(study: str, results: Path = RESULTS) -> pd.DataFrame:
     """Every round and edited layer of every run: the records' rounds with label, method, seed, `edits` written and what
     follows, of the weights that rounds write to: a restraint of the total (PRUNE) is not in them.
 
@@ -81,7 +81,7 @@ def rounds(study: str, out: Path = RESULTS) -> pd.DataFrame:
       matrix and of what the next LayerNorm reads.
     """
     lm, before, frames = load_model(MODEL, device="cpu"), {}, []
-    for label, records in load_study(study, out).items():
+    for label, records in load_study(study, results).items():
         for record in records:
             own = record.rounds.copy()
             if own.empty:  # codebooks change no matrix

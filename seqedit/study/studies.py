@@ -13,7 +13,7 @@ SEEDS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
-class Planned:
+class StudyRun:
     """A run of a study.
 
     Attributes:
@@ -58,13 +58,13 @@ COMPOSED = (
 """Systems of the literature that are a method with something after it: SPHERE, REVIVE, OTE-SE, REP."""
 
 
-def methods() -> Iterator[Planned]:
+def methods() -> Iterator[StudyRun]:
     """Every method once, with its tuned settings, on the same hundred facts."""
     for name in (*METHODS, *COMPOSED):
-        yield Planned(name, name)
+        yield StudyRun(name, name)
 
 
-def choices() -> Iterator[Planned]:
+def choices() -> Iterator[StudyRun]:
     """One choice switched at a time: what papers and released codes leave open, or do differently."""
     switches = [
         ("base", "memit", {}),
@@ -89,17 +89,17 @@ def choices() -> Iterator[Planned]:
     ]
     for seed in (1, 2, 3):
         for label, method, settings in switches:
-            yield Planned(label, method, settings, seed=seed)
+            yield StudyRun(label, method, settings, seed=seed)
         for label, method in (
             ("one-position", "ft"),
             ("every-token", "ft_m"),
         ):  # names: targets of several tokens
-            yield Planned(
+            yield StudyRun(
                 label, method, seed=seed, n_edits=25, batch_size=5, requests="reversal.json"
             )
 
 
-def growth() -> Iterator[Planned]:
+def growth() -> Iterator[StudyRun]:
     """Four hundred edits by methods of every kind, evaluated along the way: what grows, and what breaks."""
     for name in (
         "rome",
@@ -113,7 +113,7 @@ def growth() -> Iterator[Planned]:
         "ft_m",
         "ultraedit",
     ):
-        yield Planned(name, name, n_edits=400, evaluate_every=4)
+        yield StudyRun(name, name, n_edits=400, evaluate_every=4)
 
 
 LIFELONG = (
@@ -136,18 +136,18 @@ LIFELONG = (
 BASES = ("rome", "memit", "memit_seq", "encore", "memit_rect", "memit_prune", "ultraedit", "rledit")
 
 
-def lifelong() -> Iterator[Planned]:
+def lifelong() -> Iterator[StudyRun]:
     """A thousand edits of the 1,124 there are, in three orders: forgetting and failure of methods of every kind."""
     for seed in SEEDS:
         for name in LIFELONG:
-            yield Planned(name, name, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4)
+            yield StudyRun(name, name, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4)
         name = "memit_seq+prune_rounds+compensated"
-        yield Planned(
+        yield StudyRun(
             name, name, {"alpha": 1.2}, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4
         )
 
 
-def horizon() -> Iterator[Planned]:
+def horizon() -> Iterator[StudyRun]:
     """What tuning on 160 facts could not see: the shorter clamp for methods tuned to 1, at a thousand edits; MEMIT's
     exchanged the other way."""
     for seed in SEEDS:
@@ -161,7 +161,7 @@ def horizon() -> Iterator[Planned]:
             ("memit_seq+prune_rounds+compensated", 0.75),
         ):
             settings = {"clamp": clamp} | ({"alpha": 1.2} if "prune" in method else {})
-            yield Planned(
+            yield StudyRun(
                 f"{method}-clamp-{clamp:g}",
                 method,
                 settings,
@@ -172,7 +172,7 @@ def horizon() -> Iterator[Planned]:
             )
 
 
-def projection() -> Iterator[Planned]:
+def projection() -> Iterator[StudyRun]:
     """One line of projection on every base; and, for one solve, all of {projection, λC, L2, history} on and off."""
     target = {"lr": 1.0, "clamp": 1.0, "layers": [0, 1, 2]}
     prices = {
@@ -182,8 +182,8 @@ def projection() -> Iterator[Planned]:
     }
     for seed in SEEDS:
         for base in BASES:
-            yield Planned(f"{base}", base, n_edits=200, seed=seed)
-            yield Planned(f"{base}-projected", f"{base}+null_space", n_edits=200, seed=seed)
+            yield StudyRun(f"{base}", base, n_edits=200, seed=seed)
+            yield StudyRun(f"{base}-projected", f"{base}+null_space", n_edits=200, seed=seed)
         for price, (method, settings) in prices.items():
             for projected in (False, True):
                 for history in (False, True):
@@ -201,7 +201,7 @@ def projection() -> Iterator[Planned]:
                             else ""
                         )
                     )
-                    yield Planned(
+                    yield StudyRun(
                         f"{price}{'-P' if projected else ''}{'-H' if history else ''}",
                         name,
                         target | settings | threshold,
@@ -210,7 +210,7 @@ def projection() -> Iterator[Planned]:
                     )
 
 
-def prune() -> Iterator[Planned]:
+def prune() -> Iterator[StudyRun]:
     """PRUNE on five bases: without, bases of its logarithm, added twice; and per round, with compensation."""
     alphas = {
         "rome": (1.2, math.e),
@@ -221,13 +221,13 @@ def prune() -> Iterator[Planned]:
     }
     for seed in SEEDS:
         for base, values in alphas.items():
-            yield Planned(base, base, n_edits=200, seed=seed)
+            yield StudyRun(base, base, n_edits=200, seed=seed)
             for alpha in values:
-                yield Planned(
+                yield StudyRun(
                     f"{base}-{alpha:.3g}", f"{base}+prune", {"alpha": alpha}, n_edits=200, seed=seed
                 )
         for base in ("memit", "memit_seq"):
-            yield Planned(
+            yield StudyRun(
                 f"{base}-twice",
                 f"{base}+prune_added_twice",
                 {"alpha": math.e},
@@ -235,7 +235,7 @@ def prune() -> Iterator[Planned]:
                 seed=seed,
             )
         for after in ("prune_rounds", "prune_rounds+compensated"):
-            yield Planned(
+            yield StudyRun(
                 f"memit_seq-{after}",
                 f"memit_seq+{after}",
                 {"alpha": math.e},
@@ -244,7 +244,7 @@ def prune() -> Iterator[Planned]:
             )
 
 
-def nse() -> Iterator[Planned]:
+def nse() -> Iterator[StudyRun]:
     """NSE's parts one at a time, and the size of a round."""
     parts = {
         "memit_seq": ("memit_seq", {}),
@@ -257,15 +257,15 @@ def nse() -> Iterator[Planned]:
     parts |= {f"mass-{mass:g}": ("nse_paper", {"mass": mass}) for mass in (0.8, 0.4)}
     for seed in SEEDS:
         for label, (method, settings) in parts.items():
-            yield Planned(label, method, settings, n_edits=200, seed=seed)
+            yield StudyRun(label, method, settings, n_edits=200, seed=seed)
         for size in (10, 25, 50, 200):
             for method in ("memit", "memit_seq", "alphaedit", "nse_paper"):
-                yield Planned(
+                yield StudyRun(
                     f"{method}-by-{size}", method, n_edits=200, batch_size=size, seed=seed
                 )
 
 
-def matters() -> Iterator[Planned]:
+def matters() -> Iterator[StudyRun]:
     """One setting at a time around the tuned ones of MEMIT-seq and AlphaEdit; the text behind C; bfloat16."""
     grids = {
         "memit_seq": {
@@ -279,15 +279,15 @@ def matters() -> Iterator[Planned]:
     }
     for seed in SEEDS:
         for method, grid in grids.items():
-            yield Planned(method, method, seed=seed)
+            yield StudyRun(method, method, seed=seed)
             for name, values in grid.items():
                 for value in values:
-                    yield Planned(
+                    yield StudyRun(
                         f"{method}-{name}-{_short(value)}", method, {name: value}, seed=seed
                     )
             for lines in (20, 200):
-                yield Planned(f"{method}-text-{lines}", method, corpus_lines=lines, seed=seed)
-            yield Planned(f"{method}-bf16", method, dtype="bfloat16", seed=seed)
+                yield StudyRun(f"{method}-text-{lines}", method, corpus_lines=lines, seed=seed)
+            yield StudyRun(f"{method}-bf16", method, dtype="bfloat16", seed=seed)
 
 
 def _short(value: Any) -> str:
