@@ -139,7 +139,7 @@ def test_unfinished_run_of_another_setting(space, name, value, message, monkeypa
 
 def test_stale_record(space, monkeypatch):
     run(space.config(), space.out)
-    monkeypatch.setattr(records, "code_digest", lambda: "other")
+    monkeypatch.setattr(records, "code_digest", lambda method: "other")
     assert load_run(space.out).stale
 
 

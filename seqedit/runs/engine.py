@@ -111,7 +111,7 @@ def _fresh(job: Job) -> dict[str, Any]:
         "finished": False,
         "parameters": parameters,
         "contexts": job.plan.contexts,
-        "provenance": provenance(job.lm.device),
+        "provenance": provenance(job.lm.device, parameters["method"]),
         "rounds_done": 0,
         "seconds": 0.0,
         "elapsed": 0.0,

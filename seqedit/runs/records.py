@@ -19,8 +19,8 @@ from ..base.paths import ROOT
 from .code import code_digest
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, device, threads and code of a run."""
+def provenance(device: torch.device, method: str) -> dict[str, Any]:
+    """Versions, device, threads and code of a run by a method."""
     return {
         "seqedit": __version__,
         "python": platform.python_version(),
@@ -28,7 +28,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "transformers": transformers.__version__,
         "device": device.type,
         "threads": torch.get_num_threads(),
-        "code": code_digest(),
+        "code": code_digest(method),
     }
 
 
@@ -104,12 +104,15 @@ class Record:
 
 
 def is_stale(run: dict[str, Any]) -> bool:
-    """Whether the code that decides results has changed since a run.
+    """Whether the code that decides the results of its method has changed since a run, or is gone.
 
     Args:
         run: content of its run.json.
     """
-    return run["provenance"]["code"] != code_digest()
+    try:
+        return run["provenance"]["code"] != code_digest(run["method"])
+    except ValueError:  # there is no such method any more
+        return True
 
 
 def load_run(folder: Path) -> Record:
