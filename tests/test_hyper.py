@@ -14,13 +14,10 @@ from seqedit.methods.catalogue import (
     method_parameters,
 )
 from seqedit.methods.locate_then_edit import LocateThenEdit
-from seqedit.runs.job import RunConfig, prepare
-from seqedit.runs.settings import (
-    build_settings,
-    known_names,
-    parse_assignments,
-    read_hyper,
-)
+from seqedit.runs.config import RunConfig
+from seqedit.runs.hyper_files import read_hyper
+from seqedit.runs.job import prepare
+from seqedit.runs.settings import build_settings, known_names, parse_assignments
 
 COMMON = {
     "layers": [1, 2],

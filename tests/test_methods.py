@@ -31,7 +31,8 @@ from seqedit.methods.catalogue import (
     without_history,
 )
 from seqedit.methods.locate_then_edit import LocateThenEdit, residuals
-from seqedit.runs.job import RunConfig
+from seqedit.runs.config import RunConfig
+from seqedit.runs.resolve import resolve
 
 TAU, L2, LAM = 0.5, 0.3, 2.0
 PARAMETERS = {
@@ -413,7 +414,7 @@ def test_names_compose(case):
                 assert set(method_parameters(f"{name}+{combine}")) >= set(method_parameters(name))
 
 
-def test_short_names():
+def test_short_names(tiny_lm):
     """`rect` and `prune` alone are those of MEMIT, and a run is recorded under the registered name."""
     assert (
         make_method("rect").name == "MEMIT+RECT"
@@ -421,10 +422,8 @@ def test_short_names():
     )
     assert make_method("rect+with_history").name == make_method("memit_rect+with_history").name
     assert method_parameters("prune") == method_parameters("memit_prune")
-    assert (
-        RunConfig(model="", requests=Path(), method="rect+revive", settings={}).method
-        == "memit_rect+revive"
-    )
+    config = RunConfig(model="", requests=Path(), method="rect+with_history", settings={"layers": [1]})
+    assert resolve(config, tiny_lm()).method == "memit_rect+with_history"
 
 
 @pytest.mark.parametrize(

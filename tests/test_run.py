@@ -221,12 +221,12 @@ def test_shipped_moments_are_used_where_they_fit(space, monkeypatch):
     lm, shipped = load_model(space.model, device="cpu"), space.folder / "moments.safetensors"
     found = collect_second_moments(lm, ["The town is quiet."], [0, 1])
     for name, value in (
-        ("MODEL", space.model),
-        ("WORLD", space.folder),
-        ("DATA", space.folder),
-        ("MOMENTS", shipped),
+        ("config.MODEL", space.model),
+        ("job.WORLD", space.folder),
+        ("resolve.DATA", space.folder),
+        ("job.MOMENTS", shipped),
     ):
-        monkeypatch.setattr(f"seqedit.runs.job.{name}", value)
+        monkeypatch.setattr(f"seqedit.runs.{name}", value)
     for identity, used in ((fingerprint(lm), True), ("0" * 16, False)):
         save_moments(shipped, found, fingerprint=identity)
         plan = prepare(space.config(corpus=None)).plan

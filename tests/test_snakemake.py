@@ -15,6 +15,8 @@ from conftest import ROOT
 from seqedit.base.files import alone
 from seqedit.base.paths import DATA
 from seqedit.runs.engine import run
+from seqedit.runs.records import read_rows
+from seqedit.study.collection import Collection
 from seqedit.study.selection import run_config, select_runs
 
 RUN, PLAN = next(iter(select_runs("methods-quick-alphaedit-s1").items()))
@@ -30,7 +32,7 @@ def project(tmp_path) -> Path:
     return tmp_path
 
 
-def snakemake(project: Path, *words: str, environment: dict | None = None) -> subprocess.Popen:
+def snakemake(project: Path, *words: str) -> subprocess.Popen:
     pytest.importorskip("snakemake", reason="Snakemake is not installed (extra `workflow`)")
     command = [
         sys.executable,
@@ -44,15 +46,15 @@ def snakemake(project: Path, *words: str, environment: dict | None = None) -> su
         "1",
         *words,
     ]
-    environment = {
+    environment = os.environ | {
         "SEQEDIT_ROOT": str(project),
         "SEQEDIT_CACHE": str(project / "cache"),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{project}{os.pathsep}{ROOT}",
         "XDG_CACHE_HOME": str(project / "cache"),
-    } | (environment or {})
+    }
     return subprocess.Popen(
         command,
-        env=os.environ | environment,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -61,14 +63,15 @@ def snakemake(project: Path, *words: str, environment: dict | None = None) -> su
 
 
 def finished(process: subprocess.Popen) -> str:
-    output = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=900)[0]
     assert process.returncode == 0, output
     return output
 
 
 def test_kill_9_and_finish(project, tmp_path):
-    """Killed with all its children in the middle of a run; then the run goes on from its last round, and its record
-    equals that of a run that nobody disturbed."""
+    """Killed with all its children in the middle of a run. The run then resumes after its last round, its record equals
+    that of a run that nobody disturbed, and the study, here of one run, is collected into tables."""
+    (project / "sitecustomize.py").write_text(ONE_RUN)
     folder = project / "data" / "runs" / RUN
     words = (str(folder / ".done"), "--config", "studies=methods", "quick=true")
     process = snakemake(project, *words)
@@ -84,7 +87,7 @@ def test_kill_9_and_finish(project, tmp_path):
     )
 
     refused = snakemake(project, *words)
-    output = refused.communicate(timeout=300)[0]
+    output = refused.communicate(timeout=900)[0]
     assert refused.returncode == 1 and "LockException" in output
     finished(snakemake(project, *words, "--unlock"))
     finished(snakemake(project, *words))
@@ -96,7 +99,18 @@ def test_kill_9_and_finish(project, tmp_path):
     assert run(run_config(PLAN), undisturbed)
     for table in ("outcomes.jsonl", "scores.jsonl"):
         assert (folder / table).read_bytes() == (undisturbed / table).read_bytes()
+    words = ("runs", *words[1:])
+    jobs = finished(snakemake(project, *words))
+    assert "tables 1" in " ".join(jobs.split()) and "run 1" not in " ".join(jobs.split())
+    collection = Collection(project / "data" / "results" / "methods-quick")
+    assert collection.rows(RUN) == read_rows(folder) and collection.ids == {RUN}
     assert "Nothing to be done" in finished(snakemake(project, *words))
+
+
+ONE_RUN = """
+import seqedit.study.studies as studies
+studies.STUDIES["methods"] = lambda: [studies.StudyRun("alphaedit", "alphaedit")]
+"""
 
 
 def half_done(folder: Path) -> bool:
@@ -124,24 +138,6 @@ def test_runs_that_are_there_are_no_jobs(project):
         and f"chapter {notebooks}" in jobs
         and "book 1" in jobs
     )
-
-
-def test_tables_are_made_when_the_runs_are_there(project, monkeypatch):
-    """A study of one run: the run, then its tables; then there is nothing left to do."""
-    (project / "one.py").write_text(ONE_RUN)
-    words = ("runs", "--config", "studies=methods", "quick=true")
-    environment = {"PYTHONPATH": f"{project}{os.pathsep}{ROOT}", "PYTHONSTARTUP": ""}
-    (project / "sitecustomize.py").write_text("import one\n")
-    finished(snakemake(project, *words, environment=environment))
-    folder = project / "data" / "results" / "methods-quick"
-    assert (folder / ".done").exists() and len(list(folder.glob("*.parquet"))) == 4
-    assert "Nothing to be done" in finished(snakemake(project, *words, environment=environment))
-
-
-ONE_RUN = """
-import seqedit.study.studies as studies
-studies.STUDIES["methods"] = lambda: [studies.StudyRun("alphaedit", "alphaedit")]
-"""
 
 
 def test_a_second_process_waits(tmp_path, monkeypatch):

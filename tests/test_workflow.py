@@ -1,6 +1,7 @@
 """From edit to score to exported model by the command line; folders that are no models, and records of other models."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest

@@ -172,7 +172,7 @@ def abilities(
         table,
     )
     from ..lm.load import load_model
-    from ..runs.job import is_embedded
+    from ..runs.config import is_embedded
 
     names = tasks.split(",") if tasks else list(WORLD_TASKS if is_embedded(model) else PAPERS)
     if out:

@@ -137,7 +137,7 @@ def edit(
     --batch-size 50 --out runs/alphaedit
     """
     from ..runs.engine import run
-    from ..runs.job import RunConfig
+    from ..runs.config import RunConfig
     from ..runs.settings import parse_assignments
 
     settings = parse_assignments(set_ or [])
@@ -222,7 +222,7 @@ def score(
     from ..lm.load import load_model
     from ..lm.tokens import validate_requests
     from ..requests.published import load
-    from ..runs.job import is_embedded
+    from ..runs.config import is_embedded
     from ..world.vocabulary import SENTENCES
 
     if out:

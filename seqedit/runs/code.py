@@ -17,7 +17,9 @@ from .syntax import (
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ENTRY = "runs.engine"
-"""The module that makes runs; whatever it imports, directly or through others, can decide a result."""
+"""The module that makes runs; whatever it imports, directly or through others, can decide a
+result.
+"""
 
 DECLARES_METHODS = "methods.catalogue"
 """The module, or package of modules, of which a run uses no more than its method needs."""
@@ -26,13 +28,16 @@ REGISTRIES = ("METHODS", "COMBINATORS")
 """Names in these modules that list all methods, and so are of none."""
 
 CHOOSES_SETTINGS = ("runs.presets",)
-"""Modules that only choose settings. A record holds the settings themselves, so this code does not count."""
+"""Modules that only choose settings. A record holds the settings themselves, so this code does not
+count.
+"""
 
 
 def code_digest(method: str) -> str:
     """Identify the code that decides the results of a method, in 16 hexadecimal digits.
 
-    The files are read once per process, so that the digest tells what runs even if they change meanwhile.
+    The files are read once per process, so that the digest tells what runs even if they change
+    meanwhile.
 
     Args:
         method: name of a method, combinators after "+".
@@ -46,9 +51,9 @@ def code_digest(method: str) -> str:
 class PackageCode:
     """The code of a package that decides results.
 
-    It is read as syntax trees without docstrings: those of every module that `runs.engine` imports, directly or through
-    others, and of those definitions of the catalogue that a method uses. So comments, docstrings, line breaks and other
-    methods do not count.
+    It is read as syntax trees without docstrings: those of every module that `runs.engine` imports,
+    directly or through others, and of those definitions of the catalogue that a method uses. So
+    comments, docstrings, line breaks and other methods do not count.
     """
 
     def __init__(self, package: Path):
@@ -75,8 +80,8 @@ def _running_code() -> PackageCode:
 def method_definitions(method: str, trees: dict[str, ast.Module]) -> list[Definition]:
     """What a run by a method uses of the modules that declare methods.
 
-    These are the constructors of the method and of its combinators, whatever other modules import from there, and all
-    that these use in turn.
+    These are the constructors of the method and of its combinators, whatever other modules import
+    from there, and all that these use in turn.
 
     Args:
         trees: name of a module → its syntax tree, of all modules that decide results.
@@ -106,7 +111,8 @@ def deciding_modules(package: Path, entry: str = ENTRY) -> dict[str, ast.Module]
     """Syntax trees, without docstrings, of a module and of all that it imports from its package.
 
     Returns:
-        name of the module, relative to the package → its tree; a package's own module is "NAME.__init__".
+        name of the module, relative to the package → its tree; a package's own module is
+        "NAME.__init__".
     """
     found: dict[str, ast.Module] = {}
     waiting = [entry]

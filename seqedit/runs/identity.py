@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.files import file_digest
-from .job import RunConfig
+from .config import RunConfig
 from .records import shown
 from .settings import Settings
 
@@ -54,8 +54,8 @@ def run_parameters(
 def run_id(parameters: dict[str, Any]) -> str:
     """The digest of a run's parameters, in 12 hexadecimal digits.
 
-    Two runs have the same id exactly if they were asked to do the same. The path of the model does not count, because
-    its fingerprint is among the parameters.
+    Two runs have the same id exactly if they were asked to do the same. The path of the model does
+    not count, because its fingerprint is among the parameters.
     """
     asked = {"dtype": "float32"} | parameters
     del asked["model"]

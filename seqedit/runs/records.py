@@ -1,4 +1,4 @@
-"""Records of runs: what a run writes, and how it is read back."""
+"""Reads the records of runs, and compares a record with a run that is to be made."""
 
 import json
 import platform
@@ -33,7 +33,9 @@ def provenance(device: torch.device, method: str) -> dict[str, Any]:
 
 
 def shown(path: Path) -> str:
-    """A path for records and messages: relative to the project where it lies inside it."""
+    """A path as records and messages show it: relative to the project if it lies inside, else the
+    name alone.
+    """
     resolved = path.resolve()
     return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else path.name
 
@@ -63,8 +65,8 @@ class Record:
         run: content of run.json.
         rounds: one row per round and edited layer.
         outcomes: one row per request.
-        scores: one row per evaluation: `edits` written so far, and the report under dotted names ("edits.efficacy",
-            "abilities.arithmetic" …).
+        scores: one row per evaluation: `edits` written so far, and the report under dotted names
+            ("edits.efficacy", "abilities.arithmetic" …).
         folder: the run's own folder; None for a run that lies in the tables of a study.
     """
 
@@ -142,7 +144,11 @@ def read_rows(folder: Path) -> RunRows:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """run.json of a folder. Raises ValueError where there is none."""
+    """The content of a folder's run.json.
+
+    Raises:
+        ValueError: there is none, or it is no JSON.
+    """
     path = folder / "run.json"
     if not path.exists():
         raise ValueError(f"{folder}: there is no run.json; `seqedit edit --out {folder}` makes one")
@@ -155,11 +161,11 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
-    """The record in `out` if it is of the run that `fresh` describes; `fresh` where there is none.
+    """The record in a folder if it is of the run that `fresh` describes; `fresh` if there is none.
 
     Raises:
-        ValueError: `out` is a file, or holds a run with other parameters, or one begun by other code or on another
-            device and not finished; the message says which.
+        ValueError: `out` is a file, holds a run with other parameters, or holds an unfinished one
+            that was begun by other code or on another device; the message says which.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"out: {out} is a file; a run needs a folder")
@@ -183,7 +189,7 @@ def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names."""
+    """Nested settings as one dict with dotted names."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found |= (
@@ -193,11 +199,16 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def load_weights(folder: Path) -> dict[int, Tensor]:
-    """layer → edited matrix of a finished run. Raises ValueError where there is none."""
+    """layer → edited matrix of a finished run, (d_model, d_ff).
+
+    Raises:
+        ValueError: the folder holds no finished run.
+    """
     path = folder / "weights.safetensors"
     if not path.exists():
         raise ValueError(
-            f"{folder}: there is no weights.safetensors; the run is not finished, run it again to resume"
+            f"{folder}: there is no weights.safetensors; the run is not finished, run it again to "
+            "resume"
         )
     return {
         int(name[2:]): tensor

@@ -1,4 +1,6 @@
-"""Reads syntax trees: what a module imports from its package, and which definitions use which others."""
+"""Reads syntax trees: what a module imports from its package, and which definitions use which
+others.
+"""
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +11,8 @@ def imported_names(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
     """(module, name) of everything that the relative imports of a module bring in.
 
     Args:
-        module: the importing module, relative to the package, as are the modules returned; "" is the package itself.
+        module: the importing module, relative to the package, as are the modules returned; "" is
+            the package itself.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -18,7 +21,9 @@ def imported_names(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
 
 
 def imported_modules(tree: ast.Module, module: str) -> list[str]:
-    """Names, relative to the package, that the relative imports of a module may mean: modules, or names in them."""
+    """Names, relative to the package, that the relative imports of a module may mean: modules, or
+    names in them.
+    """
     names: list[str] = []
     for base, name in imported_names(tree, module):
         names += [base, f"{base}.{name}" if base else name]
@@ -26,7 +31,9 @@ def imported_modules(tree: ast.Module, module: str) -> list[str]:
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:
-    """The tree without string statements: docstrings of modules, classes and functions, and those of constants."""
+    """The tree without string statements: docstrings of modules, classes and functions, and those
+    of constants.
+    """
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -36,7 +43,9 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def defined_names(tree: ast.Module) -> dict[str, ast.stmt]:
-    """Name → statement at the top of a module that defines it: a function, a class or an assignment."""
+    """Name → statement at the top of a module that defines it: a function, a class or an
+    assignment.
+    """
     found: dict[str, ast.stmt] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -80,7 +89,8 @@ class Definitions:
         return [module for module, names in self.defined.items() if name in names]
 
     def reachable(self, roots: Iterable[tuple[str, str]]) -> list[Definition]:
-        """The definitions that some (module, name) use, directly or through others, sorted; roots included.
+        """The definitions that some (module, name) use, directly or through others, sorted; roots
+        included.
 
         Names that none of the modules defines are left out.
         """
@@ -102,7 +112,9 @@ class Definitions:
         return sorted(found.values())
 
     def _used_by(self, node: ast.AST, module: str) -> Iterator[tuple[str, str]]:
-        """(module, name) of what a definition may use; names of its own are among them and lead nowhere."""
+        """(module, name) of what a definition may use; names of its own are among them and lead
+        nowhere.
+        """
         for part in ast.walk(node):
             if isinstance(part, ast.Name):
                 yield module, part.id

@@ -1,7 +1,8 @@
 """The records of a finished study as four Parquet tables: runs, rounds, scores and outcomes.
 
-`runs.parquet` has one row for each run and label; the rows of the other tables name the run that they belong to. All of
-them are ordinary tables for `pandas.read_parquet` and `datasets.load_dataset("parquet", …)`.
+`runs.parquet` has one row for each run and label; the rows of the other tables name the run that
+they belong to. All of them are ordinary tables for `pandas.read_parquet` and
+`datasets.load_dataset("parquet", …)`.
 """
 
 import json
@@ -37,8 +38,8 @@ class LabelledRun:
 def write_collection(folder: Path, runs: Sequence[LabelledRun]) -> None:
     """Write the tables of a study.
 
-    Each file appears whole. `runs.parquet` comes last, so that whatever run it names has its rows in the others, also
-    when the writing is interrupted.
+    Each file appears whole. `runs.parquet` comes last, so that whatever run it names has its rows
+    in the others, also when the writing is interrupted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     once = {run.id: run.rows for run in runs}
@@ -111,7 +112,9 @@ def _by_run(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def _summary(run: dict[str, Any]) -> Row:
-    """A run.json as one row: what runs are sorted and chosen by in columns, the rest as JSON text."""
+    """A run.json as one row: what runs are sorted and chosen by in columns, the rest as JSON
+    text.
+    """
     parameters = run["parameters"]
     row = {name: run[name] for name in _COPIED} | {
         "dtype": parameters.get("dtype", "float32"),

@@ -1,4 +1,6 @@
-"""Records side by side: means over seeds with their intervals, differences paired by seed, published numbers."""
+"""Records side by side: means over seeds with their intervals, differences paired by seed,
+published numbers.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -34,14 +36,17 @@ SUCCESS = {
     "edits.paraphrase": "paraphrase",
     "edits.neighborhood": "neighbourhood",
 }
-"""Columns of evaluations → titles: exact match and what else the model can do; success as the papers count it."""
+"""Columns of evaluations → titles: exact match and what else the model can do; success as the
+papers count it.
+"""
 
 
 def evaluations(study: str, results: Path = RESULTS) -> pd.DataFrame:
-    """Every evaluation of every run of a study: the records' scores with label, method and seed; shares in percent.
+    """Every evaluation of every run of a study: the records' scores with label, method and seed;
+    shares in percent.
 
-    `tasks` is the mean of the six general tasks, `skills` of those that ask for no fact (all but open questions).
-    Columns that are no shares (perplexity, hidden_shift …) stay as they are.
+    `tasks` is the mean of the six general tasks, `skills` of those that ask for no fact (all but
+    open questions). Columns that are no shares (perplexity, hidden_shift …) stay as they are.
     """
     frames = [
         record.scores.assign(label=label, method=record.run["method"], seed=record.run["seed"])
@@ -71,14 +76,15 @@ def ends(study: str, results: Path = RESULTS) -> pd.DataFrame:
 
 
 def rounds(study: str, results: Path = RESULTS) -> pd.DataFrame:
-    """Every round and edited layer of every run: the records' rounds with label, method, seed, `edits` written and what
-    follows, of the weights that rounds write to: a restraint of the total (PRUNE) is not in them.
+    """Every round and edited layer of every run: the records' rounds with label, method, seed,
+    `edits` written and what follows, of the weights that rounds write to: a restraint of the total
+    (PRUNE) is not in them.
 
     * clamped: targets of the round that ended at their clamp, in percent;
-    * disturbance: root of the drift relative to that of the unedited layer's output, so that 1 is a change as large as
-      the output;
-    * norm: ‖W − W₀‖ / ‖W₀‖; sigma: σ₁(W) / σ₁(W₀); kappa, kappa_read: condition number over that of W₀, of the whole
-      matrix and of what the next LayerNorm reads.
+    * disturbance: root of the drift relative to that of the unedited layer's output, so that 1 is a
+      change as large as the output;
+    * norm: ‖W − W₀‖ / ‖W₀‖; sigma: σ₁(W) / σ₁(W₀); kappa, kappa_read: condition number over that of
+      W₀, of the whole matrix and of what the next LayerNorm reads.
     """
     lm, before, frames = load_model(MODEL, device="cpu"), {}, []
     for label, records in load_study(study, results).items():
@@ -121,7 +127,8 @@ def _unedited(lm: LanguageModel, layer: int) -> dict[str, float]:
 
 
 def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
-    """Mean and half-width of Student's interval for it, over seeds; of a single value the half-width is not a number.
+    """Mean and half-width of Student's interval for it, over seeds; of a single value the
+    half-width is not a number.
 
     With three seeds the half-width is 2.5 standard deviations: honest, and wide.
     """
@@ -152,7 +159,9 @@ def of_label(frame: pd.DataFrame, label: str, column: str) -> pd.Series:
 
 
 def change(frame: pd.DataFrame, label: str, base: str, column: str) -> tuple[float, float]:
-    """Mean and half-width of the difference label − base, paired by seed: facts, order and contexts are the same."""
+    """Mean and half-width of the difference label − base, paired by seed: facts, order and contexts
+    are the same.
+    """
     return interval((of_label(frame, label, column) - of_label(frame, base, column)).dropna())
 
 
@@ -172,7 +181,8 @@ def table(
     base: str | None = None,
     digits: int = 1,
 ) -> pd.DataFrame:
-    """Means with intervals, one row per label; with `base` the other rows show their paired difference to it.
+    """Means with intervals, one row per label; with `base` the other rows show their paired
+    difference to it.
 
     Args:
         frame: as `ends` returns it; rows: label → name shown; columns: column → title.
@@ -190,8 +200,8 @@ def table(
 
 
 def published(**wanted: str) -> pd.DataFrame:
-    """Numbers of papers and replications, with source and status, from data/published.json; rows that agree with
-    `wanted`, e.g. model="Llama 3 8B"."""
+    """Numbers of papers and replications, with source and status, from data/published.json; rows
+    that agree with `wanted`, e.g. model="Llama 3 8B"."""
     frame = pd.DataFrame(json.loads((DATA / "published.json").read_text(encoding="utf-8")))
     for column, value in wanted.items():
         frame = frame[frame[column] == value]

@@ -15,7 +15,8 @@ TABLES = ("runs", "rounds", "scores", "outcomes")
 
 
 def list_runs(study: str, results: Path = RESULTS) -> pd.DataFrame:
-    """The runs in the tables of a study: id, label, what was asked, how long it took, and whether by other code.
+    """The runs in the tables of a study: id, label, what was asked, how long it took, and whether
+    by other code.
 
     Args:
         study: name of a study, or a folder of tables.
@@ -71,7 +72,8 @@ def _collection(study: str, results: Path) -> Collection:
     found = find_collection(results / study) or find_collection(Path(study))
     if found is None:
         raise ValueError(
-            f"{study}: there are no tables of such a study in {results}; make them with `seqedit study`"
+            f"{study}: there are no tables of such a study in {results}; make them with "
+            "`seqedit study`"
         )
     return found
 

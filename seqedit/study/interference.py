@@ -35,11 +35,12 @@ def reaches(
     *,
     remembers: bool,
 ) -> Iterator[Reach]:
-    r"""The reach of each round of a method whose updates are Δ = RA, A by `solver` from the round's keys and earlier
-    ones.
+    r"""The reach of each round of a method whose updates are Δ = RA, A by `solver` from the round's
+    keys and earlier ones.
 
-    With uncorrelated residuals of mean square ρ², expectations are those of A times ρ²: E‖RAk‖² = ρ²‖Ak‖² and
-    E tr(RACAᵀRᵀ) = ρ² tr(ACAᵀ); rounds add up. Keys are taken as they are before the first edit.
+    With uncorrelated residuals of mean square ρ², expectations are those of A times ρ²: E‖RAk‖² =
+    ρ²‖Ak‖² and E tr(RACAᵀRᵀ) = ρ² tr(ACAᵀ); rounds add up. Keys are taken as they are before the
+    first edit.
 
     Args:
         remembers: whether the method has a history of keys.

@@ -11,13 +11,15 @@ from IPython import get_ipython
 def begin(*parameters: str) -> None:
     """Check the notebook's parameters and set the look of figures; the first call of a chapter.
 
-    papermill accepts a misspelt `-p` with only a line in its log and runs with the defaults; here it is an error.
+    papermill accepts a misspelt `-p` with only a line in its log and runs with the defaults; here
+    it is an error.
 
     Args:
         parameters: names of the chapter's parameters.
 
     Raises:
-        ValueError: a name was injected that the chapter does not have; the message lists those it has.
+        ValueError: a name was injected that the chapter does not have; the message lists those it
+            has.
     """
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm: no widgets here
     shell = get_ipython()

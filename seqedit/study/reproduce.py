@@ -20,10 +20,10 @@ class RecordDifference:
     """What differs between two records of the same run.
 
     Attributes:
-        fields: names of fields that differ or that one record lacks, such as "rounds.jsonl layers.drift". Wall times
-            and provenance are not compared.
-        points: the largest difference of a share (efficacy, unrelated facts, a task …) at the last evaluation, in
-            percentage points.
+        fields: names of fields that differ or that one record lacks, such as "rounds.jsonl
+            layers.drift". Wall times and provenance are not compared.
+        points: the largest difference of a share (efficacy, unrelated facts, a task …) at the last
+            evaluation, in percentage points.
         share: name of that share; "" where no share differs.
     """
 
@@ -47,8 +47,8 @@ def remake(
 ) -> dict[str, RecordDifference]:
     """Make runs once more in a temporary folder and compare them with the records that are kept.
 
-    On the same machine, with the same versions and code, nothing differs. On another machine sums are taken in another
-    order; `RecordDifference.points` says how far the shares move.
+    On the same machine, with the same versions and code, nothing differs. On another machine sums
+    are taken in another order; `RecordDifference.points` says how far the shares move.
 
     Args:
         names: studies, or single runs as `select_runs` takes them.
@@ -57,7 +57,8 @@ def remake(
         id of the run → what differs.
 
     Raises:
-        ValueError: there is no such study or run, or its record is missing; nothing has been made then.
+        ValueError: there is no such study or run, or its record is missing; nothing has been made
+            then.
     """
     names = [*names]
     runs = {run: one for name in names for run, one in select_runs(name).items()}
@@ -80,14 +81,16 @@ def compare_sides(
     """Compare two records, or the records of two studies run by run.
 
     Args:
-        left, right: each the id of a run, the folder of a run, a study, or the folder of a study's tables.
+        left, right: each the id of a run, the folder of a run, a study, or the folder of a study's
+            tables.
 
     Returns:
-        id of the run → what differs, or on which side alone it is. Two single records are compared whatever their
-        ids are, under the name "LEFT and RIGHT".
+        id of the run → what differs, or on which side alone it is. Two single records are compared
+        whatever their ids are, under the name "LEFT and RIGHT".
 
     Raises:
-        ValueError: there are no records by one of these names, or one side is a run and the other a study.
+        ValueError: there are no records by one of these names, or one side is a run and the other a
+            study.
     """
     a, b = (_records_of(side, results, work) for side in (left, right))
     if isinstance(a, RunRows) and isinstance(b, RunRows):

@@ -1,7 +1,8 @@
 """Makes the runs of a study, collects their records into tables, and reads them back.
 
-A run is made in a folder of its own, `data/runs/ID`, where it can be interrupted and resumed. Once all runs of a study
-are finished, they are collected into the tables of `data/results/STUDY`. A run that several studies share is made once.
+A run is made in a folder of its own, `data/runs/ID`, where it can be interrupted and resumed. Once
+all runs of a study are finished, they are collected into the tables of `data/results/STUDY`. A run
+that several studies share is made once.
 """
 
 import os
@@ -28,10 +29,11 @@ from .studies import STUDIES, StudyRun
 
 
 def run_study(name: str, *, jobs: int = 1, results: Path = RESULTS, work: Path = RUNS) -> int:
-    """Make the missing runs of a study and collect all of them into its tables; or make a single run.
+    """Make the missing runs of a study and collect all of them into its tables; or make a single
+    run.
 
-    Runs that were interrupted resume. The edited matrices are not kept. Each process has one thread, so that records do
-    not depend on the number of cores.
+    Runs that were interrupted resume. The edited matrices are not kept. Each process has one
+    thread, so that records do not depend on the number of cores.
 
     Args:
         name: as `select_runs` takes it; a single run is made but not collected.
@@ -52,7 +54,8 @@ def run_study(name: str, *, jobs: int = 1, results: Path = RESULTS, work: Path =
 def missing_runs(
     names: Iterable[str], results: Path = RESULTS, work: Path = RUNS
 ) -> dict[str, StudyRun]:
-    """id → run, of the named studies' runs that are neither in any table nor finished in the working place.
+    """id → run, of the named studies' runs that are neither in any table nor finished in the
+    working place.
 
     Raises:
         ValueError: there is no such study or run.
@@ -87,10 +90,11 @@ def make_run(one: StudyRun, folder: Path) -> None:
 
 
 def collect(study: str, results: Path = RESULTS, work: Path = RUNS) -> None:
-    """Write the tables of a study whose runs are all finished; tables that are complete stay as they are.
+    """Write the tables of a study whose runs are all finished; tables that are complete stay as
+    they are.
 
-    Records come from the study's own tables, where a run is in them, else from those of another study, else from the
-    working place.
+    Records come from the study's own tables, where a run is in them, else from those of another
+    study, else from the working place.
 
     Raises:
         ValueError: a run is not finished; the message names it.
@@ -141,7 +145,8 @@ def load_study(study: str, results: Path = RESULTS) -> dict[str, list[Record]]:
     """label → its runs in the order of the study, read from the study's tables.
 
     Raises:
-        ValueError: a run is missing, or is another one than the study describes now; the message says how to make it.
+        ValueError: a run is missing, or is another one than the study describes now; the message
+            says how to make it.
     """
     runs = study_runs(study)
     collection = find_collection(results / study)
@@ -151,7 +156,8 @@ def load_study(study: str, results: Path = RESULTS) -> dict[str, list[Record]]:
         name = ids.get((one.label, one.seed))
         if collection is None or name is None:
             raise ValueError(
-                f"{study}: {one.label}, seed {one.seed}, is not in the tables; {_how_to_make(study)}"
+                f"{study}: {one.label}, seed {one.seed}, is not in the tables; "
+                f"{_how_to_make(study)}"
             )
         rows = collection.rows(name)
         _check_fits(study, one, rows)
@@ -160,7 +166,9 @@ def load_study(study: str, results: Path = RESULTS) -> dict[str, list[Record]]:
 
 
 def study_status(study: str, results: Path = RESULTS, work: Path = RUNS) -> str:
-    """How many runs of a study are there, and how many of them were made by other code than today's."""
+    """How many runs of a study are there, and how many of them were made by other code than
+    today's.
+    """
     wanted = {identify(one) for one in study_runs(study)}
     own = find_collection(results / study)
     found = {
@@ -193,8 +201,8 @@ def _check_fits(study: str, one: StudyRun, rows: RunRows) -> None:
     for name in ("method", "n_edits", "batch_size", "evaluate_every", "dtype"):
         if found[name] != getattr(one, name):
             raise ValueError(
-                f"{study}: {one.label}, seed {one.seed}, is there with {name} = {found[name]}, now the "
-                f"study has {getattr(one, name)}; {_how_to_make(study)}"
+                f"{study}: {one.label}, seed {one.seed}, is there with {name} = {found[name]}, now "
+                f"the study has {getattr(one, name)}; {_how_to_make(study)}"
             )
 
 

@@ -12,8 +12,9 @@ from ..base.paths import MODEL, WORLD
 from ..lm.fingerprint import fingerprint
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
+from ..runs.config import RunConfig
 from ..runs.identity import run_id, run_parameters
-from ..runs.job import RunConfig, settings_of
+from ..runs.resolve import resolve
 from .studies import STUDIES, StudyRun
 
 QUICK = "-quick"
@@ -21,7 +22,8 @@ QUICK = "-quick"
 
 
 def study_runs(study: str) -> list[StudyRun]:
-    """The runs of a study, in its order; those of "NAME-quick" have one seed and four edits in rounds of two.
+    """The runs of a study, in its order; those of "NAME-quick" have one seed and four edits in
+    rounds of two.
 
     Raises:
         ValueError: there is no such study.
@@ -66,7 +68,7 @@ def identify(one: StudyRun) -> str:
     config = run_config(one)
     parameters = run_parameters(
         config,
-        settings_of(config, _embedded_model(one.dtype)),
+        resolve(config, _embedded_model(one.dtype)),
         fingerprint=_embedded_fingerprint(one.dtype),
         n_edits=one.n_edits,
         requests=_digest(Path(config.requests)),
@@ -85,7 +87,7 @@ def run_config(one: StudyRun) -> RunConfig:
 def edited_layers(runs: Iterable[StudyRun]) -> list[int]:
     """The layers whose second moments these runs need, by the tuned settings of their methods."""
     lm = _embedded_model("float32")
-    return sorted({layer for one in runs for layer in settings_of(one.config(), lm).layers})
+    return sorted({layer for one in runs for layer in resolve(one.config(), lm).layers})
 
 
 def _all_studies() -> list[str]:

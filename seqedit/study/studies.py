@@ -7,7 +7,7 @@ from typing import Any
 
 from ..base.paths import MODEL, WORLD
 from ..methods.catalogue import METHODS
-from ..runs.job import RunConfig
+from ..runs.config import RunConfig
 
 SEEDS = (1, 2, 3)
 

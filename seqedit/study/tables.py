@@ -1,7 +1,8 @@
 """Rows of JSON as Parquet tables and back, without loss.
 
-Nested objects become columns with dotted names ("edits.efficacy"), lists become list columns. A field that a row lacks
-is null in the table. A number that was not finite is null in JSON, which has no NaN, and NaN in the table.
+Nested objects become columns with dotted names ("edits.efficacy"), lists become list columns. A
+field that a row lacks is null in the table. A number that was not finite is null in JSON, which has
+no NaN, and NaN in the table.
 """
 
 import io
@@ -24,8 +25,8 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows as a table, one column for every field that any row has.
 
     Raises:
-        ValueError: the values of a field are of several kinds, a name holds a dot, or an object is empty; the message
-            names the field.
+        ValueError: the values of a field are of several kinds, a name holds a dot, or an object is
+            empty; the message names the field.
     """
     flat = [dict(_flattened(row)) for row in rows]
     columns = {name: [row.get(name, _ABSENT) for row in flat] for name in _merged_order(flat)}
@@ -49,7 +50,8 @@ def to_rows(table: pa.Table) -> list[Row]:
 def split_layers(rounds: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Rows of rounds, each with a list of its layers, as one row per round and layer.
 
-    The fields of a layer follow those of the round, `layer` first. A round that edited no matrix keeps one row.
+    The fields of a layer follow those of the round, `layer` first. A round that edited no matrix
+    keeps one row.
     """
     return [
         {name: value for name, value in row.items() if name != "layers"} | layer
@@ -92,7 +94,9 @@ def _flattened(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _merged_order(rows: Sequence[Row]) -> list[str]:
-    """All names, in the order of the rows; the longest rows come first, since they say most about it."""
+    """All names, in the order of the rows; the longest rows come first, since they say most about
+    it.
+    """
     order: list[str] = []
     for names in sorted(dict.fromkeys(tuple(row) for row in rows), key=len, reverse=True):
         place = 0

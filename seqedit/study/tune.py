@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ..base.files import write_json
 from ..base.paths import DATA, MODEL, WORLD
+from ..runs.config import RunConfig
 from ..runs.engine import run
-from ..runs.job import RunConfig
 from ..runs.records import load_run
 
 EDITS, ROUND = 160, 40
