@@ -25,7 +25,8 @@ from seqedit.study.run_study import (
     study_status,
 )
 from seqedit.study.selection import identify, select_runs, study_runs
-from seqedit.study.studies import COMPOSED, STUDIES, StudyRun
+from seqedit.study.studies import COMPOSED, STUDIES
+from seqedit.study.study_run import StudyRun
 
 
 def test_every_run_of_a_study_can_be_made():

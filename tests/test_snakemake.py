@@ -109,7 +109,8 @@ def test_kill_9_and_finish(project, tmp_path):
 
 ONE_RUN = """
 import seqedit.study.studies as studies
-studies.STUDIES["methods"] = lambda: [studies.StudyRun("alphaedit", "alphaedit")]
+from seqedit.study.study_run import StudyRun
+studies.STUDIES["methods"] = lambda: [StudyRun("alphaedit", "alphaedit")]
 """
 
 

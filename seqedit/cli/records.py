@@ -46,7 +46,8 @@ def export(
 @app.command()
 @plain_errors
 def compare(a: Side, b: Side) -> None:
-    """Say what differs between two runs, or between two studies run by run; ends with 1 if anything does.
+    """Say what differs between two runs, or between two studies run by run; ends with 1 if anything
+    does.
 
     Example: seqedit records compare data/results/methods elsewhere/data/results/methods
     """

@@ -109,8 +109,9 @@ def compare_sides(
 def compare_rows(before: RunRows, after: RunRows) -> RecordDifference:
     """What differs between two records."""
     kept = ("parameters", "contexts", "rounds_done")
+    old_run, new_run = ({name: side.run[name] for name in kept} for side in (before, after))
     pairs: list[tuple[str, Any, Any]] = [
-        ("run.json", *({name: side.run[name] for name in kept} for side in (before, after))),
+        ("run.json", old_run, new_run),
         ("rounds.jsonl", before.rounds, after.rounds),
         ("outcomes.jsonl", before.outcomes, after.outcomes),
         ("scores.jsonl", before.scores, after.scores),

@@ -25,7 +25,8 @@ from .collection import (
     write_collection,
 )
 from .selection import QUICK, identify, run_config, select_runs, study_runs
-from .studies import STUDIES, StudyRun
+from .studies import STUDIES
+from .study_run import StudyRun
 
 
 def run_study(name: str, *, jobs: int = 1, results: Path = RESULTS, work: Path = RUNS) -> int:

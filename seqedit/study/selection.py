@@ -15,7 +15,8 @@ from ..lm.model import LanguageModel
 from ..runs.config import RunConfig
 from ..runs.identity import run_id, run_parameters
 from ..runs.resolve import resolve
-from .studies import STUDIES, StudyRun
+from .studies import STUDIES
+from .study_run import StudyRun
 
 QUICK = "-quick"
 """What follows the name of a study whose runs are cut to a few edits, as in "methods-quick"."""
