@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from .moments.files import load_moments
     from .requests.published import load_requests
     from .requests.request import EditRequest, batched
+    from .runs.config import RunConfig
     from .runs.engine import run
-    from .runs.job import RunConfig, prepare
+    from .runs.job import prepare
     from .runs.records import load_run
 
 __version__ = "0.1.0"
@@ -58,7 +59,7 @@ __all__ = [
 _HOMES = {
     "EditPlan": "editing.state",
     "EditRequest": "requests.request",
-    "RunConfig": "runs.job",
+    "RunConfig": "runs.config",
     "TargetConfig": "lm.target_loss",
     "batched": "requests.request",
     "corpus_moments": "moments.cache",

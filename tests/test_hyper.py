@@ -10,13 +10,10 @@ from seqedit.lm.target_loss import TargetConfig
 from seqedit.methods.catalogue import METHODS, make_method, method_parameters
 from seqedit.methods.combinators import COMBINATORS
 from seqedit.methods.kinds.locate_then_edit import LocateThenEdit
-from seqedit.runs.job import RunConfig, prepare
-from seqedit.runs.settings import (
-    build_settings,
-    known_names,
-    parse_assignments,
-    read_hyper,
-)
+from seqedit.runs.config import RunConfig
+from seqedit.runs.hyper_files import read_hyper
+from seqedit.runs.job import prepare
+from seqedit.runs.settings import build_settings, known_names, parse_assignments
 
 COMMON = {
     "layers": [1, 2],

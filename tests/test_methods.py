@@ -41,7 +41,8 @@ from seqedit.methods.kinds.locate_then_edit import LocateThenEdit
 from seqedit.methods.kinds.residuals import rome_residual
 from seqedit.methods.memit import memit, memit_seq
 from seqedit.methods.rome import r_rome, rome
-from seqedit.runs.job import RunConfig
+from seqedit.runs.config import RunConfig
+from seqedit.runs.resolve import resolve
 
 PACKAGE = Path(__file__).resolve().parents[1] / "seqedit"
 ORACLE = Entry.oracle
@@ -323,7 +324,7 @@ def test_names_compose(case):
                 assert set(method_parameters(f"{name}+{combine}")) >= set(method_parameters(name))
 
 
-def test_short_names():
+def test_short_names(tiny_lm):
     """`rect` and `prune` alone are those of MEMIT, and a run is recorded under the registered name."""
     assert (
         make_method("rect").name == "MEMIT+RECT"
@@ -331,10 +332,8 @@ def test_short_names():
     )
     assert make_method("rect+with_history").name == make_method("memit_rect+with_history").name
     assert method_parameters("prune") == method_parameters("memit_prune")
-    assert (
-        RunConfig(model="", requests=Path(), method="rect+revive", settings={}).method
-        == "memit_rect+revive"
-    )
+    config = RunConfig(model="", requests=Path(), method="rect+with_history", settings={"layers": [1]})
+    assert resolve(config, tiny_lm()).method == "memit_rect+with_history"
 
 
 @pytest.mark.parametrize(

@@ -1,103 +1,204 @@
-"""Studies: which runs there are, that they are made once, and how they are read."""
+"""Studies: which runs there are, that they are made once, collected into tables, and how they are read."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from seqedit.base.files import write_text
 from seqedit.base.jsonl import read_jsonl
-from seqedit.base.paths import DATA
-from seqedit.methods.catalogue import COMPOSED, METHODS, make_method
+from seqedit.base.paths import DATA, RESULTS
+from seqedit.methods.catalogue import CATALOGUE, make_method
+from seqedit.runs.identity import run_id
+from seqedit.runs.records import load_run, read_rows
 from seqedit.runs.settings import build_settings
 from seqedit.study import run_study as plans
-from seqedit.study.reproduce import repeat
+from seqedit.study.collection import Collection, find_collection
+from seqedit.study.export import export_csv, list_runs
+from seqedit.study.reproduce import compare_sides, remake
 from seqedit.study.run_study import (
+    collect,
+    is_collected,
     load_study,
-    planned,
+    missing_runs,
     run_study,
-    standing,
+    study_status,
 )
-from seqedit.study.studies import STUDIES, Planned
+from seqedit.study.selection import identify, select_runs, study_runs
+from seqedit.study.studies import STUDIES
+from seqedit.study.study_run import StudyRun
 
 
-def test_every_planned_run_can_be_made():
+def tuned() -> set[str]:
+    """The methods whose settings are searched: those of the common table."""
+    return {name for name, entry in CATALOGUE.items() if entry.search}
+
+
+def test_every_run_of_a_study_can_be_made():
     """Methods compose, settings are known to them, and tuned settings are there."""
     for study in STUDIES:
-        runs = planned(study)
-        names = [(one.label, one.seed) for one in STUDIES[study]()]
+        runs = study_runs(study)
+        names = [(one.label, one.seed) for one in runs]
         assert len({*names}) == len(names)  # no label twice
-        for one in runs.values():
+        for one in runs:
             make_method(one.method)
             build_settings(one.method, {"layers": [1]} | one.settings)
             assert (DATA / "hyper" / f"{one.method.partition('+')[0]}.json").exists(), one.method
-    assert {one.method for one in planned("methods").values()} == {*METHODS, *COMPOSED}
+    assert {one.method for one in study_runs("methods")} == tuned()
+
+
+def test_committed_tables_hold_the_runs_of_the_studies():
+    """Their ids are those of today's studies, and each record's id is that of its own parameters."""
+    for study in STUDIES:
+        assert is_collected(study), study
+        for row in Collection(RESULTS / study).runs:
+            assert row["run"] == run_id(json.loads(row["parameters"]))
+    assert missing_runs(STUDIES) == {}
+    assert sum(path.stat().st_size for path in RESULTS.rglob("*")) < 8e6
 
 
 def test_every_method_has_an_error_on_record():
     """`make errors` writes them; the book's table shows them."""
     found = json.loads((DATA / "errors.json").read_text())
-    assert set(found) == {*METHODS, *COMPOSED} and all(
+    assert set(found) == tuned() and all(
         0 <= own["oracle"] < 1e-4 for own in found.values()
     )
 
 
-def test_a_study(tmp_path, monkeypatch):
-    """Made once, read back by label, its standing told; a run that is missing, or is of other dtype, is named."""
-    monkeypatch.setitem(
-        STUDIES,
-        "two",
-        lambda: [
-            Planned("a", "ultraedit", corpus_lines=20, dtype="bfloat16"),
-            Planned("b", "ft_m", {"steps": 3}),
-        ],
-    )
-    with pytest.raises(
-        ValueError, match="two-quick-a-s1 is not there; make it with `seqedit study two --quick`"
-    ):
-        load_study("two-quick", tmp_path)
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """A study of two runs; results and working folders; runs are made in this process."""
+    runs = [
+        StudyRun("a", "ultraedit", corpus_lines=20, dtype="bfloat16"),
+        StudyRun("b", "ft_m", {"steps": 3}),
+    ]
+    monkeypatch.setitem(STUDIES, "two", lambda: runs)
     monkeypatch.setattr(plans, "ProcessPoolExecutor", Here)
-    assert (
-        run_study("two", quick=True, out=tmp_path) == 2
-        and run_study("two", quick=True, out=tmp_path) == 0
-    )
-    plans._make(
-        planned("two", True)["two-quick-a-s1"], tmp_path / "two-quick-a-s1"
-    )  # a twin that came too late
-    found = load_study("two-quick", tmp_path)
+    return {"results": tmp_path / "results", "work": tmp_path / "work"}
+
+
+def test_a_study(two):
+    """Made once, collected, read back by label, its status told; a run that is missing is named."""
+    results, work = two["results"], two["work"]
+    with pytest.raises(
+        ValueError,
+        match="two-quick: a, seed 1, is not in the tables; make it with `seqedit study two --quick`",
+    ):
+        load_study("two-quick", results)
+    with pytest.raises(ValueError, match="there is no finished run with this id"):
+        collect("two-quick", **two)
+    assert not (results / "two-quick").exists()
+    assert run_study("two-quick", **two) == 2 and run_study("two-quick", **two) == 0
+    (id_a, a), (id_b, _) = select_runs("two-quick").items()
+    plans.make_run(a, work / id_a)  # another process that came too late
+    found = load_study("two-quick", results)
     assert list(found) == ["a", "b"] and found["b"][0].run["method"] == "ft_m"
     assert {*found["a"][0].run["parameters"]["files"]} == {"requests", "corpus"}
-    assert len(found["a"][0].outcomes) == 4 and not list(tmp_path.rglob("weights.safetensors"))
-    assert standing("two", True, tmp_path).startswith("2 of 2 runs, 0 by other code, ")
-    assert standing("two", False, tmp_path) == "0 of 2 runs, 0 by other code, 0 minutes of one core"
     assert found["a"][0].run["parameters"]["dtype"] == "bfloat16"
-    assert {str(one) for one in repeat(["two"], quick=True, out=tmp_path).values()} == {"identical"}
-    _tamper(tmp_path / "two-quick-b-s1")
-    told = {name: str(one) for name, one in repeat(["two"], quick=True, out=tmp_path).items()}
-    assert told == {
-        "two-quick-a-s1": "identical",
-        "two-quick-b-s1": "2 fields differ, the last shares at most 4.0 points (edits.efficacy_tokens)",
+    assert len(found["a"][0].outcomes) == 4 and not list(work.rglob("weights.safetensors"))
+    assert study_status("two-quick", **two).startswith("2 of 2 runs, 0 by other code, ")
+    assert study_status("two", **two) == "0 of 2 runs, 0 by other code, 0 minutes of one core"
+    for run, label in ((id_a, "a"), (id_b, "b")):  # the tables say what the folders say
+        assert Collection(results / "two-quick").rows(run) == read_rows(work / run)
+        one, other = found[label][0], load_run(work / run)
+        for name in ("rounds", "outcomes", "scores"):
+            assert getattr(one, name).equals(getattr(other, name))
+    with pytest.raises(ValueError, match="weights: the tables of a study hold no matrices"):
+        found["a"][0].weights()
+
+
+def test_a_study_again(two):
+    """Made once more, nothing differs; a changed record is found out, with and without making it."""
+    results, work = two["results"], two["work"]
+    run_study("two-quick", **two)
+    id_a, id_b = select_runs("two-quick")
+    assert {str(one) for one in remake(["two-quick"], **two).values()} == {"identical"}
+    _tamper(work / id_b)
+    collect("two-quick", results / "new", work)
+    changed = "2 fields differ, the last shares at most 4.0 points (edits.efficacy_tokens)"
+    other = {"results": results / "new", "work": work}
+    assert {run: str(one) for run, one in remake(["two-quick"], **other).items()} == {
+        id_a: "identical",
+        id_b: changed,
     }
+    sides = ("two-quick", str(results / "new" / "two-quick"))
+    assert {run: str(one) for run, one in compare_sides(*sides, **two).items()} == {
+        id_a: "identical",
+        id_b: changed,
+    }
+    assert [str(one) for one in compare_sides(str(work / id_b), id_b, **two).values()] == [changed]
+    with pytest.raises(ValueError, match="compare two runs or two studies"):
+        compare_sides(id_a, "two-quick", **two)
+    with pytest.raises(ValueError, match="nosuch: there is no"):
+        compare_sides(id_a, "nosuch", **two)
     with pytest.raises(
         ValueError,
-        match="two-a-s1 is not there to be compared with; make it with `seqedit study two-",
+        match=r"\(a, seed 1\) is not there to be compared with; make it with `seqedit study ",
     ):
-        repeat(["two"], out=tmp_path)
-    monkeypatch.setitem(STUDIES, "two", lambda: [Planned("a", "ultraedit", corpus_lines=20)])
+        remake(["two"], **two)
+
+
+def test_a_study_that_changes(two, monkeypatch):
+    """Other parameters are another run: made anew, and never taken for the old one."""
+    run_study("two-quick", **two)
+    before = {*select_runs("two-quick")}
+    monkeypatch.setitem(STUDIES, "two", lambda: [StudyRun("a", "ultraedit", corpus_lines=20)])
     with pytest.raises(
         ValueError,
-        match="two-quick-a-s1: is there with dtype = bfloat16, now its study has float32",
+        match="two-quick: a, seed 1, is there with dtype = bfloat16, now the study has float32",
     ):
-        run_study("two", quick=True, out=tmp_path)
+        load_study("two-quick", two["results"])
+    assert not before & {*missing_runs(["two-quick"], **two)} and not is_collected(
+        "two-quick", two["results"]
+    )
+    assert "0 of 1 runs, 0 by other code" in study_status("two-quick", **two)
+    assert "2 in the tables that the study no longer asks for" in study_status("two-quick", **two)
     with pytest.raises(ValueError, match="study: 'nosuch'; there are methods, .*, two"):
-        planned("nosuch")
+        select_runs("nosuch")
+    with pytest.raises(ValueError, match="study: 'nosuch-quick'; there are methods, .*, two"):
+        study_runs("nosuch-quick")
+
+
+def test_adding_a_run_makes_one_run(two, monkeypatch):
+    """The records of the others are taken over as they are, also where their folders are gone."""
+    results, work = two["results"], two["work"]
+    run_study("two-quick", **two)
+    before = Collection(results / "two-quick")
+    rows = {run: before.rows(run) for run in before.ids}
+    for path in [path for path in work.rglob("*") if path.is_file()]:
+        path.unlink()
+    old = STUDIES["two"]()
+    monkeypatch.setitem(STUDIES, "two", lambda: [StudyRun("new", "ft"), *old])
+    assert run_study("two-quick", **two) == 1
+    after = Collection(results / "two-quick")
+    assert [row["label"] for row in after.runs] == ["new", "a", "b"]
+    assert all(after.rows(run) == kept for run, kept in rows.items())
+
+
+def test_tables_for_people(two, tmp_path):
+    """The list names every run; the CSV files hold what the tables hold, lists as JSON."""
+    run_study("two-quick", **two)
+    listed = list_runs("two-quick", two["results"])
+    assert list(listed["label"]) == ["a", "b"] and "other" not in " ".join(listed["code"])
+    files = export_csv("two-quick", tmp_path / "csv", two["results"])
+    assert [path.name for path in files] == ["runs.csv", "rounds.csv", "scores.csv", "outcomes.csv"]
+    import pandas as pd
+
+    scores = pd.read_csv(files[2])
+    record = Collection(two["results"] / "two-quick").rows(scores["run"][0])
+    assert json.loads(scores["retention"][0]) == record.scores[0]["retention"]
+    assert scores["edits.efficacy"][0] == record.scores[0]["edits"]["efficacy"]
+    with pytest.raises(ValueError, match="nosuch: there are no tables of such a study"):
+        list_runs("nosuch", two["results"])
 
 
 def _tamper(folder):
-    """A share of the last evaluation 4 points higher, a field of a round that says nothing, and other times."""
+    """A share of the last evaluation 4 points higher, a field of a round more, and other times."""
     rounds, scores = (read_jsonl(folder / name) for name in ("rounds.jsonl", "scores.jsonl"))
-    rounds[-1]["new"], rounds[0]["seconds"] = None, {}
+    rounds[-1]["new"], rounds[0]["seconds"] = None, {"total": 0.5}
     scores[-1]["edits"]["efficacy_tokens"] += 0.04
     for name, rows in (("rounds.jsonl", rounds), ("scores.jsonl", scores)):
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_text(folder / name, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 class Here:
@@ -120,16 +221,51 @@ class Here:
         return done
 
 
-def test_what_two_studies_share_has_one_name(monkeypatch):
-    """The first study's; labels stay each study's own."""
-    monkeypatch.setitem(STUDIES, "first", lambda: [Planned("a", "rome", n_edits=3)])
+def test_what_two_studies_share_is_one_run(two, tmp_path, monkeypatch):
+    """It is made once and lies in the tables of both, under each study's own label."""
+    shared = StudyRun("a", "ft", n_edits=3)
+    monkeypatch.setitem(STUDIES, "first", lambda: [shared])
     monkeypatch.setitem(
-        STUDIES,
-        "second",
-        lambda: [Planned("b", "rome", n_edits=3), Planned("c", "rome", n_edits=2)],
+        STUDIES, "second", lambda: [replace(shared, label="b"), replace(shared, seed=2)]
     )
-    assert {run_id: one.label for run_id, one in planned("second").items()} == {
-        "first-a-s1": "b",
-        "second-c-s1": "c",
+    assert {*select_runs("first")} < {*select_runs("second")}
+    assert {*select_runs("first-quick")} == {*select_runs("second-quick")}
+    assert not {*select_runs("first")} & {*select_runs("first-quick")}
+    assert run_study("first-quick", **two) == 1 and run_study("second-quick", **two) == 0
+    left, right = (
+        find_collection(two["results"] / name) for name in ("first-quick", "second-quick")
+    )
+    assert left.ids == right.ids and (left.runs[0]["label"], right.runs[0]["label"]) == ("a", "b")
+
+
+def test_an_id_is_that_of_the_run_alone(monkeypatch):
+    """Neither a study in front nor another order of studies and runs nor other labels changes an id."""
+    before = {(one.label, one.seed): run for run, one in select_runs("prune").items()}
+    studies = {"new": lambda: [StudyRun("x", "memit"), *study_runs("prune")[::-1]]} | dict(
+        reversed(STUDIES.items())
+    )
+    prune = STUDIES["prune"]
+    monkeypatch.setattr("seqedit.study.selection.STUDIES", studies)
+    monkeypatch.setitem(studies, "prune", lambda: [*prune()][::-1])
+    after = {(one.label, one.seed): run for run, one in select_runs("prune").items()}
+    assert after == before and len(before) == 63
+    one = StudyRun("a", "memit")
+    assert identify(one) == identify(replace(one, label="other"))
+    changes = {
+        "method": "rome",
+        "settings": {"clamp": 9},
+        "n_edits": 7,
+        "batch_size": 7,
     }
-    assert {*planned("second", True)} == {*planned("first", True)}  # of one size, all are the same
+    changes |= {"seed": 7, "requests": "reversal.json", "evaluate_every": 7, "corpus_lines": 7}
+    changes |= {"dtype": "bfloat16"}
+    ids = {identify(replace(one, **{name: value})) for name, value in changes.items()}
+    assert len(ids) == len(changes) and identify(one) not in ids
+
+
+def test_a_run_has_names():
+    """A single run is found by its id, and by study, label and seed."""
+    (run,) = select_runs("methods-memit-s1")
+    assert [*select_runs(run)] == [run]
+    (quick,) = select_runs("methods-quick-memit-s1")
+    assert [*select_runs(quick)] == [quick] != [run]

@@ -101,27 +101,27 @@ def test_intervals_and_differences():
     """Student's interval by hand; differences are paired; no minus before a zero."""
     mean, half = compare.interval([1.0, 2.0, 3.0])
     assert mean == 2 and half == pytest.approx(4.302652729696 / math.sqrt(3))
-    assert math.isnan(compare.interval([1.0])[1]) and compare.band([1.0, 2.0, 3.0]) == (
+    assert math.isnan(compare.interval([1.0])[1]) and compare.interval_ends([1.0, 2.0, 3.0]) == (
         mean - half,
         mean + half,
     )
     frame = pd.DataFrame({"label": list("aabb"), "seed": [1, 2, 2, 1], "x": [1.0, 5.0, 4.0, 2.0]})
-    assert compare.change(frame, "b", "a", "x") == (
+    assert compare.paired_change(frame, "b", "a", "x") == (
         0.0,
         pytest.approx(12.706204736 * math.sqrt(2) / math.sqrt(2)),
     )
-    shown = compare.table(frame, {"a": "A", "b": "B"}, {"x": "X"}, base="a", digits=0)
+    shown = compare.means_table(frame, {"a": "A", "b": "B"}, {"x": "X"}, base="a", digits=0)
     assert list(shown["X"]) == ["3 ±\xa025", "0 ±\xa013"]
     assert (
         compare.plus_minus((-0.04, 0.2)) == "0.0 ±\xa00.2"
         and compare.plus_minus((-1.0, float("nan"))) == "−1.0"
     )
     with pytest.raises(ValueError, match="label: 'c'; there are a, b"):
-        compare.of_label(frame, "c", "x")
+        compare.values_by_seed(frame, "c", "x")
 
 
 def test_published_numbers_have_their_source():
-    frame = compare.published(
+    frame = compare.published_numbers(
         model="Llama 3 8B", method="alphaedit", dataset="CounterFact", n_edits=2000
     )
     assert {"fang2025alphaedit, Table 1"} < {*frame["source"]} and frame["source"].notna().all()

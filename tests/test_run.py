@@ -139,7 +139,7 @@ def test_unfinished_run_of_another_setting(space, name, value, message, monkeypa
 
 def test_stale_record(space, monkeypatch):
     run(space.config(), space.out)
-    monkeypatch.setattr(records, "code_digest", lambda: "other")
+    monkeypatch.setattr(records, "code_digest", lambda method: "other")
     assert load_run(space.out).stale
 
 
@@ -223,11 +223,11 @@ def test_shipped_moments_are_used_where_they_fit(space, monkeypatch):
     found = collect_second_moments(lm, ["The town is quiet."], [0, 1])
     monkeypatch.setattr("seqedit.world.embedded.shipped_identity", lambda: digests)
     for name, value in (
-        ("WORLD", space.folder),
-        ("DATA", space.folder),
-        ("MOMENTS", shipped),
+        ("job.WORLD", space.folder),
+        ("resolve.DATA", space.folder),
+        ("job.MOMENTS", shipped),
     ):
-        monkeypatch.setattr(f"seqedit.runs.job.{name}", value)
+        monkeypatch.setattr(f"seqedit.runs.{name}", value)
     for made_for, used in ((fingerprint(lm), True), ("0" * 16, False)):
         save_moments(shipped, found, fingerprint=made_for)
         plan = prepare(space.config(corpus=None)).plan

@@ -15,9 +15,11 @@ from conftest import ROOT
 from seqedit.base.files import alone
 from seqedit.base.paths import DATA
 from seqedit.runs.engine import run
-from seqedit.study.run_study import open_runs, planned
+from seqedit.runs.records import read_rows
+from seqedit.study.collection import Collection
+from seqedit.study.selection import run_config, select_runs
 
-RUN = "methods-quick-alphaedit-s1"
+RUN, PLAN = next(iter(select_runs("methods-quick-alphaedit-s1").items()))
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def snakemake(project: Path, *words: str) -> subprocess.Popen:
     environment = os.environ | {
         "SEQEDIT_ROOT": str(project),
         "SEQEDIT_CACHE": str(project / "cache"),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{project}{os.pathsep}{ROOT}",
         "XDG_CACHE_HOME": str(project / "cache"),
     }
     return subprocess.Popen(
@@ -61,15 +63,16 @@ def snakemake(project: Path, *words: str) -> subprocess.Popen:
 
 
 def finished(process: subprocess.Popen) -> str:
-    output = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=900)[0]
     assert process.returncode == 0, output
     return output
 
 
 def test_kill_9_and_finish(project, tmp_path):
-    """Killed with all its children in the middle of a run; then the run goes on from its last round, and its record
-    equals that of a run that nobody disturbed."""
-    folder = project / "data" / "results" / RUN
+    """Killed with all its children in the middle of a run. The run then resumes after its last round, its record equals
+    that of a run that nobody disturbed, and the study, here of one run, is collected into tables."""
+    (project / "sitecustomize.py").write_text(ONE_RUN)
+    folder = project / "data" / "runs" / RUN
     words = (str(folder / ".done"), "--config", "studies=methods", "quick=true")
     process = snakemake(project, *words)
     while process.poll() is None and not half_done(folder):
@@ -84,7 +87,7 @@ def test_kill_9_and_finish(project, tmp_path):
     )
 
     refused = snakemake(project, *words)
-    output = refused.communicate(timeout=300)[0]
+    output = refused.communicate(timeout=900)[0]
     assert refused.returncode == 1 and "LockException" in output
     finished(snakemake(project, *words, "--unlock"))
     finished(snakemake(project, *words))
@@ -93,10 +96,22 @@ def test_kill_9_and_finish(project, tmp_path):
         0
     ] == first  # with its seconds: not made again
     undisturbed = tmp_path / "undisturbed"
-    assert run(planned(RUN)[RUN].config(), undisturbed)
+    assert run(run_config(PLAN), undisturbed)
     for table in ("outcomes.jsonl", "scores.jsonl"):
         assert (folder / table).read_bytes() == (undisturbed / table).read_bytes()
+    words = ("runs", *words[1:])
+    jobs = finished(snakemake(project, *words))
+    assert "tables 1" in " ".join(jobs.split()) and "run 1" not in " ".join(jobs.split())
+    collection = Collection(project / "data" / "results" / "methods-quick")
+    assert collection.rows(RUN) == read_rows(folder) and collection.ids == {RUN}
     assert "Nothing to be done" in finished(snakemake(project, *words))
+
+
+ONE_RUN = """
+import seqedit.study.studies as studies
+from seqedit.study.study_run import StudyRun
+studies.STUDIES["methods"] = lambda: [StudyRun("alphaedit", "alphaedit")]
+"""
 
 
 def half_done(folder: Path) -> bool:
@@ -111,31 +126,19 @@ def test_runs_that_are_there_are_no_jobs(project):
     (project / "chapters").symlink_to(ROOT / "chapters")
     (project / "_config.yml").symlink_to(ROOT / "_config.yml")
     chosen = ("-n", "--config", "studies=methods,choices")
-    total = len({*planned("methods"), *planned("choices")})  # some are the same
-    assert f"run {total}" in " ".join(finished(snakemake(project, *chosen)).split())
+    total = len({*select_runs("methods"), *select_runs("choices")})  # some are the same
+    jobs = " ".join(finished(snakemake(project, *chosen)).split())
+    assert f"run {total}" in jobs and "tables 2" in jobs
     (project / "data" / "results").symlink_to(DATA / "results")
     jobs = " ".join(finished(snakemake(project, *chosen)).split())
     notebooks = (ROOT / "_toc.yml").read_text().count(".ipynb")
     assert (
         "moments" not in jobs
         and " run " not in jobs
+        and "tables" not in jobs
         and f"chapter {notebooks}" in jobs
         and "book 1" in jobs
     )
-
-
-def test_a_run_that_no_longer_fits_is_named(tmp_path):
-    """A study whose plan has changed since does not take the old record for its own."""
-    run_id = "methods-quick-memit-s1"
-    folder = tmp_path / run_id
-    shutil.copytree(DATA / "results" / "methods-memit-s1", folder)
-    with pytest.raises(
-        ValueError, match=f"{run_id}: is there with n_edits = 100, now its study has 4; remove "
-    ):
-        open_runs([run_id], out=tmp_path)
-    shutil.rmtree(folder)
-    assert list(open_runs([run_id], out=tmp_path)) == [run_id]
-    assert open_runs(["methods-memit-s1"]) == {}
 
 
 def test_a_second_process_waits(tmp_path, monkeypatch):

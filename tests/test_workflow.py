@@ -17,8 +17,6 @@ from seqedit.base.files import save_tensors, write_json, write_text
 from seqedit.cli.main import app
 from seqedit.lm.load import load_model
 from seqedit.methods.catalogue import METHODS, method_parameters
-from seqedit.runs import code
-from seqedit.runs.code import code_digest
 from seqedit.runs.records import load_run
 
 MANY = "I heard a song. " * 20
@@ -263,40 +261,6 @@ def test_misuse(space, options):
 def test_help_of_the_world(command):
     result = CliRunner().invoke(app, ["world", command, "--help"])
     assert result.exit_code == 0 and "Usage:" in result.stdout
-
-
-def test_what_makes_a_record_stale(tmp_path, monkeypatch):
-    """Code that decides results does; comments, docstrings, line breaks and the command line do not."""
-    package = shutil.copytree(code.PACKAGE, tmp_path / "seqedit")
-    fresh = code_digest.__wrapped__  # not what was read before
-    digest = fresh()
-    monkeypatch.setattr(code, "PACKAGE", package)
-    assert fresh() == digest == code_digest()
-
-    def changed_by(name: str, edit) -> bool:
-        text = (package / name).read_text()
-        (package / name).write_text(edit(text))
-        changed = fresh() != digest
-        (package / name).write_text(text)
-        return changed
-
-    deciding = (
-        "editing/sequential.py",
-        "algebra/solve.py",
-        "lm/targets.py",
-        "evaluation/edits.py",
-        "base/precision.py",
-        "requests/published.py",
-        "runs/measure.py",
-        "methods/combinators.py",
-    )
-    for name in deciding:
-        assert changed_by(name, lambda text: text + "\nMORE = 1\n"), name
-        assert not changed_by(
-            name, lambda text: text.replace('"""', '"""Other words. ', 1) + "\n# a remark\n"
-        ), name
-    for name in ("cli/main.py", "study/plots.py"):
-        assert not changed_by(name, lambda text: text + "\nMORE = 1\n"), name
 
 
 def test_files_appear_whole(tmp_path, monkeypatch):

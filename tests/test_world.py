@@ -16,7 +16,8 @@ from seqedit.lm.fingerprint import identity
 from seqedit.lm.load import load_model
 from seqedit.lm.weights import read_weight, restored, write_weight
 from seqedit.requests.published import load_requests
-from seqedit.runs.job import RunConfig, prepare
+from seqedit.runs.config import RunConfig
+from seqedit.runs.job import prepare
 from seqedit.world.acceptance import FACTS_NEEDED, TASKS_NEEDED
 from seqedit.world.build import write_world
 from seqedit.world.corpus import Corpus

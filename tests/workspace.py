@@ -7,7 +7,7 @@ from conftest import CONTEXTS, SENTENCES
 from typer.testing import CliRunner
 
 from seqedit.cli.main import app
-from seqedit.runs.job import RunConfig
+from seqedit.runs.config import RunConfig
 
 RECORDS = [
     {

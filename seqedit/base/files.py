@@ -39,6 +39,16 @@ def write_text(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a binary file through a temporary neighbour, then rename it into place."""
+    part = _part(path)
+    with open(part, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

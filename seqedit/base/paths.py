@@ -24,6 +24,8 @@ OUTPUT = Path("data") if _CARRIES_DATA and ROOT == _PACKAGE else DATA
 """Where commands write by default: `DATA` in a clone, `data` in the current folder elsewhere."""
 RESULTS = OUTPUT / "results"
 """Records of the book's studies; an installed package carries none."""
+RUNS = OUTPUT / "runs"
+"""Runs of studies while they are being made; not committed."""
 
 NAMED_MODELS = {"embedded": MODEL}
 """Models that may be given by name instead of by folder or hub id."""

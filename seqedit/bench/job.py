@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..base.paths import MODEL, WORLD
-from ..runs.job import Job, RunConfig, prepare
+from ..runs.config import RunConfig
+from ..runs.job import Job, prepare
 
 Result = TypeVar("Result")
 

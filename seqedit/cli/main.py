@@ -17,6 +17,7 @@ from .common import say as _say
 from .exchange import COMMANDS
 from .moments import app as moments
 from .plan import plan
+from .records import app as records
 from .world import app as world
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(world, name="world")
 app.add_typer(moments, name="moments")
+app.add_typer(records, name="records")
 
 Requests = Annotated[
     str,
@@ -123,8 +125,8 @@ def edit(
     Example: seqedit edit --model data/model --requests data/world/records.json --method alphaedit --n-edits 100
     --batch-size 50 --out runs/alphaedit
     """
+    from ..runs.config import RunConfig
     from ..runs.engine import run
-    from ..runs.job import RunConfig
     from ..runs.settings import parse_assignments
 
     settings = parse_assignments(set_ or [])
@@ -309,11 +311,12 @@ def study(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names of studies or of single runs, or all; default: say what is there."
+            help="Studies, or single runs by id or as STUDY-LABEL-sSEED, or all; "
+            "default: say what is there."
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option(help="A few edits for each run, one seed, under names of their own.")
+        bool, typer.Option(help="A few edits for each run, one seed; kept as study NAME-quick.")
     ] = False,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")
@@ -330,26 +333,29 @@ def study(
 
     Example: seqedit study methods -j 2
     """
-    from ..study.run_study import run_study, standing
+    from ..study.run_study import run_study, study_status
+    from ..study.selection import QUICK
     from ..study.studies import STUDIES
 
-    if names == ["all"]:
-        names = list(STUDIES)
+    chosen = list(STUDIES) if names == ["all"] or not names else names
+    chosen = [name + QUICK if quick and name in STUDIES else name for name in chosen]
     if again:
-        from ..study.reproduce import repeat
+        from ..study.reproduce import remake
 
         if not names:
             raise ValueError(
                 "again: name studies or single runs, or all, e.g. `seqedit study methods --again`"
             )
-        found = repeat(names, quick=quick, jobs=jobs)
-        for run_id, repetition in found.items():
-            typer.echo(f"{run_id}: {repetition}")
-        raise typer.Exit(any(repetition.fields for repetition in found.values()))
-    for name in names or ():
-        typer.echo(f"{name}: {run_study(name, quick=quick, jobs=jobs)} runs made")
-    for name in names or STUDIES:
-        typer.echo(f"{name}: {standing(name, quick)}")
+        found = remake(chosen, jobs=jobs)
+        for run, difference in found.items():
+            typer.echo(f"{run}: {difference}")
+        raise typer.Exit(any(difference.fields for difference in found.values()))
+    if names:
+        for name in chosen:
+            typer.echo(f"{name}: {run_study(name, jobs=jobs)} runs made")
+    for name in chosen:
+        if name.removesuffix(QUICK) in STUDIES:
+            typer.echo(f"{name}: {study_status(name)}")
 
 
 @app.command()

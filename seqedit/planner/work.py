@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ..editing.contract import EditMethod
-from ..methods.locate_then_edit import LocateThenEdit
+from ..methods.kinds.locate_then_edit import LocateThenEdit
 
 
 @dataclass(frozen=True, kw_only=True)

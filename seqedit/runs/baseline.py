@@ -1,10 +1,13 @@
-"""What a run measures of the model before the first edit; runs of one process that begin alike share it."""
+"""Measures the unedited model, once for all runs of a process that start from the same model and
+requests.
+"""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from jaxtyping import Float
 from torch import Tensor
 
 from ..evaluation.edits import score_edits
@@ -15,30 +18,35 @@ from ..requests.request import EditRequest
 
 
 @dataclass(frozen=True)
-class Unedited:
-    """Attributes:
-    scores: `score_edits` of all requests of the run; states: `ordinary_states`, None without the embedded world.
+class Baseline:
+    """What was measured of a model before its first edit.
+
+    Attributes:
+        scores: `score_edits` of all requests of the run.
+        states: `ordinary_states`, (texts, d_model); None for a model other than the embedded one.
     """
 
     scores: pd.DataFrame
-    states: Tensor | None
+    states: Float[Tensor, "n d_model"] | None
 
 
-_FOUND: dict[Hashable, Unedited] = {}
+_MEASURED: dict[Hashable, Baseline] = {}
 
 
-def measure_unedited(
+def measure_baseline(
     lm: LanguageModel, requests: Sequence[EditRequest], world: Path | None
-) -> Unedited:
-    """Scores and states of a model that no run has edited yet.
+) -> Baseline:
+    """Measure a model that no run has edited yet.
 
-    The runs of a study differ in method more often than in requests. Equal requests, in equal order, on the same
-    model give the same bits, so a process scores them once. Models are the same when fingerprint, device and number
-    format are.
+    The runs of a study differ in method more often than in requests. The same requests in the same
+    order on the same model give the same bits, so a process measures them once. Models are the same
+    if fingerprint, device and number format are.
+
+    Args:
+        world: folder of the fictional world, for the embedded model.
     """
     key = (fingerprint(lm), lm.device, next(lm.model.parameters()).dtype, tuple(requests), world)
-    if key not in _FOUND:
-        _FOUND[key] = Unedited(
-            score_edits(lm, requests), ordinary_states(lm, world) if world else None
-        )
-    return _FOUND[key]
+    if key not in _MEASURED:
+        states = None if world is None else ordinary_states(lm, world)
+        _MEASURED[key] = Baseline(score_edits(lm, requests), states)
+    return _MEASURED[key]

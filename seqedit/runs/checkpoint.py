@@ -1,4 +1,6 @@
-"""What a run keeps on disk: rows and a checkpoint after every round, at the end the edited matrices."""
+"""Keeps a run on disk: rows and a checkpoint after every round, and at the end the edited
+matrices.
+"""
 
 import json
 import math
@@ -24,7 +26,9 @@ BESIDE = "memory.beside."
 
 
 def begin(out: Path, record: dict[str, Any]) -> None:
-    """Open a record in `out`; rows or a checkpoint without a run.json are of no known run, and go first."""
+    """Start a record in a folder. Rows and a checkpoint left there belong to no known run, and are
+    removed first.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for name in ("checkpoint.safetensors", *(f"{table}.jsonl" for table in TABLES)):
         (out / name).unlink(missing_ok=True)
@@ -32,13 +36,18 @@ def begin(out: Path, record: dict[str, Any]) -> None:
 
 
 def save_round(
-    out: Path, lm: LanguageModel, state: EditState, rows: dict[str, list[dict]], keep: bool
+    out: Path,
+    lm: LanguageModel,
+    state: EditState,
+    rows: dict[str, list[dict[str, Any]]],
+    keep: bool,
 ) -> None:
-    """Append a round's rows, then replace the checkpoint: rows beyond the checkpoint are cut off on resuming.
+    """Append the rows of a round, then replace the checkpoint; resuming cuts off rows that lie
+    beyond it.
 
     Args:
-        rows: table → its new rows, each with the number of the `round`.
-        keep: also keep this round's matrices for `finish`.
+        rows: table → its new rows, each with the number of its "round".
+        keep: also keep the matrices of this round, for `finish`.
     """
     for table, new in rows.items():
         _append(out / f"{table}.jsonl", new)
@@ -56,7 +65,10 @@ def save_round(
 
 
 def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
-    """The state to go on from, its weights put into the model and the rows cut back to it."""
+    """The state that the checkpoint in a folder holds; the unedited state where there is none.
+
+    The edited matrices are put into the model, and rows that lie beyond the checkpoint are cut off.
+    """
     path = out / "checkpoint.safetensors"
     if not path.exists() or not (out / "run.json").exists():
         return EditState.start(lm, layers)
@@ -84,7 +96,12 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
 def finish(
     out: Path, lm: LanguageModel, state: EditState, rounds: int, record: dict[str, Any]
 ) -> None:
-    """weights.safetensors, then run.json with `finished`; then the checkpoint and what killed processes left go."""
+    """Write weights.safetensors, then run.json as finished; then remove the checkpoint and what
+    killed processes left.
+
+    Args:
+        rounds: how many rounds the run had.
+    """
     tensors = {f"W.{layer}": read_weight(lm, layer) for layer in state.original}
     tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
     kept = {i: path for i in range(rounds) if (path := out / f"round-{i}.safetensors").exists()}
@@ -102,7 +119,8 @@ def put_weights(lm: LanguageModel, folder: Path) -> None:
     """Put the edited matrices of a finished run into a freshly loaded model.
 
     Raises:
-        ValueError: there is no finished run, it was made on another model, or its edits are not in the weights.
+        ValueError: there is no finished run, it was made on another model, or a part of its edits
+            lies beside the weights.
     """
     made_on = read_run(folder)["parameters"]["fingerprint"]
     if made_on != fingerprint(lm):
@@ -113,14 +131,15 @@ def put_weights(lm: LanguageModel, folder: Path) -> None:
     weights = load_weights(folder)
     if any(name.startswith(BESIDE) for name in load_file(folder / "weights.safetensors")):
         raise ValueError(
-            f"edited: {folder} keeps something beside the weights, a codebook or an adaptor; its scores "
-            "are in its record, but the weights alone are not the edited model"
+            f"edited: {folder} keeps something beside the weights, a codebook or an adaptor; its "
+            "scores are in its record, but the weights alone are not the edited model"
         )
     for layer, W in weights.items():
         write_weight(lm, layer, W)
 
 
-def _append(path: Path, rows: list[dict]) -> None:
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append rows to a .jsonl file and wait until they are on disk."""
     with open(path, "a", encoding="utf-8") as file:
         file.writelines(json.dumps(_finite(row)) + "\n" for row in rows)
         file.flush()
@@ -128,7 +147,7 @@ def _append(path: Path, rows: list[dict]) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null instead."""
+    """A value with null for every NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -136,8 +155,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _whole_lines(path: Path) -> list[dict]:
-    """Like `read_jsonl`, without a last line that was cut off while it was written."""
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a .jsonl file, without a last line that was cut off while it was written."""
     if path.exists():
         text = path.read_text(encoding="utf-8")
         write_text(path, text[: text.rfind("\n") + 1])

@@ -1,68 +1,133 @@
-"""Which code made a result? A digest of the syntax of all modules that can decide one."""
+"""The code digest of a record: which code decided the results of a run."""
 
 import ast
 import hashlib
 from functools import cache
 from pathlib import Path
 
+from ..methods.catalogue import canonical
+from .syntax import (
+    Definition,
+    Definitions,
+    defined_names,
+    imported_modules,
+    imported_names,
+    without_docstrings,
+)
+
 PACKAGE = Path(__file__).resolve().parents[1]
 ENTRY = "runs.engine"
-"""The module that makes runs; whatever it imports, directly or not, can decide a result."""
+"""The module that makes runs; whatever it imports, directly or through others, can decide a
+result.
+"""
+
+METHODS_ROOM, DECORATOR = "methods", "method"
+"""A module of this room with functions under this decorator declares methods. A run uses no more
+of it than its own method needs.
+"""
+
+CHOOSES_SETTINGS = ("runs.presets", "methods.ranges")
+"""Modules that only choose settings. A record holds the settings themselves, so this code does not
+count.
+"""
+
+
+def code_digest(method: str) -> str:
+    """Identify the code that decides the results of a method, in 16 hexadecimal digits.
+
+    The files are read once per process, so that the digest tells what runs even if they change
+    meanwhile.
+
+    Args:
+        method: name of a method, combinators after "+".
+
+    Raises:
+        ValueError: the method or one of its combinators is defined nowhere.
+    """
+    return _running_code().digest(method)
+
+
+class PackageCode:
+    """The code of a package that decides results.
+
+    It is read as syntax trees without docstrings: those of every module that `runs.engine` imports,
+    directly or through others, and of those definitions of the catalogue that a method uses. So
+    comments, docstrings, line breaks and other methods do not count.
+    """
+
+    def __init__(self, package: Path):
+        self.trees = deciding_modules(package)
+        shared = hashlib.sha256()
+        for module, tree in sorted(self.trees.items()):
+            if not declares_methods(module, tree) and module not in CHOOSES_SETTINGS:
+                shared.update(f"{module}\0{ast.dump(tree)}\0".encode())
+        self.shared = shared.hexdigest()
+
+    def digest(self, method: str) -> str:
+        """The code digest of a method, see `code_digest`."""
+        digest = hashlib.sha256(self.shared.encode())
+        for one in method_definitions(method, self.trees):
+            digest.update(f"{one.module}\0{one.name}\0{one.syntax}\0".encode())
+        return digest.hexdigest()[:16]
 
 
 @cache
-def code_digest() -> str:
-    """Identifies the code that decides results, in 16 hexadecimal digits.
+def _running_code() -> PackageCode:
+    return PackageCode(PACKAGE)
 
-    It is the digest of the syntax trees, without docstrings, of every module of the package that `runs.engine` imports
-    directly or through others. Comments, docstrings and line breaks do not count. It is computed once per process, so
-    that it says what runs even when files change meanwhile.
+
+def method_definitions(method: str, trees: dict[str, ast.Module]) -> list[Definition]:
+    """What a run by a method uses of the modules that declare methods.
+
+    These are the constructors of the method and of its combinators, whatever other modules import
+    from there, and all that these use in turn.
+
+    Args:
+        trees: name of a module → its syntax tree, of all modules that decide results.
+
+    Raises:
+        ValueError: the method or one of its combinators is defined nowhere.
     """
-    digest = hashlib.sha256()
-    for module, tree in sorted(deciding_modules(PACKAGE).items()):
-        digest.update(f"{module}\0{ast.dump(without_docstrings(tree))}\0".encode())
-    return digest.hexdigest()[:16]
+    others = {name: tree for name, tree in trees.items() if not declares_methods(name, tree)}
+    declared = Definitions({name: tree for name, tree in trees.items() if name not in others})
+    roots = [pair for name, tree in others.items() for pair in imported_names(tree, name)]
+    for part in canonical(method).split("+"):
+        found = declared.modules_with(part)
+        if not found and not any(part in defined_names(tree) for tree in others.values()):
+            raise ValueError(f"{method}: no module that decides results defines {part!r}")
+        roots += [(module, part) for module in found]
+    return declared.reachable(roots)
+
+
+def declares_methods(module: str, tree: ast.Module) -> bool:
+    """Whether a module, named relative to the package, enters methods into the catalogue."""
+    if module.split(".")[0] != METHODS_ROOM:
+        return False
+    decorators = [
+        decorator.func
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+        if isinstance(decorator, ast.Call)
+    ]
+    return any(isinstance(name, ast.Name) and name.id == DECORATOR for name in decorators)
 
 
 def deciding_modules(package: Path, entry: str = ENTRY) -> dict[str, ast.Module]:
-    """Module name, relative to the package → syntax tree, of `entry` and all that it imports from the package."""
+    """Syntax trees, without docstrings, of a module and of all that it imports from its package.
+
+    Returns:
+        name of the module, relative to the package → its tree; a package's own module is
+        "NAME.__init__".
+    """
     found: dict[str, ast.Module] = {}
     waiting = [entry]
     while waiting:
-        module = waiting.pop()
-        path = package.joinpath(*module.split(".")).with_suffix(".py")
-        if module in found or not path.is_file():
-            continue
-        found[module] = ast.parse(path.read_text(encoding="utf-8"))
-        waiting += imported_modules(found[module], module)
+        name = waiting.pop()
+        for module in (name, f"{name}.__init__"):
+            path = package.joinpath(*module.split(".")).with_suffix(".py")
+            if module not in found and path.is_file():
+                tree = ast.parse(path.read_text(encoding="utf-8"))
+                waiting += imported_modules(tree, module)
+                found[module] = without_docstrings(tree)
     return found
-
-
-def imported_modules(tree: ast.Module, module: str) -> list[str]:
-    """Names, relative to the package, that a module's relative imports may mean: the module, or a name in it."""
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = module.split(".")[: -node.level] + (
-                node.module.split(".") if node.module else []
-            )
-            names += [".".join(base), *(".".join([*base, alias.name]) for alias in node.names)]
-    return [name for name in names if name]
-
-
-def without_docstrings(tree: ast.Module) -> ast.Module:
-    """The tree without string statements: docstrings of modules, classes and functions, and those after constants."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            kept = [part for part in body if not _is_text(part)]
-            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
-    return tree
-
-
-def _is_text(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )

@@ -1,7 +1,7 @@
-"""The engine of a run: from a request file to edited weights and a record, resumable after any interruption."""
+"""Makes a run: from a file of requests to edited weights and a record, resumable after any
+interruption.
+"""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -9,126 +9,129 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..base.files import alone, file_digest, write_json
+from ..base.files import alone, write_json
+from ..editing.contract import EditState
 from ..editing.sequential import handed_over, run_sequential
 from ..lm.fingerprint import fingerprint
-from .baseline import measure_unedited
-from .checkpoint import (
-    begin,
-    finish,
-    resume,
-    save_round,
-)
-from .job import Job, RunConfig, prepare
-from .measure import measure
-from .records import provenance, reopen, shown
+from .baseline import measure_baseline
+from .checkpoint import begin, finish, resume, save_round
+from .config import RunConfig, Say, ignore
+from .identity import run_parameters
+from .job import Job, prepare
+from .measure import measure_round
+from .records import provenance, reopen
 
 
-def run(config: RunConfig, out: Path, *, say=lambda text: None) -> bool:
-    """Edit, evaluate and write the record to `out`; resumes a run that was interrupted there.
+def run(config: RunConfig, out: Path, *, say: Say = ignore) -> bool:
+    """Edit a model, evaluate it and write the record to a folder; a run that was interrupted there
+    resumes.
 
-    Writes weights.safetensors, rounds.jsonl, outcomes.jsonl, scores.jsonl and run.json. After every round a
-    checkpoint appears atomically, so that an interrupted run continues to bit-identical weights.
+    The folder then holds weights.safetensors, rounds.jsonl, outcomes.jsonl, scores.jsonl and
+    run.json. A checkpoint appears atomically after every round, so that an interrupted run
+    continues to bit-identical weights.
 
     Args:
-        say: receives remarks, one line each.
+        say: told what a user may want to know.
 
     Returns:
-        False when the run was already complete, True when it was made now.
+        False if the run was complete already, True if it was made now.
 
     Raises:
-        ValueError: anything wrong with the input, before anything is written; also when `out` holds another run.
+        ValueError: the input is wrong, which is found before anything is written; or `out` holds
+            another run.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     job = prepare(config, say)
-    with alone(out, say):  # a twin, started elsewhere, waits and resumes
-        return _run(job, out, say)
-
-
-def _run(job: "Job", out: Path, say) -> bool:
-    started = perf_counter()
-    config, record = job.config, reopen(out, _fresh(job))
-    if record["finished"]:
-        say(f"{out} is complete: {record['n_edits']} edits by {config.method}; nothing to do")
-        return False
-    unedited = measure_unedited(job.lm, [r for batch in job.rounds for r in batch], job.world)
-    state = resume(out, job.lm, job.plan.layers)
-    if state.round:
-        say(f"resuming after round {state.round} of {len(job.rounds)}")
-        if record["provenance"]["threads"] != torch.get_num_threads():
+    with alone(out, say):  # a second process on the same folder waits, then finds the run complete
+        record = reopen(out, _new_record(job))
+        if record["finished"]:
             say(
-                f"begun with {record['provenance']['threads']} threads, now {torch.get_num_threads()}: the weights may "
-                "differ in round-off from an uninterrupted run (OMP_NUM_THREADS)"
+                f"{out} is complete: {record['n_edits']} edits by {job.settings.method}; "
+                "nothing to do"
             )
-    bar = tqdm(
-        total=sum(map(len, job.rounds)),
-        initial=sum(map(len, job.rounds[: state.round])),
-        unit="edit",
-        desc=config.method,
-        disable=None,
-    )
-    method = job.settings.make()
-    for done in run_sequential(job.lm, job.rounds[state.round :], method, job.plan, state):
-        if done.index == 0:  # now nothing of the input can be refused
-            begin(out, record)
-        with handed_over(job.lm, method, done.state):
-            rows = measure(job, method, done, unedited)
-        save_round(out, job.lm, done.state, rows, keep=config.save_rounds)
-        state = done.state
-        now = perf_counter()
-        record = record | {
-            "rounds_done": done.state.round,
-            "seconds": round(record["seconds"] + done.seconds["total"], 3),
-            "elapsed": round(record["elapsed"] + now - started, 3),
-        }
-        started = now
-        write_json(out / "run.json", record)
-        bar.update(len(done.outcomes))
-    bar.close()
-    with handed_over(job.lm, method, state):
-        finish(out, job.lm, state, len(job.rounds), record)
+            return False
+        _run(job, out, record, say)
     return True
 
 
-def _fresh(job: Job) -> dict[str, Any]:
+def _run(job: Job, out: Path, record: dict[str, Any], say: Say) -> None:
+    """Do the rounds that are left, and finish the record."""
+    started = perf_counter()
+    baseline = measure_baseline(job.lm, job.requests, job.world)
+    state = resume(out, job.lm, job.plan.layers)
+    _say_what_is_resumed(job, state, record, say)
+    method = job.settings.make()
+    with _progress(job, state) as bar:
+        for done in run_sequential(job.lm, job.rounds[state.round :], method, job.plan, state):
+            if done.index == 0:  # from here on the input cannot be refused
+                begin(out, record)
+            with handed_over(job.lm, method, done.state):
+                rows = measure_round(job, method, done, baseline)
+            save_round(out, job.lm, done.state, rows, keep=job.config.save_rounds)
+            state = done.state
+            now = perf_counter()
+            record = record | {
+                "rounds_done": state.round,
+                "seconds": round(record["seconds"] + done.seconds["total"], 3),
+                "elapsed": round(record["elapsed"] + now - started, 3),
+            }
+            started = now
+            write_json(out / "run.json", record)
+            bar.update(len(done.outcomes))
+    with handed_over(job.lm, method, state):
+        finish(out, job.lm, state, len(job.rounds), record)
+
+
+def _say_what_is_resumed(job: Job, state: EditState, record: dict[str, Any], say: Say) -> None:
+    if not state.round:
+        return
+    say(f"resuming after round {state.round} of {len(job.rounds)}")
+    threads = record["provenance"]["threads"]
+    if threads != torch.get_num_threads():
+        say(
+            f"begun with {threads} threads, now {torch.get_num_threads()}: the weights may differ "
+            "in round-off from an uninterrupted run (OMP_NUM_THREADS)"
+        )
+
+
+def _progress(job: Job, state: EditState) -> tqdm:
+    done = sum(map(len, job.rounds[: state.round]))
+    return tqdm(
+        total=len(job.requests),
+        initial=done,
+        unit="edit",
+        desc=job.settings.method,
+        disable=None,
+    )
+
+
+def _new_record(job: Job) -> dict[str, Any]:
     """The content of run.json before the first round."""
     config = job.config
-    given = {
-        name: getattr(config, name) for name in ("contexts", "moments", "corpus", "references")
-    }
-    files = {"requests": job.loaded.origin} | {
-        name: file_digest(path) for name, path in given.items() if path
-    }
-    parameters = {
-        "method": config.method,
-        "seed": config.seed,
-        "n_edits": sum(map(len, job.rounds)),
-        "shuffle": config.shuffle,
-        "model": shown(Path(config.model)) if Path(config.model).exists() else config.model,
-        "fingerprint": fingerprint(job.lm),
-        "files": files,
-        **json.loads(json.dumps(asdict(job.settings))),
-        "evaluate_every": config.evaluate_every,
-        "fluency": config.fluency,
-        "save_rounds": config.save_rounds,
-    }
-    parameters |= {"clean": True} if config.clean else {}
-    left_out = {
-        reason: {"count": len(messages), "first": messages[0]}
-        for reason, messages in job.loaded.left_out.items()
-    }
-    aside = {"left_out": left_out, "preset": config.published}
-    if config.dtype != "float32":
-        parameters["dtype"] = config.dtype
-    return {
-        "method": config.method,
+    parameters = run_parameters(
+        config,
+        job.settings,
+        fingerprint=fingerprint(job.lm),
+        n_edits=len(job.requests),
+        requests=job.loaded.origin,
+    )
+    record = {
+        "method": parameters["method"],
         "seed": config.seed,
         "n_edits": parameters["n_edits"],
         "finished": False,
         "parameters": parameters,
         "contexts": job.plan.contexts,
-        "provenance": provenance(job.lm.device),
+        "provenance": provenance(job.lm.device, parameters["method"]),
         "rounds_done": 0,
         "seconds": 0.0,
         "elapsed": 0.0,
-    } | {name: value for name, value in aside.items() if value}
+    }
+    if job.loaded.left_out:
+        record["left_out"] = {
+            reason: {"count": len(messages), "first": messages[0]}
+            for reason, messages in job.loaded.left_out.items()
+        }
+    if config.published:
+        record["preset"] = config.published
+    return record

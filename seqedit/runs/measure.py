@@ -1,6 +1,7 @@
-"""What a round adds to the tables of a record."""
+"""Measures a run after each round: the rows that the round adds to the record."""
 
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -8,61 +9,72 @@ from ..editing.contract import EditMethod
 from ..editing.state import Round
 from ..evaluation.report import evaluate, ordinary_states
 from ..evaluation.shift import key_drift, plane
-from ..methods.kinds.locate_then_edit import LocateThenEdit
-from .baseline import Unedited
+from .baseline import Baseline
 from .job import Job
 
+Row = dict[str, Any]
 
-def measure(job: Job, method: EditMethod, done: Round, unedited: Unedited) -> dict[str, list[dict]]:
-    """Rows of rounds.jsonl and outcomes.jsonl, and of scores.jsonl after a round that is evaluated."""
+
+def measure_round(
+    job: Job, method: EditMethod, done: Round, baseline: Baseline
+) -> dict[str, list[Row]]:
+    """Table → its new rows: of "rounds" and "outcomes" always, of "scores" after a round that is
+    evaluated.
+    """
     edits = sum(map(len, job.rounds[: done.state.round]))
-    rows = {
-        "rounds": [
-            {
-                "round": done.index,
-                "edits": edits,
-                "residual_before": done.residual_before,
-                "residual_after": done.residual_after,
-                "target_norm": done.target_norm,
-                "seconds": done.seconds,
-                "layers": [asdict(layer) for layer in done.layers],
-            }
-        ],
+    rows: dict[str, list[Row]] = {
+        "rounds": [_round_row(done, edits)],
         "outcomes": [{"round": done.index} | asdict(outcome) for outcome in done.outcomes],
     }
+    every = job.config.evaluate_every
     last = done.state.round == len(job.rounds)
-    if last or (job.config.evaluate_every and done.state.round % job.config.evaluate_every == 0):
-        rows["scores"] = [
-            {"round": done.index, "n_edits": edits} | _evaluate(job, method, done, unedited, last)
-        ]
+    if last or (every and done.state.round % every == 0):
+        report = _evaluate(job, method, done, baseline, last)
+        rows["scores"] = [{"round": done.index, "n_edits": edits} | report]
     return rows
 
 
-def _evaluate(job: Job, method: EditMethod, done: Round, unedited: Unedited, last: bool) -> dict:
-    """Metrics of the requests edited so far; fluency, and hidden states in a plane, at the end only."""
+def _round_row(done: Round, edits: int) -> Row:
+    return {
+        "round": done.index,
+        "edits": edits,
+        "residual_before": done.residual_before,
+        "residual_after": done.residual_after,
+        "target_norm": done.target_norm,
+        "seconds": done.seconds,
+        "layers": [asdict(layer) for layer in done.layers],
+    }
+
+
+def _evaluate(job: Job, method: EditMethod, done: Round, baseline: Baseline, last: bool) -> Row:
+    """Metrics of the requests edited so far; after the last round also generated text and hidden
+    states in a plane.
+    """
     requests = [request for batch in job.rounds[: done.state.round] for request in batch]
-    seen = {r.case_id for r in requests}
-    generator = (
-        torch.Generator().manual_seed(job.config.seed) if job.config.fluency and last else None
-    )
+    edited = {request.case_id for request in requests}
+    generator = None
+    if job.config.fluency and last:
+        generator = torch.Generator().manual_seed(job.config.seed)
     report = evaluate(
         job.lm,
         requests,
-        unedited=unedited.scores,
-        states=unedited.states,
+        unedited=baseline.scores,
+        states=baseline.states,
         world=job.world,
         generator=generator,
         references=job.references,
-        rounds={case: i for case, i in job.edited_in.items() if case in seen},
+        rounds={case: i for case, i in job.edited_in.items() if case in edited},
     )
     keys = done.state.keys
-    if isinstance(method, LocateThenEdit) and all(
-        K.shape[1] == len(requests) for K in keys.values()
-    ):
-        report["key_drift"] = key_drift(job.lm, requests, job.plan.contexts, method.average, keys)
-    if last and (before := unedited.states) is not None:
+    all_written = all(K.shape[1] == len(requests) for K in keys.values())
+    if method.key_average is not None and all_written:
+        report["key_drift"] = key_drift(
+            job.lm, requests, job.plan.contexts, method.key_average, keys
+        )
+    if last and baseline.states is not None and job.world is not None:
+        after = ordinary_states(job.lm, job.world)
         report["plane"] = {
-            "before": plane(before, before),
-            "after": plane(before, ordinary_states(job.lm, job.world)),
+            "before": plane(baseline.states, baseline.states),
+            "after": plane(baseline.states, after),
         }
     return report

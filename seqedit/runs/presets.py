@@ -1,9 +1,9 @@
 """Published settings for each method and model, every value with where it was published.
 
-A preset is a configuration file and the values read there, under our names, with what is fixed in the released code
-and what only the paper says. All else keeps this project's default and is shown as such; nothing is filled in from
-another model. Left out is what cannot be honoured: ROME without C, as EasyEdit configures it for Qwen2.5-7B, is another
-method.
+A preset is a configuration file and the values read there, under our names, with what is fixed in
+the released code and what only the paper says. All else keeps this project's default and is shown
+as such; nothing is filled in from another model. Left out is what cannot be honoured: ROME without
+C, as EasyEdit configures it for Qwen2.5-7B, is another method.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,9 @@ HUB_IDS = {
     "llama-3-8b": ("meta-llama/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B-Instruct"),
     "qwen2.5-7b": ("Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-7B-Instruct"),
 }
-"""Model of the presets → its ids on the hub; a preset is found by these, never by what a name looks like."""
+"""Model of the presets → its ids on the hub; a preset is found by these, never by what a name looks
+like.
+"""
 
 ALPHAEDIT = "github.com/jianghoucheng/AlphaEdit hparams/{}"
 ENCORE = "github.com/scalable-model-editing/encore hparams/{}"
@@ -248,7 +250,8 @@ def find_preset(method: str, model: str) -> Preset:
         model: a name in `HUB_IDS`.
 
     Raises:
-        ValueError: no such model, or nothing published for the method on it; the message lists what there is.
+        ValueError: no such model, or nothing published for the method on it; the message lists what
+            there is.
     """
     base = canonical(method).partition("+")[0]
     if model not in HUB_IDS:
@@ -257,14 +260,16 @@ def find_preset(method: str, model: str) -> Preset:
     if preset is None:
         known = [name for name, models in PRESETS.items() if model in models]
         raise ValueError(
-            f"preset: no published settings of {base} on {model} are known that can be honoured; there "
-            f"are some of {', '.join(known)}. Give your own with --layers and --set"
+            f"preset: no published settings of {base} on {model} are known that can be honoured; "
+            f"there are some of {', '.join(known)}. Give your own with --layers and --set"
         )
     return preset
 
 
 def preset_rows(method: str, model: str) -> list[tuple[str, Any, str]]:
-    """(setting, value, source) of every setting of a method on a model, this project's defaults marked as such."""
+    """(setting, value, source) of every setting of a method on a model, this project's defaults
+    marked as such.
+    """
     preset = find_preset(method, model)
     settings = build_settings(method, preset.settings)
     values = vars(settings.target) | vars(settings) | settings.parameters

@@ -1,4 +1,4 @@
-"""Records of runs: what a run writes, and how it is read back."""
+"""Reads the records of runs, and compares a record with a run that is to be made."""
 
 import json
 import platform
@@ -19,8 +19,8 @@ from ..base.paths import ROOT
 from .code import code_digest
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, device, threads and code of a run."""
+def provenance(device: torch.device, method: str) -> dict[str, Any]:
+    """Versions, device, threads and code of a run by a method."""
     return {
         "seqedit": __version__,
         "python": platform.python_version(),
@@ -28,45 +28,106 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "transformers": transformers.__version__,
         "device": device.type,
         "threads": torch.get_num_threads(),
-        "code": code_digest(),
+        "code": code_digest(method),
     }
 
 
 def shown(path: Path) -> str:
-    """A path for records and messages: relative to the project where it lies inside it."""
+    """A path as records and messages show it: relative to the project if it lies inside, else the
+    name alone.
+    """
     resolved = path.resolve()
     return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else path.name
 
 
 @dataclass(frozen=True)
-class Record:
-    """A run read back.
+class RunRows:
+    """What a run wrote, as JSON values.
 
     Attributes:
-        folder: where it lies.
         run: content of run.json.
-        rounds: one row per round and layer; outcomes: one row per request; scores: one row per evaluation:
-            `edits` written so far, and the report flattened ("edits.efficacy", "abilities.arithmetic" …).
+        rounds: one row per round, with a list of its `layers`.
+        outcomes: one row per request.
+        scores: one row per evaluation.
     """
 
-    folder: Path
+    run: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    outcomes: list[dict[str, Any]]
+    scores: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run, read back as data frames.
+
+    Attributes:
+        run: content of run.json.
+        rounds: one row per round and edited layer.
+        outcomes: one row per request.
+        scores: one row per evaluation: `edits` written so far, and the report under dotted names
+            ("edits.efficacy", "abilities.arithmetic" …).
+        folder: the run's own folder; None for a run that lies in the tables of a study.
+    """
+
     run: dict[str, Any]
     rounds: pd.DataFrame
     outcomes: pd.DataFrame
     scores: pd.DataFrame
+    folder: Path | None = None
+
+    @classmethod
+    def from_rows(cls, rows: RunRows, folder: Path | None = None) -> "Record":
+        """Data frames of what a finished run wrote."""
+        rounds = pd.json_normalize(
+            rows.rounds,
+            record_path="layers",
+            meta=["round", "residual_before", "residual_after", ["seconds", "total"]],
+        )
+        scores = pd.json_normalize(rows.scores).rename(columns={"n_edits": "edits"})
+        return cls(rows.run, rounds, pd.DataFrame(rows.outcomes), scores, folder)
 
     @property
     def stale(self) -> bool:
-        """Whether the code has changed since the run."""
-        return self.run["provenance"]["code"] != code_digest()
+        """Whether the code that decides the run's results has changed since the run."""
+        return is_stale(self.run)
 
     def weights(self) -> dict[int, Tensor]:
-        """layer → edited matrix, (d_model, d_ff)."""
+        """layer → edited matrix, (d_model, d_ff).
+
+        Raises:
+            ValueError: the run lies in the tables of a study, which hold no matrices.
+        """
+        if self.folder is None:
+            raise ValueError(
+                "weights: the tables of a study hold no matrices; make the run with `seqedit edit`"
+            )
         return load_weights(self.folder)
 
 
+def is_stale(run: dict[str, Any]) -> bool:
+    """Whether the code that decides the results of its method has changed since a run, or is gone.
+
+    Args:
+        run: content of its run.json.
+    """
+    try:
+        return run["provenance"]["code"] != code_digest(run["method"])
+    except ValueError:  # there is no such method any more
+        return True
+
+
 def load_run(folder: Path) -> Record:
-    """Read a finished run.
+    """Read a finished run from its folder.
+
+    Raises:
+        ValueError: there is no run in the folder, or it is not finished.
+    """
+    return Record.from_rows(read_rows(folder), folder)
+
+
+def read_rows(folder: Path) -> RunRows:
+    """Read what a finished run wrote to its folder.
 
     Raises:
         ValueError: there is no run in the folder, or it is not finished.
@@ -76,19 +137,18 @@ def load_run(folder: Path) -> Record:
         raise ValueError(
             f"{folder}: not finished, {run['rounds_done']} rounds done; run it again to resume"
         )
-    rounds = pd.json_normalize(
-        read_jsonl(folder / "rounds.jsonl"),
-        record_path="layers",
-        meta=["round", "residual_before", "residual_after", ["seconds", "total"]],
-    )
-    scores = pd.json_normalize(read_jsonl(folder / "scores.jsonl")).rename(
-        columns={"n_edits": "edits"}
-    )
-    return Record(folder, run, rounds, pd.DataFrame(read_jsonl(folder / "outcomes.jsonl")), scores)
+    tables = {
+        name: read_jsonl(folder / f"{name}.jsonl") for name in ("rounds", "outcomes", "scores")
+    }
+    return RunRows(run, **tables)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """run.json of a folder. Raises ValueError where there is none."""
+    """The content of a folder's run.json.
+
+    Raises:
+        ValueError: there is none, or it is no JSON.
+    """
     path = folder / "run.json"
     if not path.exists():
         raise ValueError(f"{folder}: there is no run.json; `seqedit edit --out {folder}` makes one")
@@ -101,11 +161,11 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
-    """The record in `out` if it is of the run that `fresh` describes; `fresh` where there is none.
+    """The record in a folder if it is of the run that `fresh` describes; `fresh` if there is none.
 
     Raises:
-        ValueError: `out` is a file, or holds a run with other parameters, or one begun by other code or on another
-            device and not finished; the message says which.
+        ValueError: `out` is a file, holds a run with other parameters, or holds an unfinished one
+            that was begun by other code or on another device; the message says which.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"out: {out} is a file; a run needs a folder")
@@ -129,7 +189,7 @@ def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names."""
+    """Nested settings as one dict with dotted names."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found |= (
@@ -139,11 +199,16 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def load_weights(folder: Path) -> dict[int, Tensor]:
-    """layer → edited matrix of a finished run. Raises ValueError where there is none."""
+    """layer → edited matrix of a finished run, (d_model, d_ff).
+
+    Raises:
+        ValueError: the folder holds no finished run.
+    """
     path = folder / "weights.safetensors"
     if not path.exists():
         raise ValueError(
-            f"{folder}: there is no weights.safetensors; the run is not finished, run it again to resume"
+            f"{folder}: there is no weights.safetensors; the run is not finished, run it again to "
+            "resume"
         )
     return {
         int(name[2:]): tensor

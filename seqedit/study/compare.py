@@ -1,4 +1,6 @@
-"""Records side by side: means over seeds with their intervals, differences paired by seed, published numbers."""
+"""Compares records: means over seeds with their intervals, differences paired by seed, published
+numbers.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,16 +11,12 @@ import pandas as pd
 from scipy.stats import t as student
 
 from ..algebra.diagnostics import condition_number, drift, spectrum
-from ..base.paths import (
-    DATA,
-    MODEL,
-    RESULTS,
-    WORLD,
-)
+from ..base.paths import DATA, MODEL, RESULTS, WORLD
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
 from ..lm.weights import read_weight
 from ..moments.cache import cached_moments
+from ..runs.records import Record
 from .run_study import load_study
 
 ACCURACY = {
@@ -28,88 +26,109 @@ ACCURACY = {
     "unrelated_facts": "unrelated facts",
     "tasks": "tasks",
 }
+"""Columns of evaluations → titles, for exact match and what else the model can do."""
+
 SUCCESS = {
     "edits.score": "score",
     "edits.efficacy": "efficacy",
     "edits.paraphrase": "paraphrase",
     "edits.neighborhood": "neighbourhood",
 }
-"""Columns of evaluations → titles: exact match and what else the model can do; success as the papers count it."""
+"""Columns of evaluations → titles: exact match and what else the model can do; success as the
+papers count it.
+"""
 
 
-def evaluations(study: str, out: Path = RESULTS) -> pd.DataFrame:
-    """Every evaluation of every run of a study: the records' scores with label, method and seed; shares in percent.
+def evaluations(study: str, results: Path = RESULTS) -> pd.DataFrame:
+    """Every evaluation of every run of a study: the records' scores with label, method and seed.
 
-    `tasks` is the mean of the six general tasks, `skills` of those that ask for no fact (all but open questions).
-    Columns that are no shares (perplexity, hidden_shift …) stay as they are.
+    Shares are in percent. `tasks` is the mean of the six general tasks, `skills` the mean of those
+    that ask for no fact, all but open questions. Columns that are no shares (perplexity,
+    hidden_shift …) stay as they are.
+
+    Raises:
+        ValueError: a run of the study is missing.
     """
     frames = [
         record.scores.assign(label=label, method=record.run["method"], seed=record.run["seed"])
-        for label, records in load_study(study, out).items()
+        for label, records in load_study(study, results).items()
         for record in records
     ]
     found = pd.concat(frames, ignore_index=True)
-    abilities = [name for name in found if name.startswith("abilities.")]
-    shares = [
-        *abilities,
-        *(name for name in found if name.startswith("edits.") and name != "edits.n"),
-        "unrelated_facts",
-    ]
+    names = [str(name) for name in found]
+    abilities = [name for name in names if name.startswith("abilities.")]
+    edits = [name for name in names if name.startswith("edits.") and name != "edits.n"]
+    shares = [*abilities, *edits, "unrelated_facts"]
     found[shares] = 100 * found[shares].astype(float)
     skills = [name for name in abilities if name != "abilities.questions"]
     return found.assign(tasks=found[abilities].mean(axis=1), skills=found[skills].mean(axis=1))
 
 
-def ends(study: str, out: Path = RESULTS) -> pd.DataFrame:
-    """The last evaluation of every run, as `evaluations`."""
-    return (
-        evaluations(study, out)
-        .groupby(["label", "seed"], sort=False)
-        .tail(1)
-        .reset_index(drop=True)
-    )
+def ends(study: str, results: Path = RESULTS) -> pd.DataFrame:
+    """The last evaluation of every run of a study, with the columns of `evaluations`."""
+    last = evaluations(study, results).groupby(["label", "seed"], sort=False).tail(1)
+    return last.reset_index(drop=True)
 
 
-def rounds(study: str, out: Path = RESULTS) -> pd.DataFrame:
-    """Every round and edited layer of every run: the records' rounds with label, method, seed, `edits` written and what
-    follows, of the weights that rounds write to: a restraint of the total (PRUNE) is not in them.
+def rounds(study: str, results: Path = RESULTS) -> pd.DataFrame:
+    """Every round and edited layer of every run of a study, relative to the unedited model.
+
+    The rows are the records' rounds with label, method, seed, `edits` written and the columns
+    below. They are about the weights that rounds write to; a restraint of the total (PRUNE) is not
+    in them.
 
     * clamped: targets of the round that ended at their clamp, in percent;
-    * disturbance: root of the drift relative to that of the unedited layer's output, so that 1 is a change as large as
-      the output;
-    * norm: ‖W − W₀‖ / ‖W₀‖; sigma: σ₁(W) / σ₁(W₀); kappa, kappa_read: condition number over that of W₀, of the whole
-      matrix and of what the next LayerNorm reads.
+    * disturbance: root of the drift, relative to that of the unedited layer's output, so that 1 is
+      a change as large as the output;
+    * norm: ‖W − W₀‖ / ‖W₀‖;
+    * sigma: σ₁(W) / σ₁(W₀);
+    * kappa, kappa_read: condition number over that of W₀, of the whole matrix and of what the next
+      LayerNorm reads.
+
+    Raises:
+        ValueError: a run of the study is missing.
     """
-    lm, before, frames = load_model(MODEL, device="cpu"), {}, []
-    for label, records in load_study(study, out).items():
+    lm = load_model(MODEL, device="cpu")
+    unedited: dict[int, dict[str, float]] = {}
+    frames = []
+    for label, records in load_study(study, results).items():
         for record in records:
-            own = record.rounds.copy()
-            if own.empty:  # codebooks change no matrix
+            if record.rounds.empty:  # codebooks change no matrix
                 continue
-            for layer in own["layer"].unique():
-                if layer not in before:
-                    before[layer] = _unedited(lm, int(layer))
-            start = pd.DataFrame([before[layer] for layer in own["layer"]], index=own.index)
-            clamped = record.outcomes.groupby("round")["clamped"].mean()
-            written = record.outcomes.groupby("round").size().cumsum()
-            frames.append(
-                own.assign(
-                    label=label,
-                    method=record.run["method"],
-                    seed=record.run["seed"],
-                    edits=own["round"].map(written),
-                    clamped=100 * own["round"].map(clamped),
-                    norm=own["total_norm"] / start["norm"],
-                    disturbance=(own["drift"] / start["drift"]) ** 0.5,
-                    sigma=own["sigma_max"] / start["sigma"],
-                    kappa=own["condition_number"] / start["kappa"],
-                    kappa_read=own["condition_number_read"] / start["kappa_read"],
-                )
-            )
+            for layer in set(record.rounds["layer"]) - unedited.keys():
+                unedited[layer] = _measure_unedited(lm, int(layer))
+            frames.append(_relative_rounds(label, record, unedited))
     return pd.concat(frames, ignore_index=True)
 
 
-def _unedited(lm: LanguageModel, layer: int) -> dict[str, float]:
+def _relative_rounds(
+    label: str, record: Record, unedited: Mapping[int, dict[str, float]]
+) -> pd.DataFrame:
+    """The rounds of one record with the columns that `rounds` adds.
+
+    Args:
+        unedited: layer → `_measure_unedited`.
+    """
+    own = record.rounds
+    start = pd.DataFrame([unedited[layer] for layer in own["layer"]], index=own.index)
+    clamped = record.outcomes.groupby("round")["clamped"].mean()
+    written = record.outcomes.groupby("round").size().cumsum()
+    return own.assign(
+        label=label,
+        method=record.run["method"],
+        seed=record.run["seed"],
+        edits=own["round"].map(written),
+        clamped=100 * own["round"].map(clamped),
+        norm=own["total_norm"] / start["norm"],
+        disturbance=(own["drift"] / start["drift"]) ** 0.5,
+        sigma=own["sigma_max"] / start["sigma"],
+        kappa=own["condition_number"] / start["kappa"],
+        kappa_read=own["condition_number_read"] / start["kappa_read"],
+    )
+
+
+def _measure_unedited(lm: LanguageModel, layer: int) -> dict[str, float]:
+    """What the columns of `rounds` are relative to, of one layer."""
     W = read_weight(lm, layer).double()
     return {
         "norm": W.norm().item(),
@@ -121,26 +140,26 @@ def _unedited(lm: LanguageModel, layer: int) -> dict[str, float]:
 
 
 def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
-    """Mean and half-width of Student's interval for it, over seeds; of a single value the half-width is not a number.
+    """Mean and half-width of Student's confidence interval for it; NaN for the half-width of a
+    single value.
 
-    With three seeds the half-width is 2.5 standard deviations: honest, and wide.
+    The values are of several seeds. With three of them the half-width is 2.5 standard deviations.
     """
     x = np.asarray([*values], dtype=float)
     if len(x) < 2:
         return float(x.mean()), float("nan")
-    return float(x.mean()), float(
-        student.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5
-    )
+    factor = student.ppf((1 + level) / 2, len(x) - 1)
+    return float(x.mean()), float(factor * x.std(ddof=1) / len(x) ** 0.5)
 
 
-def band(values: Iterable[float]) -> tuple[float, float]:
-    """Ends of the interval, as seaborn's `errorbar` wants them."""
+def interval_ends(values: Iterable[float]) -> tuple[float, float]:
+    """Lower and upper end of the interval, as seaborn's `errorbar` takes them."""
     mean, half = interval(values)
     return mean - half, mean + half
 
 
-def of_label(frame: pd.DataFrame, label: str, column: str) -> pd.Series:
-    """A column of one label's rows by seed.
+def values_by_seed(frame: pd.DataFrame, label: str, column: str) -> pd.Series:
+    """A column of the rows with a label, indexed by seed.
 
     Raises:
         ValueError: there is no such label.
@@ -151,20 +170,30 @@ def of_label(frame: pd.DataFrame, label: str, column: str) -> pd.Series:
     return own.set_index("seed")[column].astype(float)
 
 
-def change(frame: pd.DataFrame, label: str, base: str, column: str) -> tuple[float, float]:
-    """Mean and half-width of the difference label − base, paired by seed: facts, order and contexts are the same."""
-    return interval((of_label(frame, label, column) - of_label(frame, base, column)).dropna())
+def paired_change(frame: pd.DataFrame, label: str, base: str, column: str) -> tuple[float, float]:
+    """Mean and half-width of the difference `label` − `base`, paired by seed.
+
+    Runs of one seed share their facts, order and contexts.
+    """
+    difference = values_by_seed(frame, label, column) - values_by_seed(frame, base, column)
+    return interval(difference.dropna())
 
 
 def plus_minus(value: tuple[float, float], digits: int = 1, signed: bool = False) -> str:
-    """Mean ± half-width as text, at most parted before the ±; of one seed the mean alone."""
+    """Mean ± half-width as text that breaks, if at all, before the ±; the mean alone without a
+    half-width.
+
+    Args:
+        value: as `interval` returns it.
+        signed: write a plus before a positive mean.
+    """
     mean, half = value
     mean = round(mean, digits) or 0.0  # no −0.0
     text = f"{mean:{'+' if signed and mean else ''}.{digits}f}".replace("-", "−")
     return text if np.isnan(half) else f"{text} ±\N{NO-BREAK SPACE}{half:.{digits}f}"
 
 
-def table(
+def means_table(
     frame: pd.DataFrame,
     rows: Mapping[str, str],
     columns: Mapping[str, str] = ACCURACY,
@@ -172,26 +201,33 @@ def table(
     base: str | None = None,
     digits: int = 1,
 ) -> pd.DataFrame:
-    """Means with intervals, one row per label; with `base` the other rows show their paired difference to it.
+    """Means with intervals as text, one row per label.
 
     Args:
-        frame: as `ends` returns it; rows: label → name shown; columns: column → title.
+        frame: as `ends` returns it.
+        rows: label → name shown.
+        columns: column of `frame` → title.
+        base: a label; all other rows then show their paired difference to it.
     """
     found = []
     for label, shown in rows.items():
         entry = {"": shown}
         for column, title in columns.items():
-            if base in (None, label):
-                entry[title] = plus_minus(interval(of_label(frame, label, column)), digits)
+            if base is None or label == base:
+                entry[title] = plus_minus(interval(values_by_seed(frame, label, column)), digits)
             else:
-                entry[title] = plus_minus(change(frame, label, base, column), digits, signed=True)
+                change = paired_change(frame, label, base, column)
+                entry[title] = plus_minus(change, digits, signed=True)
         found.append(entry)
     return pd.DataFrame(found)
 
 
-def published(**wanted: str) -> pd.DataFrame:
-    """Numbers of papers and replications, with source and status, from data/published.json; rows that agree with
-    `wanted`, e.g. model="Llama 3 8B"."""
+def published_numbers(**wanted: str | int) -> pd.DataFrame:
+    """Numbers of papers and replications from data/published.json, each with its source and status.
+
+    Args:
+        wanted: values that the rows must have, by column, such as model="Llama 3 8B".
+    """
     frame = pd.DataFrame(json.loads((DATA / "published.json").read_text(encoding="utf-8")))
     for column, value in wanted.items():
         frame = frame[frame[column] == value]

@@ -1,4 +1,4 @@
-"""What keys alone say about a sequence of edits, before a residual is known."""
+"""Predicts from keys alone, before any residual is known, what a sequence of edits does."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,13 @@ from ..algebra.solver import Solver
 
 @dataclass(frozen=True)
 class Reach:
-    """What one round does for residuals of unit length that are uncorrelated between edits.
+    """What one round is expected to do if residuals have unit length and are uncorrelated between
+    edits.
 
     Attributes:
         written: share of its own residual that an edit of the round gets, mean over its edits.
-        drift: expected tr(ΔCΔᵀ); cost: expected ‖Δ‖²_F.
+        drift: expected tr(ΔCΔᵀ).
+        cost: expected ‖Δ‖²_F.
         probes: expected ‖Δk‖² at each probe key, (n,).
     """
 
@@ -35,13 +37,18 @@ def reaches(
     *,
     remembers: bool,
 ) -> Iterator[Reach]:
-    r"""The reach of each round of a method whose updates are Δ = RA, A by `solver` from the round's keys and earlier
-    ones.
+    r"""Yield the reach of each round of a method whose updates are Δ = RA.
 
-    With uncorrelated residuals of mean square ρ², expectations are those of A times ρ²: E‖RAk‖² = ρ²‖Ak‖² and
-    E tr(RACAᵀRᵀ) = ρ² tr(ACAᵀ); rounds add up. Keys are taken as they are before the first edit.
+    A follows by `solver` from the keys of the round and, for a method with a history, those of
+    earlier rounds. With uncorrelated residuals of mean square ρ², expectations are those of A times
+    ρ²: E‖RAk‖² = ρ²‖Ak‖² and E tr(RACAᵀRᵀ) = ρ² tr(ACAᵀ). Rounds add up. Keys are taken as they are
+    before the first edit.
 
     Args:
+        solver: of the method, for one layer.
+        rounds: keys of each round.
+        C: second moment of preserved keys.
+        probes: keys at which the interference is asked for.
         remembers: whether the method has a history of keys.
     """
     for i, K in enumerate(rounds):

@@ -1,4 +1,4 @@
-"""What every chapter needs at its start."""
+"""Starts a chapter: checks its parameters and sets the look of its figures."""
 
 import warnings
 
@@ -6,25 +6,29 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from IPython import get_ipython
+from IPython.display import Markdown
 
 
 def begin(*parameters: str) -> None:
-    """Check the notebook's parameters and set the look of figures; the first call of a chapter.
+    """Check the parameters of a chapter and set the look of its figures; a chapter calls this
+    first.
 
-    papermill accepts a misspelt `-p` with only a line in its log and runs with the defaults; here it is an error.
+    A misspelt `-p` is an error here; papermill alone writes a line to its log and uses the
+    defaults.
 
     Args:
         parameters: names of the chapter's parameters.
 
     Raises:
-        ValueError: a name was injected that the chapter does not have; the message lists those it has.
+        ValueError: a name was injected that the chapter does not have; the message lists those it
+            has.
     """
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm: no widgets here
     shell = get_ipython()
     given = {
-        n
-        for n, v in shell.user_ns.items()
-        if not n.startswith("_") and n not in shell.user_ns_hidden and not callable(v)
+        name
+        for name, value in shell.user_ns.items()
+        if not name.startswith("_") and name not in shell.user_ns_hidden and not callable(value)
     }
     unknown = sorted(given - set(parameters))
     if unknown:
@@ -47,10 +51,9 @@ def begin(*parameters: str) -> None:
     plt.rcParams["savefig.dpi"] = plt.rcParams["figure.dpi"] = 110
 
 
-def markdown_table(frame: pd.DataFrame, caption: str, name: str):
-    """A numbered, referable table of the book."""
-    from IPython.display import Markdown
-
+def markdown_table(frame: pd.DataFrame, caption: str, name: str) -> Markdown:
+    """A table of the book that has a number and can be referred to by its name."""
     return Markdown(
-        f":::{{table}} {caption}\n:name: {name}\n:align: center\n\n{frame.to_markdown(index=False)}\n:::"
+        f":::{{table}} {caption}\n:name: {name}\n:align: center\n\n"
+        f"{frame.to_markdown(index=False)}\n:::"
     )

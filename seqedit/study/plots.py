@@ -1,4 +1,4 @@
-"""Figures of the book; each function takes tidy rows and returns what it drew on."""
+"""Figures of the book: each function takes tidy rows and returns the figure that it drew."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.pyplot import subplots
 
-from ..methods.catalogue import METHODS, make_method
-from .compare import band
+from ..methods.catalogue import CATALOGUE, base_entry, make_method
+from .compare import interval_ends
 
 FAMILIES = {
     "least squares": ("memit", "memit_seq", "encore", "nse", "rome"),
@@ -22,58 +22,21 @@ FAMILIES = {
     ),
     "learned, tuned, stored": ("ultraedit", "rledit", "mend", "ft_m", "grace"),
 }
-"""The methods of the lifelong study, as figures group them."""
-
-_HUES = {
-    "memit": 0,
-    "memit_rect": 1,
-    "alphaedit": 2,
-    "rome": 3,
-    "nse": 4,
-    "nse_paper": 4,
-    "r_rome": 5,
-    "encore": 6,
-    "ft_m": 7,
-    "ft": 7,
-    "ft_l": 7,
-    "ultraedit": 8,
-    "memit_seq": 9,
-    "evoedit": 5,
-    "memit_prune": 4,
-    "memit_rect+with_history+compensated": 3,
-    "memit_seq+prune_rounds+compensated": 9,
-    "rledit": 5,
-    "mend": 4,
-    "grace": 2,
-}
-_SHORT = {
-    "memit_rect": "RECT",
-    "memit_prune": "PRUNE",
-    "memit_rect+with_history+compensated": "RECT, compensated",
-    "memit_seq+prune_rounds+compensated": "PRUNE, compensated",
-}
+"""Title of a panel → the methods of the lifelong study that it shows."""
 
 
-def colours(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
-    """method → its colour, the same in all figures; methods named by their key, composed ones by their base.
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """method → its colour in the catalogue, the same in all figures.
 
-    Ten colours that colour-blind readers can tell apart go to the methods that are drawn most often, no colour twice
-    in a panel of `families`; the others take what is left over in the figure at hand.
+    A name that the catalogue does not have takes the colour of the method before its first "+".
     """
-    palette, names = sns.color_palette("colorblind", 10), list(names)
-    palette[8] = (0.70, 0.62, 0.0)  # its yellow, legible on white
-    fixed = {name: _HUES[name] for name in names if name in _HUES}
-    free = [i for i in range(10) if i not in fixed.values()] or [*range(10)]
-    others = [name for name in names if name not in fixed]
-    return {
-        name: palette[fixed[name] if name in fixed else free[others.index(name) % len(free)]]
-        for name in names
-    }
+    return {name: (CATALOGUE.get(name) or base_entry(name)).colour for name in names}
 
 
-def short(method: str) -> str:
-    """A method's name for a figure or a table."""
-    return _SHORT.get(method) or make_method(method).name
+def short_name(method: str) -> str:
+    """The name of a method in figures and tables."""
+    entry = CATALOGUE.get(method)
+    return (entry.label if entry else None) or make_method(method).name
 
 
 def curves(
@@ -86,17 +49,20 @@ def curves(
     columns: int = 3,
     height: float = 2.7,
 ) -> sns.FacetGrid:
-    """Small multiples: one panel per measured column, one line per method.
+    """Draw one panel per measured column, with one line per method.
 
     Args:
         frame: one row per method and evaluation.
         panels: column of `frame` → title of its panel.
+        x: column of the horizontal axis.
+        hue: column that tells the methods apart.
+        xlabel: title of the horizontal axis.
+        columns: panels in a row.
+        height: of a panel, in inches.
     """
     long = frame.melt([x, hue], list(panels), var_name="panel", value_name="value")
     long["panel"] = long["panel"].map(panels)
-    order = sorted(
-        long[hue].unique(), key=[*METHODS].index
-    )  # a method has one colour in all figures
+    order = sorted(long[hue].unique(), key=[*CATALOGUE].index)
     long["value"] = long["value"].astype(float)
     grid = sns.relplot(
         long,
@@ -133,14 +99,23 @@ def families(
     log: bool = False,
     ylim: tuple[float | None, float | None] | None = None,
 ) -> Figure:
-    """A panel per family of methods: its lines in colour, named at their ends, those of all others in grey.
+    """Draw one panel per family of methods: its lines in colour, named at their ends, all others in
+    grey.
 
     Lines are means over seeds, bands their 95 % intervals.
 
     Args:
-        frame: rows with `x`, `column`, "method" and "seed", as `seqedit.study.compare.evaluations` returns them.
+        frame: rows with `x`, `column`, "method" and "seed", as `seqedit.study.compare.evaluations`
+            returns them.
+        column: what is drawn.
+        ylabel: its title.
+        x: column of the horizontal axis.
+        xlabel: its title.
+        log: whether the vertical axis is logarithmic.
+        ylim: its ends; None leaves one to the data.
     """
-    shown = frame[frame["method"].isin([name for names in FAMILIES.values() for name in names])]
+    every = [name for names in FAMILIES.values() for name in names]
+    shown = frame[frame["method"].isin(every)]
     shown = shown.assign(**{column: shown[column].astype(float)})
     figure, axes = subplots(2, 2, figsize=(9, 6.6), sharex=True, sharey=True, layout="constrained")
     for ax, (title, names) in zip(axes.flat, FAMILIES.items(), strict=True):
@@ -155,7 +130,7 @@ def families(
             hue="method",
             hue_order=names,
             palette=colours(names),
-            errorbar=band,
+            errorbar=interval_ends,
             err_kws={"alpha": 0.18, "lw": 0},
             ax=ax,
             legend=False,
@@ -169,21 +144,18 @@ def families(
             ax.yaxis.set_minor_formatter("{x:g}")
         if ylim:
             ax.set_ylim(*ylim)
-    for ax, names in zip(
-        axes.flat, FAMILIES.values(), strict=True
-    ):  # when all panels know their limits
+    # only now do all panels know their limits
+    for ax, names in zip(axes.flat, FAMILIES.values(), strict=True):
         _name_lines(ax, shown[shown["method"].isin(names)], x, column)
     return figure
 
 
 def _name_lines(ax: Axes, frame: pd.DataFrame, x: str, column: str) -> None:
-    """Each line's name to the right of its end, pushed apart where two would overlap."""
+    """Write the name of each line to the right of its end, pushed apart where two would overlap."""
     ends = frame[frame[x] == frame[x].max()].groupby("method")[column].mean().sort_values()
     to_axes = (ax.transScale + ax.transLimits).transform
-    height, gap = (
-        [min(max(to_axes((0, value))[1], 0), 1) for value in ends],
-        0.085,
-    )  # in parts of the panel
+    gap = 0.085  # between two names, as a part of the panel's height
+    height = [min(max(to_axes((0, value))[1], 0), 1) for value in ends]
     for i in range(1, len(height)):
         height[i] = max(height[i], height[i - 1] + gap)
     top = 1 + gap
@@ -194,7 +166,7 @@ def _name_lines(ax: Axes, frame: pd.DataFrame, x: str, column: str) -> None:
         ax.text(
             1.02,
             y,
-            short(method),
+            short_name(method),
             transform=ax.transAxes,
             color=palette[method],
             va="center",

@@ -1,191 +1,212 @@
-"""Makes and reads the runs of a study: each run a folder of data/results."""
+"""Makes the runs of a study, collects their records into tables, and reads them back.
 
-import json
+A run is made in a folder of its own, `data/runs/ID`, where it can be interrupted and resumed. Once
+all runs of a study are finished, they are collected into the tables of `data/results/STUDY`. A run
+that several studies share is made once.
+"""
+
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from ..base.files import cache_folder, file_digest, write_text
-from ..base.paths import MODEL, RESULTS, WORLD
-from ..lm.fingerprint import fingerprint
-from ..lm.load import load_model
-from ..lm.model import LanguageModel
+from ..base.files import alone
+from ..base.paths import RESULTS, RUNS
 from ..runs.engine import run
-from ..runs.job import settings_of
-from ..runs.records import (
-    Record,
-    code_digest,
-    flat,
-    load_run,
-    read_run,
+from ..runs.records import Record, RunRows, is_stale, read_rows, read_run
+from .collection import (
+    Collection,
+    LabelledRun,
+    all_collections,
+    find_collection,
+    write_collection,
 )
-from .studies import STUDIES, Planned
+from .selection import QUICK, identify, run_config, select_runs, study_runs
+from .studies import STUDIES
+from .study_run import StudyRun
 
 
-def planned(study: str, quick: bool = False) -> dict[str, Planned]:
-    """run_id → run of a study, or of the one run that is named; a quick study has 4 edits in rounds of 2, one seed,
-    and its own names.
+def run_study(name: str, *, jobs: int = 1, results: Path = RESULTS, work: Path = RUNS) -> int:
+    """Make the missing runs of a study and collect all of them into its tables; or make a single
+    run.
+
+    Runs that were interrupted resume. The edited matrices are not kept. Each process has one
+    thread, so that records do not depend on the number of cores.
+
+    Args:
+        name: as `select_runs` takes it; a single run is made but not collected.
+
+    Returns:
+        How many runs were made or resumed.
 
     Raises:
         ValueError: there is no such study or run.
     """
-    if study not in STUDIES:
-        for runs in (planned(name, fast) for name in STUDIES for fast in (False, True)):
-            if study in runs:
-                return {study: runs[study]}
-        raise ValueError(
-            f"study: {study!r}; there are {', '.join(STUDIES)}, and their runs, e.g. methods-memit-s1"
-        )
-    return dict(_named(study, quick))
+    missing = missing_runs([name], results, work)
+    make_runs(missing, work, jobs, name)
+    if name.removesuffix(QUICK) in STUDIES:
+        collect(name, results, work)
+    return len(missing)
 
 
-def _named(study: str, quick: bool) -> list[tuple[str, Planned]]:
-    """run_id and run, of all runs of a study; what two studies have in common has the name that the first gave it."""
-    names: dict[str, str] = {}
-    for name, runs in STUDIES.items():
-        found = []
-        for one in runs():
-            if quick and one.seed > 1:
-                continue
-            one = replace(one, n_edits=4, batch_size=2, evaluate_every=0) if quick else one
-            does = json.dumps(asdict(replace(one, label="")), sort_keys=True)
-            found.append(
-                (
-                    names.setdefault(
-                        does, f"{name}-{'quick-' if quick else ''}{one.label}-s{one.seed}"
-                    ),
-                    one,
-                )
-            )
-        if name == study:
-            break
-    return found
-
-
-def run_study(study: str, *, quick: bool = False, jobs: int = 1, out: Path = RESULTS) -> int:
-    """Make the runs of a study, or one run by its name, that are not there yet; returns how many were made.
-
-    Every run resumes by itself; the edited matrices are not kept. Each process has one thread, so that records do not
-    depend on the number of cores.
+def missing_runs(
+    names: Iterable[str], results: Path = RESULTS, work: Path = RUNS
+) -> dict[str, StudyRun]:
+    """id → run, of the named studies' runs that are neither in any table nor finished in the
+    working place.
 
     Raises:
-        ValueError: a run is there with other parameters than the study has now.
+        ValueError: there is no such study or run.
     """
-    left = open_runs([study], quick, out)
-    make_runs(left, out, jobs, study)
-    return len(left)
+    wanted = {name: one for given in names for name, one in select_runs(given).items()}
+    collected = {name for collection in all_collections(results) for name in collection.ids}
+    return {
+        name: one
+        for name, one in wanted.items()
+        if name not in collected and not is_finished(work / name)
+    }
 
 
-def make_runs(runs: Mapping[str, Planned], out: Path, jobs: int, title: str) -> None:
-    """Make runs, each in the folder of `out` that has its name, so many at a time."""
+def make_runs(runs: Mapping[str, StudyRun], work: Path, jobs: int, title: str) -> None:
+    """Make runs, each in the folder of `work` that its id names, `jobs` at a time."""
     bar = tqdm(total=len(runs), desc=title, unit="run", disable=None)
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for done in as_completed(
-            [pool.submit(_make, one, out / name) for name, one in runs.items()]
-        ):
+        futures = [pool.submit(make_run, one, work / name) for name, one in runs.items()]
+        for done in as_completed(futures):
             done.result()
             bar.update()
     bar.close()
 
 
-def open_runs(
-    studies: Iterable[str], quick: bool = False, out: Path = RESULTS
-) -> dict[str, Planned]:
-    """run_id → run of the studies' runs that are not there yet.
+def make_run(one: StudyRun, folder: Path) -> None:
+    """Make one run in a folder, without keeping the edited matrices."""
+    os.environ["TQDM_DISABLE"] = "1"  # one bar for the study
+    run(run_config(one), folder)
+    # missing where another process made the same run meanwhile
+    (folder / "weights.safetensors").unlink(missing_ok=True)
+
+
+def collect(study: str, results: Path = RESULTS, work: Path = RUNS) -> None:
+    """Write the tables of a study whose runs are all finished; tables that are complete stay as
+    they are.
+
+    Records come from the study's own tables, where a run is in them, else from those of another
+    study, else from the working place.
 
     Raises:
-        ValueError: a run is there with other parameters than its study has now; the message names one.
+        ValueError: a run is not finished; the message names it.
     """
-    runs = {name: one for study in studies for name, one in planned(study, quick).items()}
-    made = {name: one for name, one in runs.items() if finished(out / name)}
-    models = {
-        dtype: load_model(MODEL, device="cpu", dtype=getattr(torch, dtype))
-        for dtype in {one.dtype for one in made.values()}
-    }
-    for name, one in made.items():
-        found = {"dtype": "float32"} | flat(read_run(out / name)["parameters"])
-        now = flat(_told(one, models[one.dtype]))
-        if other := [key for key in found if key in now and found[key] != now[key]]:
-            raise ValueError(
-                f"{name}: is there with {other[0]} = {found[other[0]]}, now its study has "
-                f"{now[other[0]]}; remove {out / name} to make it anew"
-            )
-    return {name: one for name, one in runs.items() if name not in made}
+    folder = results / study
+    with alone(folder):
+        if is_collected(study, results):
+            return
+        own = find_collection(folder)
+        runs = [
+            LabelledRun(one.label, find_rows(identify(one), results, work, own))
+            for one in study_runs(study)
+        ]
+        write_collection(folder, runs)
 
 
-def _told(one: Planned, lm: LanguageModel) -> dict[str, Any]:
-    """What the record of a planned run says of it, as far as that is known before the run."""
-    config = one.config()
-    return {
-        "method": config.method,
-        "seed": one.seed,
-        "n_edits": one.n_edits,
-        "evaluate_every": one.evaluate_every,
-        "dtype": config.dtype,
-        "fingerprint": fingerprint(lm),
-        "files": {"requests": file_digest(config.requests)},
-        **json.loads(json.dumps(asdict(settings_of(config, lm)))),
-    }
+def is_collected(study: str, results: Path = RESULTS) -> bool:
+    """Whether the tables of a study hold exactly its runs, in its order."""
+    own = find_collection(results / study)
+    return own is not None and [(row["run"], row["label"]) for row in own.runs] == [
+        (identify(one), one.label) for one in study_runs(study)
+    ]
 
 
-def edited_layers(runs: Iterable[Planned]) -> list[int]:
-    """The layers whose second moments these runs need, by the tuned settings of their methods."""
-    lm = load_model(MODEL, device="cpu")
-    return sorted({layer for one in runs for layer in settings_of(one.config(), lm).layers})
+def find_rows(
+    name: str, results: Path = RESULTS, work: Path = RUNS, first: Collection | None = None
+) -> RunRows:
+    """What a finished run wrote, wherever it lies.
 
-
-def standing(study: str, quick: bool = False, out: Path = RESULTS) -> str:
-    """How many runs of a study are there, and how many of them were made by other code than today's."""
-    names, today = planned(study, quick), code_digest()
-    made = [read_run(out / name) for name in names if finished(out / name)]
-    old = sum(record["provenance"]["code"] != today for record in made)
-    seconds = sum(record["elapsed"] for record in made)
-    return f"{len(made)} of {len(names)} runs, {old} by other code, {seconds / 60:.0f} minutes of one core"
-
-
-def load_study(study: str, out: Path = RESULTS) -> dict[str, list[Record]]:
-    """label → its finished runs by ascending seed; `study` may be a quick one, "methods-quick".
+    Args:
+        name: the run's id.
+        first: tables to look into first.
 
     Raises:
-        ValueError: a run is missing; the message says how to make it.
+        ValueError: no finished run has this id.
     """
-    name, _, quick = study.partition("-")
+    if first and name in first.ids:
+        return first.rows(name)
+    for collection in all_collections(results):
+        if name in collection.ids:
+            return collection.rows(name)
+    if is_finished(work / name):
+        return read_rows(work / name)
+    raise ValueError(f"{name}: there is no finished run with this id; make it with `seqedit study`")
+
+
+def load_study(study: str, results: Path = RESULTS) -> dict[str, list[Record]]:
+    """label → its runs in the order of the study, read from the study's tables.
+
+    Raises:
+        ValueError: a run is missing, or is another one than the study describes now; the message
+            says how to make it.
+    """
+    runs = study_runs(study)
+    collection = find_collection(results / study)
+    ids = collection.labelled() if collection else {}
     found: dict[str, list[Record]] = {}
-    for run_id, one in _named(name, bool(quick)):
-        if not finished(out / run_id):
+    for one in runs:
+        name = ids.get((one.label, one.seed))
+        if collection is None or name is None:
             raise ValueError(
-                f"{run_id} is not there; make it with `seqedit study {name}{' --quick' if quick else ''}`"
+                f"{study}: {one.label}, seed {one.seed}, is not in the tables; "
+                f"{_how_to_make(study)}"
             )
-        found.setdefault(one.label, []).append(load_run(out / run_id))
+        rows = collection.rows(name)
+        _check_fits(study, one, rows)
+        found.setdefault(one.label, []).append(Record.from_rows(rows))
     return found
 
 
-def finished(folder: Path) -> bool:
+def study_status(study: str, results: Path = RESULTS, work: Path = RUNS) -> str:
+    """How many runs of a study are there, and how many of them were made by other code than
+    today's.
+    """
+    wanted = {identify(one) for one in study_runs(study)}
+    own = find_collection(results / study)
+    found = {
+        name: collection.run(name)
+        for collection in [*all_collections(results), *([own] if own else [])]
+        for name in wanted & collection.ids
+    }
+    for name in wanted - found.keys():
+        if is_finished(work / name):
+            found[name] = read_run(work / name)
+    stale = sum(is_stale(one) for one in found.values())
+    seconds = sum(one["elapsed"] for one in found.values())
+    status = (
+        f"{len(found)} of {len(wanted)} runs, {stale} by other code, "
+        f"{seconds / 60:.0f} minutes of one core"
+    )
+    if own and (others := own.ids - wanted):
+        status += f"; {len(others)} in the tables that the study no longer asks for"
+    return status
+
+
+def is_finished(folder: Path) -> bool:
     """Whether a finished run lies in a folder."""
     return (folder / "run.json").exists() and read_run(folder)["finished"]
 
 
-def _make(one: Planned, folder: Path) -> None:
-    os.environ["TQDM_DISABLE"] = "1"  # one bar for the study
-    config = one.config()
-    if one.corpus_lines:
-        config = replace(config, corpus=_first_lines(WORLD / "corpus.txt", one.corpus_lines))
-    run(config, folder)
-    (folder / "weights.safetensors").unlink(
-        missing_ok=True
-    )  # a twin, started elsewhere, was faster
+def _check_fits(study: str, one: StudyRun, rows: RunRows) -> None:
+    """Refuse a record that was made of another run than the label now means."""
+    found = {"dtype": "float32"} | rows.run["parameters"]
+    for name in ("method", "n_edits", "batch_size", "evaluate_every", "dtype"):
+        if found[name] != getattr(one, name):
+            raise ValueError(
+                f"{study}: {one.label}, seed {one.seed}, is there with {name} = {found[name]}, now "
+                f"the study has {getattr(one, name)}; {_how_to_make(study)}"
+            )
 
 
-def _first_lines(path: Path, count: int) -> Path:
-    """A file of the first lines of a text, in the cache."""
-    part = cache_folder() / f"{path.stem}-{count}{path.suffix}"
-    write_text(part, "\n".join(path.read_text(encoding="utf-8").splitlines()[:count]) + "\n")
-    return part
+def _how_to_make(study: str) -> str:
+    name = study.removesuffix(QUICK)
+    return f"make it with `seqedit study {name}{' --quick' if name != study else ''}`"

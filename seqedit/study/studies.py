@@ -1,72 +1,28 @@
-"""The runs behind the chapters, as lists: what is compared with what."""
+"""The studies of the book as lists of runs: what is compared with what."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-from ..base.paths import MODEL, WORLD
-from ..methods.catalogue import METHODS
-from ..runs.job import RunConfig
+from ..methods.catalogue import CATALOGUE
+from .study_run import StudyRun
+
+Switch = tuple[str, str, dict[str, Any]]
+"""Label, method and settings of a run."""
 
 SEEDS = (1, 2, 3)
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A run of a study.
-
-    Attributes:
-        label: what it is called there; settings: overrides of the tuned ones.
-        corpus_lines: second moments from so many lines of the corpus; None takes those that are shipped.
-        dtype: of the model's weights.
-    """
-
-    label: str
-    method: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    n_edits: int = 100
-    batch_size: int = 25
-    seed: int = 1
-    requests: str = "records.json"
-    evaluate_every: int = 0
-    corpus_lines: int | None = None
-    dtype: str = "float32"
-
-    def config(self) -> RunConfig:
-        return RunConfig(
-            model=str(MODEL),
-            requests=WORLD / self.requests,
-            method=self.method,
-            settings=self.settings,
-            n_edits=self.n_edits,
-            batch_size=self.batch_size,
-            shuffle=True,
-            seed=self.seed,
-            evaluate_every=self.evaluate_every,
-            dtype=self.dtype,
-            device="cpu",
-        )
+def methods() -> Iterator[StudyRun]:
+    """Every method whose settings were searched, once, on the same hundred facts."""
+    for name, entry in CATALOGUE.items():
+        if entry.search:
+            yield StudyRun(name, name)
 
 
-COMPOSED = (
-    "alphaedit+sphere",
-    "memit_seq+revive",
-    "memit_rect+with_history+compensated",
-    "memit_seq+robust_keys",
-)
-"""Systems of the literature that are a method with something after it: SPHERE, REVIVE, OTE-SE, REP."""
-
-
-def methods() -> Iterator[Planned]:
-    """Every method once, with its tuned settings, on the same hundred facts."""
-    for name in (*METHODS, *COMPOSED):
-        yield Planned(name, name)
-
-
-def choices() -> Iterator[Planned]:
-    """One choice switched at a time: what papers and released codes leave open, or do differently."""
-    switches = [
+def choices() -> Iterator[StudyRun]:
+    """One choice switched at a time: what papers and released code leave open or do differently."""
+    switches: list[Switch] = [
         ("base", "memit", {}),
         ("prune", "memit+prune", {"alpha": math.e}),
         ("prune-twice", "memit+prune_added_twice", {"alpha": math.e}),
@@ -87,20 +43,20 @@ def choices() -> Iterator[Planned]:
         ("l2-10", "alphaedit", {"threshold": 0.02, "l2": 10.0}),
         ("no-history", "memit+null_space", {"threshold": 0.02}),
     ]
-    for seed in (1, 2, 3):
+    for seed in SEEDS:
         for label, method, settings in switches:
-            yield Planned(label, method, settings, seed=seed)
-        for label, method in (
-            ("one-position", "ft"),
-            ("every-token", "ft_m"),
-        ):  # names: targets of several tokens
-            yield Planned(
+            yield StudyRun(label, method, settings, seed=seed)
+        # these requests have targets of several tokens
+        for label, method in (("one-position", "ft"), ("every-token", "ft_m")):
+            yield StudyRun(
                 label, method, seed=seed, n_edits=25, batch_size=5, requests="reversal.json"
             )
 
 
-def growth() -> Iterator[Planned]:
-    """Four hundred edits by methods of every kind, evaluated along the way: what grows, and what breaks."""
+def growth() -> Iterator[StudyRun]:
+    """Four hundred edits by methods of every kind, evaluated along the way: what grows and what
+    breaks.
+    """
     for name in (
         "rome",
         "r_rome",
@@ -113,7 +69,7 @@ def growth() -> Iterator[Planned]:
         "ft_m",
         "ultraedit",
     ):
-        yield Planned(name, name, n_edits=400, evaluate_every=4)
+        yield StudyRun(name, name, n_edits=400, evaluate_every=4)
 
 
 LIFELONG = (
@@ -136,20 +92,24 @@ LIFELONG = (
 BASES = ("rome", "memit", "memit_seq", "encore", "memit_rect", "memit_prune", "ultraedit", "rledit")
 
 
-def lifelong() -> Iterator[Planned]:
-    """A thousand edits of the 1,124 there are, in three orders: forgetting and failure of methods of every kind."""
+def lifelong() -> Iterator[StudyRun]:
+    """A thousand of the 1,124 edits in three orders: forgetting and failure of methods of every
+    kind.
+    """
     for seed in SEEDS:
         for name in LIFELONG:
-            yield Planned(name, name, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4)
+            yield StudyRun(name, name, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4)
         name = "memit_seq+prune_rounds+compensated"
-        yield Planned(
+        yield StudyRun(
             name, name, {"alpha": 1.2}, n_edits=1000, batch_size=50, seed=seed, evaluate_every=4
         )
 
 
-def horizon() -> Iterator[Planned]:
-    """What tuning on 160 facts could not see: the shorter clamp for methods tuned to 1, at a thousand edits; MEMIT's
-    exchanged the other way."""
+def horizon() -> Iterator[StudyRun]:
+    """The other clamp at a thousand edits, which tuning on 160 facts could not judge.
+
+    Methods tuned to a clamp of 1 get 0.75; MEMIT, tuned to 0.75, gets 1.
+    """
     for seed in SEEDS:
         for method, clamp in (
             ("memit", 1.0),
@@ -161,7 +121,7 @@ def horizon() -> Iterator[Planned]:
             ("memit_seq+prune_rounds+compensated", 0.75),
         ):
             settings = {"clamp": clamp} | ({"alpha": 1.2} if "prune" in method else {})
-            yield Planned(
+            yield StudyRun(
                 f"{method}-clamp-{clamp:g}",
                 method,
                 settings,
@@ -172,46 +132,44 @@ def horizon() -> Iterator[Planned]:
             )
 
 
-def projection() -> Iterator[Planned]:
-    """One line of projection on every base; and, for one solve, all of {projection, λC, L2, history} on and off."""
+def projection() -> Iterator[StudyRun]:
+    """Projection on every base; and for one solve projection, λC, L2 and history, each on and
+    off.
+    """
     target = {"lr": 1.0, "clamp": 1.0, "layers": [0, 1, 2]}
-    prices = {
+    prices: dict[str, tuple[str, dict[str, Any]]] = {
         "C": ("memit", {"lam": 100.0}),
         "L2": ("alphaedit", {"l2": 1.0}),
         "C+L2": ("betaedit", {"lam": 100.0, "l2": 1.0}),
     }
     for seed in SEEDS:
         for base in BASES:
-            yield Planned(f"{base}", base, n_edits=200, seed=seed)
-            yield Planned(f"{base}-projected", f"{base}+null_space", n_edits=200, seed=seed)
+            yield StudyRun(f"{base}", base, n_edits=200, seed=seed)
+            yield StudyRun(f"{base}-projected", f"{base}+null_space", n_edits=200, seed=seed)
         for price, (method, settings) in prices.items():
             for projected in (False, True):
                 for history in (False, True):
-                    threshold = {
-                        "threshold": 0.02 if projected else 1e9
-                    }  # of which 1e9 removes nothing
-                    name = (
-                        method
-                        + ("+null_space" if method == "memit" else "")
-                        + (
-                            "+with_history"
-                            if history and method == "memit"
-                            else "+without_history"
-                            if not history and method != "memit"
-                            else ""
-                        )
-                    )
-                    yield Planned(
+                    threshold = 0.02 if projected else 1e9  # the latter removes nothing
+                    yield StudyRun(
                         f"{price}{'-P' if projected else ''}{'-H' if history else ''}",
-                        name,
-                        target | settings | threshold,
+                        _factorial_method(method, history),
+                        target | settings | {"threshold": threshold},
                         n_edits=200,
                         seed=seed,
                     )
 
 
-def prune() -> Iterator[Planned]:
-    """PRUNE on five bases: without, bases of its logarithm, added twice; and per round, with compensation."""
+def _factorial_method(base: str, history: bool) -> str:
+    """A base with a null space, with or without a history, whichever of these it has by itself."""
+    if base == "memit":
+        return "memit+null_space" + ("+with_history" if history else "")
+    return base + ("" if history else "+without_history")
+
+
+def prune() -> Iterator[StudyRun]:
+    """PRUNE on five bases: without it, by the base of its logarithm, added twice, and in every
+    round.
+    """
     alphas = {
         "rome": (1.2, math.e),
         "r_rome": (1.2, math.e),
@@ -221,13 +179,13 @@ def prune() -> Iterator[Planned]:
     }
     for seed in SEEDS:
         for base, values in alphas.items():
-            yield Planned(base, base, n_edits=200, seed=seed)
+            yield StudyRun(base, base, n_edits=200, seed=seed)
             for alpha in values:
-                yield Planned(
+                yield StudyRun(
                     f"{base}-{alpha:.3g}", f"{base}+prune", {"alpha": alpha}, n_edits=200, seed=seed
                 )
         for base in ("memit", "memit_seq"):
-            yield Planned(
+            yield StudyRun(
                 f"{base}-twice",
                 f"{base}+prune_added_twice",
                 {"alpha": math.e},
@@ -235,7 +193,7 @@ def prune() -> Iterator[Planned]:
                 seed=seed,
             )
         for after in ("prune_rounds", "prune_rounds+compensated"):
-            yield Planned(
+            yield StudyRun(
                 f"memit_seq-{after}",
                 f"memit_seq+{after}",
                 {"alpha": math.e},
@@ -244,9 +202,9 @@ def prune() -> Iterator[Planned]:
             )
 
 
-def nse() -> Iterator[Planned]:
-    """NSE's parts one at a time, and the size of a round."""
-    parts = {
+def nse() -> Iterator[StudyRun]:
+    """The parts of NSE one at a time, and the size of a round."""
+    parts: dict[str, tuple[str, dict[str, Any]]] = {
         "memit_seq": ("memit_seq", {}),
         "rewinding": ("memit_seq+rewind", {}),
         "nse": ("nse_paper", {}),
@@ -257,17 +215,17 @@ def nse() -> Iterator[Planned]:
     parts |= {f"mass-{mass:g}": ("nse_paper", {"mass": mass}) for mass in (0.8, 0.4)}
     for seed in SEEDS:
         for label, (method, settings) in parts.items():
-            yield Planned(label, method, settings, n_edits=200, seed=seed)
+            yield StudyRun(label, method, settings, n_edits=200, seed=seed)
         for size in (10, 25, 50, 200):
             for method in ("memit", "memit_seq", "alphaedit", "nse_paper"):
-                yield Planned(
+                yield StudyRun(
                     f"{method}-by-{size}", method, n_edits=200, batch_size=size, seed=seed
                 )
 
 
-def matters() -> Iterator[Planned]:
-    """One setting at a time around the tuned ones of MEMIT-seq and AlphaEdit; the text behind C; bfloat16."""
-    grids = {
+def matters() -> Iterator[StudyRun]:
+    """One setting of MEMIT-seq and AlphaEdit changed at a time; the text behind C; bfloat16."""
+    grids: dict[str, dict[str, tuple[Any, ...]]] = {
         "memit_seq": {
             "lam": (1.0, 1e4),
             "clamp": (0.25, 0.5, 2.0),
@@ -279,19 +237,19 @@ def matters() -> Iterator[Planned]:
     }
     for seed in SEEDS:
         for method, grid in grids.items():
-            yield Planned(method, method, seed=seed)
+            yield StudyRun(method, method, seed=seed)
             for name, values in grid.items():
                 for value in values:
-                    yield Planned(
+                    yield StudyRun(
                         f"{method}-{name}-{_short(value)}", method, {name: value}, seed=seed
                     )
             for lines in (20, 200):
-                yield Planned(f"{method}-text-{lines}", method, corpus_lines=lines, seed=seed)
-            yield Planned(f"{method}-bf16", method, dtype="bfloat16", seed=seed)
+                yield StudyRun(f"{method}-text-{lines}", method, corpus_lines=lines, seed=seed)
+            yield StudyRun(f"{method}-bf16", method, dtype="bfloat16", seed=seed)
 
 
 def _short(value: Any) -> str:
-    """A setting's value as part of a folder's name."""
+    """The value of a setting as part of a label."""
     if isinstance(value, list):
         return "".join(_short(part) for part in value) or "none"
     return f"{value:g}"
@@ -301,4 +259,4 @@ STUDIES = {
     study.__name__: study
     for study in (methods, choices, growth, lifelong, projection, prune, nse, matters, horizon)
 }
-"""Studies by name."""
+"""Name of a study → its runs."""

@@ -1,4 +1,4 @@
-"""Trains the networks of MEND and RLEdit for the embedded model, on calibration facts that results never use."""
+"""Trains the networks of MEND and RLEdit for the embedded model, on calibration facts only."""
 
 import random
 from collections import deque
@@ -47,12 +47,16 @@ class EditorConfig:
     """How a network is trained.
 
     Attributes:
-        kind: "mend", "rledit" (a step of the optimiser after every batch of the sequence, as the paper describes) or
-            "rledit_released" (one step in all, as the released defaults do).
-        steps: batches of edits; batch: edits in each; lr: Adam's; step: initial step size of the network.
+        kind: "mend"; "rledit", a step of the optimiser after every batch of the sequence, as the
+            paper describes; or "rledit_released", one step in all, as the released defaults do.
+        steps: number of batches.
+        step: initial step size of the network.
+        batch: edits in a batch.
+        lr: Adam's learning rate.
         kept: weight of KL(edited ‖ unedited) on ordinary text.
-        length: batches of a sequence before the model starts afresh (RLEdit); memory: earlier batches whose edits still
-            count in the loss; decay: what each of them counts less than the next.
+        length: batches of a sequence, after which the model starts afresh (RLEdit).
+        memory: number of earlier batches whose edits still count in the loss.
+        decay: weight of a batch relative to that of the batch after it.
         size: weight of ‖Δ‖².
     """
 
@@ -78,7 +82,7 @@ CONFIGS = {
 
 
 class Batches:
-    """Edits of calibration facts to random new objects: request rows, paraphrase rows, and ordinary text."""
+    """Draws edits of calibration facts to random new objects, and ordinary text beside them."""
 
     def __init__(self, lm: LanguageModel, world: World, seed: int):
         self.lm, self.world, self.rng = lm, world, random.Random(f"{seed}/editors")
@@ -107,7 +111,7 @@ class Batches:
 
 
 def train_editor(name: str, out: Path, seed: int = 0) -> list[float]:
-    """Train `CONFIGS[name]` and write it to `out`; returns the loss of every batch.
+    """Train the network that `CONFIGS` names, write it to `out` and return the loss of every batch.
 
     Raises:
         ValueError: there is no such editor.
@@ -136,7 +140,10 @@ def train_editor(name: str, out: Path, seed: int = 0) -> list[float]:
 def _train_mend(
     lm: LanguageModel, network: Hypernetwork, batches: Batches, config: EditorConfig
 ) -> list[float]:
-    """Each batch is written into the unedited model; the loss asks for its paraphrases and for ordinary text."""
+    """Train on batches that are each written into the unedited model.
+
+    The loss asks for the edits and their paraphrases, and for unchanged ordinary text.
+    """
     optimizer, losses = _adam(network, config), []
     for _ in tqdm(range(config.steps), desc=config.kind, unit="batch", disable=None):
         edits, paraphrases, text = batches.draw(config.batch)
@@ -152,7 +159,10 @@ def _train_mend(
 def _train_rledit(
     lm: LanguageModel, network: Hypernetwork, batches: Batches, config: EditorConfig
 ) -> list[float]:
-    """Batches are written one after the other; the loss also asks for the latest of those before."""
+    """Train on batches that are written one after the other.
+
+    The loss asks for the latest batches too, and for unchanged ordinary text.
+    """
     optimizer, losses = _adam(network, config), []
     original = {layer: read_weight(lm, layer) for layer in LAYERS}
     for step in tqdm(range(config.steps), desc=config.kind, unit="batch", disable=None):
@@ -212,7 +222,7 @@ def _ridge(network: Hypernetwork, layer: int, features: Features, running: Tenso
 
 
 def _log_p(lm: LanguageModel, rows: list[ContinuationRow]) -> Tensor:
-    """Log-probabilities at every token of the rows, (tokens, vocabulary)."""
+    """Log-probabilities of the next token after every token of the rows, (tokens, vocabulary)."""
     hidden = hidden_states(lm, rows)
     return log_softmax(
         lm.logits(torch.cat([hidden[i, : len(row.ids)] for i, row in enumerate(rows)])), dim=-1
@@ -220,5 +230,7 @@ def _log_p(lm: LanguageModel, rows: list[ContinuationRow]) -> Tensor:
 
 
 def _kl(before: Tensor, after: Tensor) -> Tensor:
-    """KL(after ‖ before), mean over tokens."""
+    """KL(after ‖ before), averaged over tokens; both are log-probabilities, (tokens,
+    vocabulary).
+    """
     return kl_div(before, after, reduction="batchmean", log_target=True)

@@ -1,0 +1,94 @@
+"""What a run is asked to do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..methods.catalogue import canonical
+from .presets import PRESETS, model_of
+
+Say = Callable[[str], None]
+"""Receives remarks, one line each."""
+
+
+def ignore(remark: str) -> None:
+    """Drop a remark."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What a run is asked to do: the options of the command line, and the parameters of notebooks.
+
+    Attributes:
+        model: local folder, hub id, or "embedded" for the embedded model.
+        requests: file of edit requests, name of a benchmark in `seqedit.requests.published`, or
+            "world" for the records of the embedded world.
+        method: name in `seqedit.methods.catalogue.METHODS`, combinators after "+".
+        settings: flat names → values that override all other sources of settings (see
+            `seqedit.runs.resolve`).
+        clean: leave out records that are wrong, repeated or contradictory; otherwise such a record
+            is an error.
+        hyper: JSON file of settings, ours or that of a released repository.
+        preset: model whose published settings to take. Without it and `hyper`, a model with a hub
+            id takes its own.
+        batch_size: requests per round; None keeps the rounds of the file, or makes one.
+        n_edits: only so many requests, from the first; None takes all.
+        shuffle: put the requests in an order drawn from the seed first.
+        seed: of the context templates, the order and generated text.
+        contexts: JSON file of context templates; None samples them.
+        moments: file of second moments; None computes them, or takes the shipped ones for the
+            embedded model.
+        corpus: text to compute second moments from.
+        evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
+        fluency: generate text at the end and measure its entropy.
+        references: with `fluency`, file of reference texts for consistency (see `load_references`).
+        save_rounds: keep the edited matrices after every round.
+        dtype: of the model's weights; the edited matrices are kept in float32 as well.
+        device: where the model is loaded, see `seqedit.lm.load.load_model`.
+
+    Raises:
+        ValueError: two options contradict each other.
+    """
+
+    model: str
+    requests: Path | str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    clean: bool = False
+    hyper: Path | None = None
+    preset: str | None = None
+    batch_size: int | None = None
+    n_edits: int | None = None
+    shuffle: bool = False
+    seed: int = 0
+    contexts: Path | None = None
+    moments: Path | None = None
+    corpus: Path | None = None
+    evaluate_every: int = 0
+    fluency: bool = False
+    references: Path | None = None
+    save_rounds: bool = False
+    dtype: str = "float32"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.references and not self.fluency:
+            raise ValueError(
+                "references: consistency needs generated text; ask for it with --fluency"
+            )
+        if self.preset and self.hyper:
+            raise ValueError("preset: give --preset or --hyper, not both")
+
+    @property
+    def published(self) -> str | None:
+        """Model whose preset the run takes: the one asked for, else the one that the model's hub id
+        names.
+        """
+        if self.preset is not None:
+            return self.preset
+        if self.hyper is not None:
+            return None
+        model = model_of(self.model)
+        base = canonical(self.method).partition("+")[0]
+        return model if model in PRESETS.get(base, {}) else None

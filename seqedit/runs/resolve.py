@@ -1,0 +1,76 @@
+"""From what a run is asked to do to its settings."""
+
+from pathlib import Path
+from typing import Any
+
+from ..base.paths import DATA
+from ..lm.model import LanguageModel
+from ..methods.catalogue import canonical
+from ..world.embedded import is_embedded
+from .config import RunConfig, Say, ignore
+from .hyper_files import read_hyper
+from .presets import find_preset
+from .settings import Settings, build_settings
+
+
+def resolve(
+    config: RunConfig, lm: LanguageModel, *, file_has_rounds: bool = False, say: Say = ignore
+) -> Settings:
+    """The settings of a run, complete and checked; later code needs no other source of them.
+
+    They start from one of: the file `config.hyper`; a preset, asked for or found by the model's hub
+    id; for the embedded model, the settings tuned for the method; the method's defaults. Over these
+    go `config.batch_size` and then `config.settings`.
+
+    Args:
+        lm: the unedited model, whose architecture a released configuration file must fit.
+        file_has_rounds: the request file divides its requests into rounds, which the batch size of
+            a preset leaves.
+        say: told where the settings come from, and which fields of a file have no effect.
+
+    Raises:
+        ValueError: a setting or file is wrong; the message names it.
+    """
+    method = canonical(config.method)
+    values = _starting_values(config, method, lm, file_has_rounds, say)
+    if config.batch_size is not None:
+        values["batch_size"] = config.batch_size
+    return build_settings(method, values | config.settings)
+
+
+def _starting_values(
+    config: RunConfig, method: str, lm: LanguageModel, file_has_rounds: bool, say: Say
+) -> dict[str, Any]:
+    """Flat names → values of the one source that a run takes its settings from."""
+    if config.published is not None:
+        return _preset_values(method, config.published, file_has_rounds, say)
+    path = config.hyper or (_tuned_file(method) if is_embedded(lm) else None)
+    if path is None:
+        return {}
+    values, remarks = read_hyper(path, method, lm, bool(config.moments or config.corpus))
+    for remark in remarks:
+        say(f"{path.name}: {remark}")
+    if config.hyper is None:
+        say(f"settings of data/hyper/{path.name}, tuned for the embedded model")
+    return values
+
+
+def _preset_values(method: str, model: str, file_has_rounds: bool, say: Say) -> dict[str, Any]:
+    preset = find_preset(method, model)
+    say(
+        f"published settings for {model}: {preset.source} "
+        f"(`seqedit presets {method} {model}` shows all)"
+    )
+    values = dict(preset.settings)
+    if file_has_rounds:
+        values.pop("batch_size", None)
+    return values
+
+
+def _tuned_file(method: str) -> Path | None:
+    """The settings tuned for a method on the embedded model, else those of what stands before its
+    first "+".
+    """
+    names = (method, method.partition("+")[0])
+    files = [DATA / "hyper" / f"{name}.json" for name in names]
+    return next((path for path in files if path.exists()), None)

@@ -1,0 +1,53 @@
+"""One run of a study."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..base.paths import MODEL, WORLD
+from ..runs.config import RunConfig
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A run of a study, on the embedded model.
+
+    Attributes:
+        label: what the run is called in its study; labels and seeds together are unique there.
+        method: name of the method, combinators after "+".
+        settings: those that differ from the tuned ones.
+        n_edits: number of edits.
+        batch_size: edits in a round.
+        seed: of context templates and of the order of the requests.
+        requests: file of requests in the folder of the fictional world.
+        evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
+        corpus_lines: second moments come from so many lines of the corpus; None takes the shipped
+            ones.
+        dtype: of the model's weights.
+    """
+
+    label: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    n_edits: int = 100
+    batch_size: int = 25
+    seed: int = 1
+    requests: str = "records.json"
+    evaluate_every: int = 0
+    corpus_lines: int | None = None
+    dtype: str = "float32"
+
+    def config(self) -> RunConfig:
+        """What the engine is asked to do, but for the text of the second moments."""
+        return RunConfig(
+            model=str(MODEL),
+            requests=WORLD / self.requests,
+            method=self.method,
+            settings=self.settings,
+            n_edits=self.n_edits,
+            batch_size=self.batch_size,
+            shuffle=True,
+            seed=self.seed,
+            evaluate_every=self.evaluate_every,
+            dtype=self.dtype,
+            device="cpu",
+        )
