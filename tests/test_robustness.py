@@ -30,7 +30,7 @@ from seqedit.methods.catalogue import bird, memit, r_rome
 from seqedit.methods.locate_then_edit import inverse_anchors
 
 
-def test_perturbed(tiny_lm, requests):
+def test_perturbed_requests_keep_their_target(tiny_lm, requests):
     """Every kind asks for the same target; the subject's place is known in each."""
     lm = tiny_lm("gpt2")
     first = replace(
@@ -89,7 +89,7 @@ def test_reverse_questions():
     assert reversibility(lm, swapped)["success"] >= 0.9
 
 
-def test_detection():
+def test_detection_is_the_area_under_the_curve():
     before = Ratings(
         np.array([0.1, 0.2, 0.3]), np.ones(3, bool), np.zeros(3, int), np.ones(3), [(0,)] * 3
     )

@@ -303,7 +303,7 @@ def test_other_models_are_refused_by_name(tmp_path, tiny_lm):
         check_belongs(tmp_path / "m", moments, half)
 
 
-def test_datasets(tmp_path, tiny_folder, text):
+def test_dataset_is_streamed_by_parts(tmp_path, tiny_folder, text):
     """A local dataset is streamed by `datasets`.
 
     The same documents as a file give the same numbers.
@@ -335,7 +335,7 @@ def test_hub_datasets_are_pinned():
             Corpus(**wrong)
 
 
-def test_commands(space, text):
+def test_commands_collect_merge_and_compact(space, text):
     """Parts, merged, made compact.
 
     And an edit by AlphaEdit takes the file, one by MEMIT says why not.

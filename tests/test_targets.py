@@ -52,7 +52,7 @@ def test_batched_is_one_by_one(exact_lm, requests, endings, site):
 @pytest.mark.parametrize("site", ["block", "mlp"])
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_naive_implementation(exact_lm, requests, model_type, site):
-    """Full forward passes, a hook and `torch.optim.Adam`, one request at a time, find the same z."""
+    """Whole forward passes, a hook and `torch.optim.Adam`, request by request, find the same z."""
     lm = exact_lm(model_type, bos=model_type == "llama")
     same = 1e-6 if model_type == "gptj" else SAME  # GPT-J's attention scores are always float32
     templates = [t for group in CONTEXTS for t in group]
@@ -109,7 +109,7 @@ def test_naive_implementation_with_stop_and_clamp(exact_lm, endings):
 def test_clamp(tiny_lm, requests):
     """‖δ‖ ≤ clamp · ‖h‖ by each request's own h, up to the rescaling's rounding (1e-6).
 
-    a small clamp binds.
+    A small clamp binds.
     """
     for clamp in (0.05, 0.5):
         config = TargetConfig(steps=4, lr=0.5, clamp=clamp, stop_loss=0.0)
