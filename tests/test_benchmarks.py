@@ -1,4 +1,4 @@
-"""Benchmarks by name, from stand-ins for the hub and, where they are here, real records end to end."""
+"""Benchmarks by name, from stand-ins for the hub, and real records end to end if they are here."""
 
 import json
 from dataclasses import replace

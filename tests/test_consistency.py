@@ -1,4 +1,4 @@
-"""Consistency by hand, in the schema of CounterFact's snippets and for the embedded world's facts."""
+"""Consistency by hand, with CounterFact's schema of snippets and the embedded world's facts."""
 
 import json
 from dataclasses import replace
@@ -130,7 +130,7 @@ def test_world_facts():
 
 
 def test_report_with_and_without_references(tiny_lm, requests, snippets):
-    """With references all generation prompts are continued, without them the first of each request."""
+    """With references all generation prompts are continued, without them each request's first."""
     asked = [
         replace(r, relation_id="P103", generation_prompts=("The old town", "I heard"))
         for r in requests

@@ -109,7 +109,7 @@ def test_edit_metrics_equal_the_naive_ones(tiny_lm, asked, model_type):
 
 
 def test_nan_where_there_is_nothing_to_measure(tiny_lm, asked):
-    """No true target: no success anywhere, accuracy of what is known; a mean leaves the record out."""
+    """No true target: no success, accuracy of what is known; a mean leaves the record out."""
     scores = score_edits(tiny_lm("gpt2"), asked).set_index("case_id")
     assert scores.loc[2, ["efficacy", "neighborhood", "neighborhood_accuracy"]].isna().all()
     assert not math.isnan(scores.loc[2, "efficacy_accuracy"])

@@ -76,7 +76,7 @@ def test_thm_firing(tiny_lm, requests):
 
 
 def test_reverse_questions():
-    """The inverse of an edit: its answer is the edited subject, and something else was true before."""
+    """The inverse of an edit is answered by its subject; something else was true before."""
     questions = reverse_questions()
     assert len(questions) > 100 and all(q.target != q.previous for q in questions)
     lm = load_model(MODEL, device="cpu")
