@@ -61,7 +61,7 @@ def test_the_forms_agree_and_are_timed():
     assert "one solve at d_ff 60 after 20 edits" in forms_line(result)
 
 
-def test_command(tmp_path, monkeypatch):
+def test_bench_command_prints_and_records(tmp_path, monkeypatch):
     """Lines on standard output, a record where one is asked for, an error for what is not there."""
     small = Bench(lambda: bench_evaluation(3), evaluation_line)
     monkeypatch.setattr("seqedit.bench.speed.BENCHES", {"evaluation": small})

@@ -33,7 +33,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("model_type", SIZES)
-def test_tiny_shape(model_type):
+def test_tiny_shape_is_measured_and_estimated(model_type):
     """All stages run in bfloat16, rounds take seconds, and the estimate stands beside them."""
     config = AutoConfig.for_model(model_type, **SIZES[model_type], bos_token_id=0, eos_token_id=0)
     found = bench_model(config, (0, 1), device="cpu", rounds=2, batch_size=3, moments_tokens=500)
@@ -52,7 +52,7 @@ def test_tiny_shape(model_type):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu():
+def test_without_a_gpu_full_size_is_refused():
     with pytest.raises(ValueError, match="full-size needs a GPU"):
         bench_full_size()
     done = CliRunner().invoke(app, ["bench", "full-size"])
@@ -65,7 +65,8 @@ def test_without_a_gpu():
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"),
         MemoryError(),
         RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: you tried …"
+            "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: "
+            "you tried …"
         ),
     ],
 )

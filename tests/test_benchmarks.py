@@ -1,4 +1,4 @@
-"""Benchmarks by name, from stand-ins for the hub and, where they are here, real records end to end."""
+"""Benchmarks by name, from stand-ins for the hub, and real records end to end if they are here."""
 
 import json
 from dataclasses import replace
@@ -70,7 +70,7 @@ def hub(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_by_name(hub, name):
+def test_benchmark_by_name_is_cleaned_and_pinned(hub, name):
     """Cleaned, in the authors' order, with checksums and revision."""
     loaded = load_request_set(name)
     assert {reason: len(messages) for reason, messages in loaded.left_out.items()} == LEFT[name]
@@ -105,7 +105,7 @@ def test_another_content_is_refused(hub, monkeypatch):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_offline(name, monkeypatch):
+def test_offline_says_what_to_fetch_by_hand(name, monkeypatch):
     """Without a network the message says which file to get, where, and how to give it."""
 
     def nowhere(*args, **kwargs):
@@ -121,10 +121,10 @@ def test_offline(name, monkeypatch):
         download(name, next(iter(BENCHMARKS[name].files)))
 
 
-def test_files(tmp_path):
+def test_file_is_refused_or_cleaned(tmp_path):
     """A file is refused for one wrong record, unless cleaned.
 
-    a word that is no benchmark is said to be none.
+    A word that is no benchmark is said to be none.
     """
     path = tmp_path / "zsre.json"
     path.write_text(json.dumps([ZSRE, ZSRE | {"alt": ""}]))
@@ -145,7 +145,7 @@ def test_files(tmp_path):
         load_request_set("zrse")
 
 
-def test_run_by_name(hub, tmp_path, tiny_folder, monkeypatch):
+def test_run_on_a_benchmark_by_name(hub, tmp_path, tiny_folder, monkeypatch):
     """`--requests zsre`: what was left out is said and recorded, the checksum is among the
     parameters.
     """

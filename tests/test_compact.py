@@ -65,7 +65,7 @@ def test_what_the_floor_removed_is_refused(C):
     assert whole(C) is C
 
 
-def test_drift(C):
+def test_drift_of_a_compact_moment(C):
     """Exact for what the kept directions see.
 
     An estimate for the rest, off by no more than the floor.
@@ -116,7 +116,7 @@ def test_methods_that_need_all_of_C_say_so(tiny_lm, requests, name):
         next(run_sequential(lm, [requests], METHODS[name](), plan))
 
 
-def test_size(tmp_path, C):
+def test_a_compact_file_is_smaller(tmp_path, C):
     """A file of d·k numbers instead of d²: here 36 of 60 directions are above the floor."""
     moment = SecondMoment(600)
     moment.sum += torch.block_diag(*10 * [C])

@@ -1,4 +1,4 @@
-"""Consistency by hand, in the schema of CounterFact's snippets and for the embedded world's facts."""
+"""Consistency by hand, with CounterFact's schema of snippets and the embedded world's facts."""
 
 import json
 from dataclasses import replace
@@ -130,8 +130,8 @@ def test_world_facts():
     assert own > other + 0.1
 
 
-def test_report(tiny_lm, requests, snippets):
-    """With references all generation prompts are continued, without them the first of each request."""
+def test_report_with_and_without_references(tiny_lm, requests, snippets):
+    """With references all generation prompts are continued, without them each request's first."""
     asked = [
         replace(r, relation_id="P103", generation_prompts=("The old town", "I heard"))
         for r in requests
@@ -142,7 +142,7 @@ def test_report(tiny_lm, requests, snippets):
     assert "consistency" not in evaluate(lm, asked, generator=torch.Generator().manual_seed(0))
 
 
-def test_command(tmp_path, tiny_folder, snippets, monkeypatch):
+def test_score_command_with_references(tmp_path, tiny_folder, snippets, monkeypatch):
     """A run measures it at the end and keeps the checksum.
 
     Asked for without generated text it is refused.

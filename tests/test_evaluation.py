@@ -67,7 +67,7 @@ def asked(requests):
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama"])
-def test_edit_metrics(tiny_lm, asked, model_type):
+def test_edit_metrics_equal_the_naive_ones(tiny_lm, asked, model_type):
     """Success compares mean −log p of new and true target, accuracy wants every token.
 
     Reversed for neighbours.
@@ -109,7 +109,7 @@ def test_edit_metrics(tiny_lm, asked, model_type):
 
 
 def test_nan_where_there_is_nothing_to_measure(tiny_lm, asked):
-    """No true target: no success anywhere, accuracy of what is known; a mean leaves the record out."""
+    """No true target: no success, accuracy of what is known; a mean leaves the record out."""
     scores = score_edits(tiny_lm("gpt2"), asked).set_index("case_id")
     assert scores.loc[2, ["efficacy", "neighborhood", "neighborhood_accuracy"]].isna().all()
     assert not math.isnan(scores.loc[2, "efficacy_accuracy"])
@@ -168,7 +168,7 @@ def test_attribute_prompts_are_measured_on_request(tiny_lm, asked):
     assert summarise(scores)["score"] == summarise(plain)["score"]
 
 
-def test_harmonic_score():
+def test_score_is_the_harmonic_mean():
     """3 / (1/1 + 1/0.5 + 1/0.25) = 3/7; 0 when one of them is 0."""
     scores = pd.DataFrame(
         {
@@ -212,7 +212,7 @@ def test_neighborhood_kept_needs_every_case(tiny_lm, asked):
         score_edits(lm, asked, unedited=score_edits(lm, asked[:3]))
 
 
-def test_retention():
+def test_retention_by_round_and_age():
     """Rounds 0, 0, 2, 2, 3 measured after round 3."""
     scores = pd.DataFrame(
         {"round": [0, 0, 2, 2, 3], "efficacy_accuracy": [1.0, 0.0, 1.0, 1.0, 0.0]}
@@ -224,7 +224,7 @@ def test_retention():
     ]
 
 
-def test_perplexity(tiny_lm):
+def test_perplexity_equals_the_naive_one(tiny_lm):
     """Every token but the first of each text, tokens weighing alike; batches do not matter."""
     lm = tiny_lm("gpt2")
     texts = [text[:60] for text in SENTENCES]
@@ -272,7 +272,7 @@ def test_bos_counts_once(tiny_lm):
     assert text.startswith(prompt) and "endoftext" not in text
 
 
-def test_abilities(tiny_lm, tmp_path):
+def test_abilities_are_shares_by_task(tiny_lm, tmp_path):
     """Shares by task over all tokens of the answer, and of unrelated facts."""
     lm = tiny_lm("gpt2")
     items = [("a", "The old town"), ("a", "I heard a"), ("b", LONG), ("b", "You are a")]
@@ -310,7 +310,7 @@ def test_abilities(tiny_lm, tmp_path):
     assert unrelated_facts(lm, tmp_path) == np.mean(right)
 
 
-def test_report(tiny_lm, asked, tmp_path):
+def test_report_has_a_section_for_each_argument(tiny_lm, asked, tmp_path):
     """Rounds, world and generator each add their section."""
     lm = tiny_lm("gpt2")
     (tmp_path / "tasks.jsonl").write_text(

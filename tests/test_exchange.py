@@ -214,7 +214,7 @@ def test_score_takes_factors(space):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gptj"])
-def test_adapter(space, kind):
+def test_adapter_gives_the_edited_logits(space, kind):
     """peft alone: the adapter on the unedited model gives the edited model's logits, and so does
     the merged model.
     """
@@ -283,10 +283,10 @@ def test_adapter_of_unequal_ranks(space):
 # ── differences ──
 
 
-def test_diff(space):
+def test_diff_command_names_what_differs(space):
     """Exactly the edited matrices differ, with the figures of the matrices themselves.
 
-    a model equals itself.
+    A model equals itself.
     """
     edited(space)
     file = space.folder / "diff.json"

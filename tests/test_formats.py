@@ -70,7 +70,7 @@ def requests_of(*records):
     return parse_requests([in_our_schema(record, i) for i, record in enumerate(records)])
 
 
-def test_zsre():
+def test_zsre_record_is_converted():
     """Numbered by place, its question is the prompt, the locality question ends as in the released
     evaluation.
     """
@@ -85,7 +85,7 @@ def test_zsre():
     )
 
 
-def test_knowedit():
+def test_knowedit_record_is_converted():
     """All kinds of locality and portability, the first wording of each answer."""
     assert requests_of(KNOWEDIT)[0] == EditRequest(
         case_id=0,
@@ -132,7 +132,7 @@ def test_counterfact_as_parquet(tmp_path):
     assert load_requests(tmp_path / "a.json")[0].target_new_id == "Q1860"
 
 
-def test_csv(tmp_path):
+def test_csv_columns_become_fields(tmp_path):
     """Columns by name; rows without a case_id are numbered; cells may hold commas, lists, and
     nothing.
     """
@@ -175,7 +175,7 @@ def test_csv(tmp_path):
         ("a.xlsx", "", r"ends in \.json, \.jsonl, \.csv, \.parquet"),
     ],
 )
-def test_wrong_files(tmp_path, name, content, message):
+def test_wrong_files_of_other_kinds_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(RequestError, match=message) as raised:
         load_requests(tmp_path / name)

@@ -31,7 +31,7 @@ def test_generation_is_seeded(tiny_lm):
 def test_generated_length(tiny_lm, monkeypatch):
     """Every text has `length` tokens, prompt included, whatever else is in its batch.
 
-    a longer prompt gets one more.
+    A longer prompt gets one more.
     """
     lm = tiny_lm("gpt2")
     decoded = []

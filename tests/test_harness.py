@@ -53,7 +53,7 @@ def test_harness_equals_our_measurement():
     assert set(report["items"].values()) == {200}
 
 
-def test_wrong_tasks():
+def test_unknown_tasks_are_named():
     pytest.importorskip(
         "lm_eval", reason="lm-evaluation-harness is not installed (extra `harness`)"
     )

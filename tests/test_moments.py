@@ -45,13 +45,13 @@ def test_many_tokens_lose_no_digits():
     assert moment.sum.item() == 2**24 + 1
 
 
-def test_no_keys():
+def test_mean_of_no_keys_is_an_error():
     with pytest.raises(ValueError, match="no keys were seen"):
         _ = SecondMoment(3).mean
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_round_trip(tmp_path, keys, dtype):
+def test_saved_moments_are_loaded_equal(tmp_path, keys, dtype):
     """What is saved is loaded: means per layer, counts, fingerprint."""
     moments = {3: accumulated(keys), 10: accumulated(keys[:5])}
     save_moments(tmp_path / "m.safetensors", moments, fingerprint="abc", dtype=dtype)
@@ -71,7 +71,7 @@ def test_bare_files_load(tmp_path):
     assert set(loaded.C) == {2} and loaded.fingerprint is None and loaded.counts == {}
 
 
-def test_wrong_files(tmp_path):
+def test_wrong_files_of_moments_are_named(tmp_path):
     """Missing, not safetensors, or without C.<layer>: a ValueError that names the file."""
     with pytest.raises(ValueError, match="nowhere.safetensors cannot be read"):
         load_moments(tmp_path / "nowhere.safetensors")

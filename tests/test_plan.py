@@ -275,7 +275,7 @@ def test_what_grows_with_what():
         replace(work, method=make_method("ft"))
 
 
-def test_command(tiny_folder, tmp_path):
+def test_plan_command_prints_a_table_or_json(tiny_folder, tmp_path):
     """A table, or JSON; a folder needs no more than its config.json."""
     (tmp_path / "config.json").write_text((tiny_folder / "config.json").read_text())
 

@@ -35,7 +35,7 @@ def parse_one(**changes) -> EditRequest:
     return parse_requests([{k: v for k, v in (PLAIN | changes).items() if v is not ...}])[0]
 
 
-def test_plain_record():
+def test_plain_record_is_parsed():
     request = parse_one()
     assert request == EditRequest(case_id=7, prompt="{} lives in", subject="Ada", target_new="Rome")
     assert request.text == "Ada lives in"
@@ -150,7 +150,7 @@ def test_twice_the_same_case():
         parse_requests([PLAIN, PLAIN | {"subject": "Bob"}])
 
 
-def test_contradiction():
+def test_two_targets_for_one_prompt_are_refused():
     """One prompt cannot get two targets, however it is written; the same target twice is fine."""
     other = {"case_id": 8, "prompt": "Ada lives in", "subject": "Ada", "target_new": "Bonn"}
     with pytest.raises(
@@ -161,7 +161,7 @@ def test_contradiction():
     assert len(parse_requests([PLAIN, other | {"target_new": "Rome"}])) == 2
 
 
-def test_files(tmp_path):
+def test_lists_lines_and_rounds_give_the_same_requests(tmp_path):
     """A list, lines, or rounds: the same requests, in the same order."""
     records = [PLAIN | {"case_id": i, "subject": f"Ada{i}"} for i in range(3)]
     contents = {
@@ -199,19 +199,19 @@ def test_files(tmp_path):
         ),
     ],
 )
-def test_wrong_files(tmp_path, name, content, problem):
+def test_wrong_json_files_are_named(tmp_path, name, content, problem):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RequestError) as raised:
         load_requests(tmp_path / name)
     assert problem in str(raised.value)
 
 
-def test_missing_file(tmp_path):
+def test_missing_file_is_named(tmp_path):
     with pytest.raises(RequestError, match="nowhere.json: cannot be read"):
         load_requests(tmp_path / "nowhere.json")
 
 
-def test_batched(requests):
+def test_batches_are_consecutive(requests):
     """Consecutive, in order, the last one shorter; six requests in the fixture."""
     for size, sizes in ((1, [1] * 6), (4, [4, 2]), (6, [6]), (9, [6])):
         parts = list(batched(requests, size))
@@ -221,7 +221,7 @@ def test_batched(requests):
         list(batched(requests, 0))
 
 
-def test_benchmark_file(benchmarks):
+def test_real_counterfact_records_have_all_prompts(benchmarks):
     """Five hundred real records, every one with its prompts."""
     requests = load_requests(benchmarks / "counterfact_500.json")
     assert len(requests) == 500

@@ -101,7 +101,7 @@ def test_compress_is_prune(problem, alpha):
 
 
 @given(problems(), st.sampled_from([0.1, 0.4, 1.0]))
-def test_rect(problem, share):
+def test_rect_keeps_the_largest_relative_entries(problem, share):
     W, update = problem.random(4, problem.d_ff), problem.random(4, problem.d_ff)
     kept = keep_largest_relative(W, update, share)
     if share == 1.0:
@@ -146,7 +146,7 @@ def test_sphere_damps_the_principal_directions(problem, share, strength):
 
 
 @given(problems(), st.floats(0.05, 1.0))
-def test_top_neurons(problem, mass):
+def test_top_neurons_are_the_fewest_that_hold_the_mass(problem, mass):
     """The fewest neurons that hold the mass: dropping the last would hold less."""
     chosen, score = top_neurons(problem.K, mass), problem.K.abs().sum(dim=1)
     assert score[chosen].sum() >= mass * score.sum() * (1 - 1e-9)

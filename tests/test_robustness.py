@@ -31,7 +31,7 @@ from seqedit.methods.memit import bird, memit
 from seqedit.methods.rome import r_rome
 
 
-def test_perturbed(tiny_lm, requests):
+def test_perturbed_requests_keep_their_target(tiny_lm, requests):
     """Every kind asks for the same target; the subject's place is known in each."""
     lm = tiny_lm("gpt2")
     first = replace(
@@ -77,7 +77,7 @@ def test_thm_firing(tiny_lm, requests):
 
 
 def test_reverse_questions():
-    """The inverse of an edit: its answer is the edited subject, and something else was true before."""
+    """The inverse of an edit is answered by its subject; something else was true before."""
     questions = reverse_questions()
     assert len(questions) > 100 and all(q.target != q.previous for q in questions)
     lm = load_model(MODEL, device="cpu")
@@ -90,7 +90,7 @@ def test_reverse_questions():
     assert reversibility(lm, swapped)["success"] >= 0.9
 
 
-def test_detection():
+def test_detection_is_the_area_under_the_curve():
     before = Ratings(
         np.array([0.1, 0.2, 0.3]), np.ones(3, bool), np.zeros(3, int), np.ones(3), [(0,)] * 3
     )

@@ -20,7 +20,7 @@ def test_hidden_shift():
         assert abs(hidden_shift(unit * before, unit * (before + step)) - 1) < 1e-5  # float32
 
 
-def test_plane():
+def test_plane_is_spanned_by_principal_axes():
     """The two coordinates carry most of a flat cloud, and a move along its long axis is seen as
     such.
     """

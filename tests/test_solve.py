@@ -49,7 +49,7 @@ def test_thm_first_order(problem, mu, confined):
 
 @given(problems(fits=True), st.booleans())
 def test_thm_interpolation(problem, confined):
-    """μ = 0 writes the residuals exactly, and of all updates that do, moves least in the metric M."""
+    """μ = 0 writes the residuals exactly, and of all updates that do, moves least in metric M."""
     r = max(problem.n, problem.d_ff - 1)
     basis = problem.basis(r) if confined else None
     K, R, M = problem.K, problem.R, problem.M

@@ -155,7 +155,7 @@ def test_no_direction_left():
         null_space(3.0 * torch.eye(4), TAU)
 
 
-def test_diagnostics():
+def test_known_spectrum_condition_number_and_drift():
     """Known spectrum, known condition number, drift equal to the mean squared change of outputs
     over the keys.
     """
