@@ -35,6 +35,8 @@ LESS_MEMORY = (
 class OneLineErrors(TyperGroup):
     """A group of commands in which every error ends in one line on stderr and an exit code."""
 
+    context_class = typer.Context  # what the annotations of commands say that they get
+
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command of this group or of a group inside it.
 
