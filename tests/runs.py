@@ -1,13 +1,17 @@
-"""What the tests of the loop share: a setting for every method, and whole models compared bit for bit."""
+"""What the tests of the loop share: every method with parameters that suit a tiny model."""
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import build_plan
 
+from seqedit.editing.contract import EditMethod
+from seqedit.editing.state import EditPlan
 from seqedit.lm.fingerprint import fingerprint
+from seqedit.lm.model import LanguageModel
 from seqedit.lm.weights import read_weight
 from seqedit.methods.catalogue import CATALOGUE, METHODS, method_parameters
 from seqedit.methods.kinds.codebook import Codebook
@@ -16,11 +20,11 @@ from seqedit.methods.kinds.hypernetwork import Hypernetwork, save_hypernetwork
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-FOLDER = tempfile.TemporaryDirectory()  # of networks, gone at exit
+FOLDER = tempfile.TemporaryDirectory()  # holds networks; removed at exit
 
 
-def network_for(lm) -> str:
-    """File of a network that is not the identity, for layers 0 and 1 of a tiny model."""
+def network_for(lm: LanguageModel) -> str:
+    """The file of a network, not the identity, for layers 0 and 1 of a tiny model."""
     path = Path(FOLDER.name) / f"{fingerprint(lm)}.safetensors"
     if not path.exists():
         W = read_weight(lm, 0)
@@ -33,19 +37,23 @@ def network_for(lm) -> str:
     return str(path)
 
 
-def method_and_plan(lm, name):
-    network = {"network": network_for(lm)} if "network" in method_parameters(name) else {}
-    method = METHODS[name](**CATALOGUE[name].test, **network)
-    return method, build_plan(
-        lm, layers=(1,) if method.one_at_a_time or isinstance(method, Codebook) else (0, 1)
+def method_and_plan(lm: LanguageModel, name: str) -> tuple[EditMethod, EditPlan]:
+    """A method with the parameters of its entry for tests, and a plan for layers 0 and 1, or for 1 alone."""
+    network: dict[str, Any] = (
+        {"network": network_for(lm)} if "network" in method_parameters(name) else {}
     )
+    method = METHODS[name](**CATALOGUE[name].test, **network)
+    one_layer = method.one_at_a_time or isinstance(method, Codebook)
+    return method, build_plan(lm, layers=(1,) if one_layer else (0, 1))
 
 
-def weights(lm) -> dict[str, torch.Tensor]:
+def weights(lm: LanguageModel) -> dict[str, torch.Tensor]:
+    """A copy of every tensor of the model."""
     return {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
 
 
-def same(left, right) -> bool:
-    return left.keys() == right.keys() and all(
-        torch.equal(left[name], right[name]) for name in left
-    )
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    """Whether two such copies are equal bit for bit."""
+    if left.keys() != right.keys():
+        return False
+    return all(torch.equal(left[name], right[name]) for name in left)

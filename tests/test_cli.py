@@ -1,4 +1,4 @@
-"""The command line: what it writes, and that wrong input ends in one line, exit code 1, and nothing written."""
+"""The command line: what it writes, and that wrong input ends in one line with nothing written."""
 
 import json
 import shutil
@@ -278,7 +278,7 @@ def test_score(space):
 
 
 def test_golden_run(golden, space):
-    """MEMIT with the released configuration file as it is, through the command line: the released weights."""
+    """MEMIT with the released configuration file as it is gives the released weights."""
     options = {name: golden / f"{name}.json" for name in ("requests", "contexts")}
     result = space.call(
         model=golden / "model",

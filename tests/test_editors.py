@@ -76,7 +76,9 @@ def test_features(tiny_lm, requests, name, everywhere):
     lm = tiny_lm(name)
     features, said, _ = read_features(lm, rows_of(lm, requests), (0, 1), everywhere=everywhere)
     assert hook_count(lm) == 0
-    counts = [len(row.ids) if everywhere else len(row.continuation) for row in rows_of(lm, requests)]
+    counts = [
+        len(row.ids) if everywhere else len(row.continuation) for row in rows_of(lm, requests)
+    ]
     assert torch.bincount(features[0].row).tolist() == counts
     for layer in (0, 1):
         weight = lm.down_proj(layer).weight.requires_grad_()

@@ -332,7 +332,9 @@ def test_short_names(tiny_lm):
     )
     assert make_method("rect+with_history").name == make_method("memit_rect+with_history").name
     assert method_parameters("prune") == method_parameters("memit_prune")
-    config = RunConfig(model="", requests=Path(), method="rect+with_history", settings={"layers": [1]})
+    config = RunConfig(
+        model="", requests=Path(), method="rect+with_history", settings={"layers": [1]}
+    )
     assert resolve(config, tiny_lm()).method == "memit_rect+with_history"
 
 

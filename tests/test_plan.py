@@ -295,7 +295,7 @@ def test_plan_command_prints_a_table_or_json(tiny_folder, tmp_path):
         done.exit_code == 0 and "10 rounds" in done.stdout and "rate on this machine" in done.stdout
     )
     for words, word in (
-        (("--model", tmp_path, "--edits", 4), "--layers: give the edited layers"),
+        (("--model", tmp_path, "--edits", 4), "--layers: give the layers to edit"),
         (("--model", "gpt2-xl", "--edits", 0), "at least one"),
         (("--model", "gpt2-xl", "--edits", "none.json"), "none.json"),
     ):

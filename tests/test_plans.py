@@ -60,9 +60,7 @@ def test_committed_tables_hold_the_runs_of_the_studies():
 def test_every_method_has_an_error_on_record():
     """`make errors` writes them; the book's table shows them."""
     found = json.loads((DATA / "errors.json").read_text())
-    assert set(found) == tuned() and all(
-        0 <= own["oracle"] < 1e-4 for own in found.values()
-    )
+    assert set(found) == tuned() and all(0 <= own["oracle"] < 1e-4 for own in found.values())
 
 
 @pytest.fixture

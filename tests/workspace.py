@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from conftest import CONTEXTS, SENTENCES
 from typer.testing import CliRunner
@@ -9,68 +10,45 @@ from typer.testing import CliRunner
 from seqedit.cli.main import app
 from seqedit.runs.config import RunConfig
 
-RECORDS = [
-    {
-        "case_id": 0,
-        "prompt": "The mother tongue of {} is",
-        "subject": "Danielle Darrieux",
-        "target_new": "Dutch",
-        "target_true": "French",
-    },
-    {
-        "case_id": 1,
-        "prompt": "{} plays",
-        "subject": "Zoë O'Brien",
-        "target_new": "polo",
-        "target_true": "the cello",
-    },
-    {
-        "case_id": 2,
-        "prompt": "The birthplace of {} is",
-        "subject": "Huciol",
-        "target_new": "Spain",
-        "target_true": "Elvinn",
-    },
-    {
-        "case_id": "3b",
-        "prompt": "A teacher in",
-        "subject": "teacher",
-        "target_new": "the town",
-        "target_true": "Łódź",
-    },
-    {
-        "case_id": 4,
-        "prompt": "Here comes {}",
-        "subject": "André",
-        "target_new": "again",
-        "target_true": "Zoë",
-    },
-]
+TEXTS = (  # case_id, prompt, subject, new target, true target
+    (0, "The mother tongue of {} is", "Danielle Darrieux", "Dutch", "French"),
+    (1, "{} plays", "Zoë O'Brien", "polo", "the cello"),
+    (2, "The birthplace of {} is", "Huciol", "Spain", "Elvinn"),
+    ("3b", "A teacher in", "teacher", "the town", "Łódź"),
+    (4, "Here comes {}", "André", "again", "Zoë"),
+)
+FIELDS = ("case_id", "prompt", "subject", "target_new", "target_true")
+RECORDS: list[dict[str, Any]] = [dict(zip(FIELDS, texts, strict=True)) for texts in TEXTS]
 FILES = {"run.json", "rounds.jsonl", "outcomes.jsonl", "scores.jsonl", "weights.safetensors"}
 SETTINGS = {"layers": [0, 1], "lam": 0.5, "steps": 4, "lr": 0.3}
 
 
 class Workspace:
-    """Files `requests.json`, `contexts.json`, `corpus.txt` and `hyper.json` in `folder`, and a saved tiny `model`."""
+    """A folder with requests.json, contexts.json, corpus.txt and hyper.json, beside a saved model.
 
-    def __init__(self, folder: Path, model: Path):
+    Attributes:
+        folder: where these files are.
+        model: folder of a saved tiny model.
+        out: folder for the record of a run, which does not exist at first.
+    """
+
+    def __init__(self, folder: Path, model: Path) -> None:
         self.folder, self.model, self.out = folder, model, folder / "out"
         self.write("requests.json", RECORDS)
         self.write("contexts.json", CONTEXTS)
         self.write("hyper.json", SETTINGS)
         self.write("corpus.txt", "\n".join(SENTENCES))
 
-    def write(self, name: str, content) -> Path:
-        """A file of text, or of JSON where the content is not text."""
+    def write(self, name: str, content: Any) -> Path:
+        """Write text, or anything else as JSON, into a file of the folder."""
         path = self.folder / name
-        path.write_text(
-            content if isinstance(content, str) else json.dumps(content), encoding="utf-8"
-        )
+        text = content if isinstance(content, str) else json.dumps(content)
+        path.write_text(text, encoding="utf-8")
         return path
 
-    def config(self, **changes) -> RunConfig:
-        """The same run as `words`, for the engine."""
-        given = {
+    def config(self, **changes: Any) -> RunConfig:
+        """The run that `words` describes, for the engine, with some fields changed."""
+        given: dict[str, Any] = {
             "model": str(self.model),
             "requests": self.folder / "requests.json",
             "method": "memit_seq",
@@ -82,19 +60,17 @@ class Workspace:
         }
         return RunConfig(**given | changes)
 
-    def words(self, command: str = "edit", **changes) -> list[str]:
-        """The words of a command line; a change of None leaves an option out, True makes it a flag."""
-        options = {"model": self.model, "device": "cpu"}
+    def words(self, command: str = "edit", **changes: Any) -> list[str]:
+        """The words of a command line, with some options changed.
+
+        An option whose value is None is left out, True makes a flag, and a list repeats it.
+        """
+        options: dict[str, Any] = {"model": self.model, "device": "cpu"}
         if command == "edit":
-            options |= {
-                name: self.folder / f"{name}.json" for name in ("requests", "contexts", "hyper")
-            }
-            options |= {
-                "corpus": self.folder / "corpus.txt",
-                "method": "memit_seq",
-                "batch_size": 2,
-                "out": self.out,
-            }
+            for name in ("requests", "contexts", "hyper"):
+                options[name] = self.folder / f"{name}.json"
+            options |= {"corpus": self.folder / "corpus.txt", "method": "memit_seq"}
+            options |= {"batch_size": 2, "out": self.out}
         words = [command]
         for name, value in (options | changes).items():
             flag = "--" + name.replace("_", "-")
@@ -105,14 +81,12 @@ class Workspace:
                     words += [flag, str(item)]
         return words
 
-    def call(self, command: str = "edit", **changes):
-        """The command line's result: exit_code, stdout, stderr."""
+    def call(self, command: str = "edit", **changes: Any):
+        """The result of a command line: exit_code, stdout, stderr."""
         return CliRunner().invoke(app, self.words(command, **changes))
 
 
 def content(out: Path) -> dict[str, bytes]:
-    """Everything that must not depend on interruptions: matrices, outcomes and scores."""
-    return {
-        name: (out / name).read_bytes()
-        for name in ("weights.safetensors", "outcomes.jsonl", "scores.jsonl")
-    }
+    """The files of a record that interruptions must not change: matrices, outcomes and scores."""
+    names = ("weights.safetensors", "outcomes.jsonl", "scores.jsonl")
+    return {name: (out / name).read_bytes() for name in names}

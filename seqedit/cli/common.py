@@ -1,107 +1,187 @@
-"""What the commands share: options, remarks, and errors in one line."""
+"""What all commands share: the app factory with its error handling, common options, and remarks.
+
+Every group of commands is an app made by `make_app`. A command ends with exit code
+
+* 0 when it did what was asked;
+* 1 when the input is wrong or memory is too small (or when a check that was asked for failed);
+* 2 when the command line is wrong: an unknown option, a value of the wrong type or out of range;
+* 70 when it met a bug of its own;
+* 130 when it was interrupted by Ctrl-C.
+
+Whatever the reason, one line on stderr states it. `seqedit --debug COMMAND …`, or SEQEDIT_DEBUG=1,
+also prints the traceback.
+"""
 
 import sys
-from functools import wraps
+import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from ..base.paths import find_model
 
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _usable(device: str) -> str:
-    """The device's name, if tensors can be made there."""
-    if device not in ("auto", "spread"):
-        import torch
-
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise typer.BadParameter(
-                f"{device!r} cannot be used: {str(error).splitlines()[0]}"
-            ) from error
-    return device
-
-
-def _folder(model: str) -> str:
-    """The folder of a model given by name."""
-    return str(find_model(model))
-
-
-Model = Annotated[
-    str,
-    typer.Option(
-        help="Folder or hub id of a causal language model; embedded: the one that comes along.",
-        callback=_folder,
-    ),
-]
-Edited = Annotated[
-    Path,
-    typer.Option(
-        help="Folder that `seqedit edit` wrote, or a file of factors that `seqedit "
-        "export --as factors` wrote."
-    ),
-]
-Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda …, or spread: over all GPUs.", callback=_usable)
-]
-Dtype = Annotated[
-    Literal["float32", "bfloat16", "float16"],
-    typer.Option(
-        help="Of the model's weights; the edited matrices are also kept in float32, where edits add up."
-    ),
-]
-
-
-def plain_errors(command):
-    """Wrong input, or too little memory, ends in one line on stderr and exit code 1; anything else is a bug and shows
-    its traceback."""
-
-    @wraps(command)
-    def wrapped(*args, **kwargs):
-        try:
-            return command(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            say(f"error: {' '.join(str(error).split())}")
-            raise typer.Exit(1) from error
-        except (RuntimeError, MemoryError) as error:  # torch's own is a RuntimeError
-            if not out_of_memory(error):
-                raise
-            say(
-                f"error: not enough memory: {' '.join(str(error).split('. ')[0].split())}. {LESS_MEMORY}"
-            )
-            raise typer.Exit(1) from error
-
-    return wrapped
-
-
+WRONG_INPUT, BUG, INTERRUPTED = 1, 70, 130
+LARGEST_SEED = 2**63 - 1  # that every generator takes
+SHOW_TRACEBACK = "`seqedit --debug …` or SEQEDIT_DEBUG=1 shows the traceback"
 LESS_MEMORY = (
-    "What takes how much: `seqedit plan`, before anything is loaded. What takes less: --dtype bfloat16 "
-    "halves the weights; fewer requests at a time (--batch-size); compact second moments (`seqedit moments "
-    "compact`); several GPUs (--device spread); the CPU's memory (--device cpu). An interrupted run goes on "
-    "from its last round when it is started again."
+    "`seqedit plan` estimates what a run needs before anything is loaded. To need less: halve the "
+    "weights with --dtype bfloat16, take fewer requests at a time (--batch-size), use compact "
+    "second moments (`seqedit moments compact`), several GPUs (--device spread) or the CPU's "
+    "memory (--device cpu). A run that was interrupted goes on from its last round when it is "
+    "started again."
 )
+
+
+class OneLineErrors(TyperGroup):
+    """A group of commands in which every error ends in one line on stderr and an exit code."""
+
+    context_class = typer.Context  # what the annotations of commands say that they get
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command of this group or of a group inside it.
+
+        Raises:
+            typer.Exit: with the exit code of the error that ended the command.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except (typer.Abort, BrokenPipeError):
+            raise  # a prompt was declined, or a reader such as `head` left: no error of ours
+        except Exception as error:
+            if hasattr(error, "exit_code"):
+                raise  # typer's own: a usage error, or an exit that the command chose
+            if ctx.find_root().params.get("debug"):
+                traceback.print_exception(error)
+            line, code = describe(error)
+            say(line)
+            raise typer.Exit(code) from error
+
+
+def describe(error: Exception) -> tuple[str, int]:
+    """The line that tells a user of an error, and the exit code that goes with it.
+
+    ValueError and OSError mean wrong input. Any other exception is a bug, unless an allocation
+    failed.
+    """
+    text = " ".join(str(error).split())
+    if out_of_memory(error):
+        return f"error: not enough memory: {text.split('. ')[0]}. {LESS_MEMORY}", WRONG_INPUT
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"error: {error.filename}: {error.strerror}", WRONG_INPUT
+    if isinstance(error, ValueError | OSError):
+        return f"error: {text}", WRONG_INPUT
+    return f"error: this is a bug in seqedit: {type(error).__name__}: {text}; {SHOW_TRACEBACK}", BUG
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU (`torch.OutOfMemoryError`) or on the CPU."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "allocate memory" in str(error)
-        or "not enough memory" in str(error)
-    )
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("allocate memory", "not enough memory")  # of torch's plain RuntimeError on the CPU
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def make_app(**options: Any) -> typer.Typer:
+    """A group of commands with one-line errors and plain help.
+
+    Args:
+        options: of `typer.Typer`, e.g. `help`.
+    """
+    common: dict[str, Any] = {
+        "cls": OneLineErrors,
+        "no_args_is_help": True,
+        "rich_markup_mode": None,
+        "pretty_exceptions_enable": False,
+    }
+    return typer.Typer(**(common | options))
+
+
+def say(text: str) -> None:
+    """Print a remark to stderr; results go to stdout."""
+    print(text, file=sys.stderr)
+
+
+def make_parent(out: Path) -> None:
+    """Make the folder that `out` will be written into, before the work whose result it is for."""
+    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def parse_layers(text: str) -> tuple[int, ...]:
+    """Layers from text such as "3,4,5".
+
+    Raises:
+        ValueError: the text is not numbers separated by commas.
+    """
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError as error:
         raise ValueError(
             f"--layers {text!r}: expected numbers separated by commas, e.g. 3,4,5"
         ) from error
+
+
+def usable(device: str) -> str:
+    """The name of a device on which tensors can be made; "auto" and "spread" are resolved later.
+
+    Raises:
+        typer.BadParameter: no tensor can be made there.
+    """
+    if device not in ("auto", "spread"):
+        import torch
+
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise typer.BadParameter(f"{device!r} cannot be used: {reason}") from error
+    return device
+
+
+def model_folder(model: str) -> str:
+    """The folder of a model given by name; anything else as it is."""
+    return str(find_model(model))
+
+
+def usable_alone(device: str) -> str:
+    """Like `usable`, for work that runs on a single device.
+
+    Raises:
+        typer.BadParameter: the device is "spread", or no tensor can be made there.
+    """
+    if device == "spread":
+        raise typer.BadParameter("'spread' cannot be used here; name one device")
+    return usable(device)
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Folder or hub id of a causal language model; embedded: the one that comes along.",
+        callback=model_folder,
+    ),
+]
+Edited = Annotated[
+    Path,
+    typer.Option(
+        help="Folder written by `seqedit edit`, or a file written by `seqedit export --as factors`."
+    ),
+]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda …, or spread: over all GPUs.", callback=usable)
+]
+OneDevice = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=usable_alone)]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16"],
+    typer.Option(
+        help="Type of the model's weights. The edited matrices are also kept in float32, in which "
+        "edits add up."
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of everything that is random.")
+]

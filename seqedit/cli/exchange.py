@@ -1,19 +1,16 @@
-"""`seqedit export`, `revert`, `diff` and `abilities`: edited models and other tools."""
+"""`seqedit export`, `revert`, `diff` and `abilities`: edited models for and beside other tools."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from .common import (
-    Device,
-    Dtype,
-    Edited,
-    Model,
-    say,
-)
+from .common import Device, Dtype, Edited, Model, make_app, make_parent, say
+
+app = make_app()
 
 
+@app.command()
 def export(
     model: Model,
     edited: Edited,
@@ -22,15 +19,16 @@ def export(
         Literal["folder", "factors", "adapter"],
         typer.Option(
             "--as",
-            help="folder: an ordinary transformers folder. factors: one small safetensors file of low-rank "
-            "factors. adapter: a LoRA adapter for peft.",
+            help="folder: an ordinary transformers folder. factors: one small safetensors file of "
+            "low-rank factors. adapter: a LoRA adapter for peft.",
         ),
     ] = "folder",
     dtype: Dtype = "float32",
 ) -> None:
     """Write the edited model, or its edits, for other tools.
 
-    Example: seqedit export --model data/model --edited runs/alphaedit --as adapter --out runs/alphaedit-lora
+    Example: seqedit export --model data/model --edited runs/alphaedit --as adapter --out
+    runs/alphaedit-lora
     """
     import torch
 
@@ -49,31 +47,28 @@ def export(
     edits = load_edits(edited) if edited.is_file() else factor_edits(lm, edited)
     if as_ == "adapter":
         save_adapter(lm, edits, model, out)
+        advice = "load it with peft.PeftModel.from_pretrained(model, folder)"
     else:
         save_edits(out, edits)
+        advice = "apply it with --edited, take it off with `seqedit revert`"
     for layer, edit in edits.layers.items():
         typer.echo(
             f"layer {layer}: rank {edit.factors.rank}, relative error {edit.factors.error:.1e}"
         )
-    typer.echo(
-        f"{out}: "
-        + (
-            "load it with peft.PeftModel.from_pretrained(model, folder)"
-            if as_ == "adapter"
-            else "put it on with --edited, take it off with `seqedit revert`"
-        )
-    )
+    typer.echo(f"{out}: {advice}")
 
 
+@app.command()
 def revert(
     model: Annotated[str, typer.Option(help="Folder or hub id of the edited model.")],
-    edits: Annotated[Path, typer.Option(help="File that `seqedit export --as factors` wrote.")],
+    edits: Annotated[Path, typer.Option(help="File written by `seqedit export --as factors`.")],
     out: Annotated[Path, typer.Option(help="New folder for the model without these edits.")],
     dtype: Dtype = "float32",
 ) -> None:
     """Take edits off a model again, by subtraction.
 
-    Example: seqedit revert --model runs/alphaedit-model --edits runs/alphaedit.safetensors --out runs/unedited
+    Example: seqedit revert --model runs/alphaedit-model --edits runs/alphaedit.safetensors --out
+    runs/unedited
     """
     import torch
 
@@ -83,20 +78,16 @@ def revert(
 
     if out.exists():
         raise ValueError(f"out: {out} exists already; choose another folder")
-    told, lm = load_edits(edits), load_model(model, device="cpu", dtype=getattr(torch, dtype))
-    for layer, exact in revert_edits(lm, told).items():
-        typer.echo(
-            f"layer {layer}: "
-            + (
-                "as before the edits, bit for bit"
-                if exact
-                else "as before the edits within round-off, or edited further"
-            )
-        )
+    loaded = load_edits(edits)
+    lm = load_model(model, device="cpu", dtype=getattr(torch, dtype))
+    for layer, exact in revert_edits(lm, loaded).items():
+        how = "bit for bit" if exact else "within round-off, or edited further"
+        typer.echo(f"layer {layer}: as before the edits{',' if exact else ''} {how}")
     save_folder(lm, out)
     typer.echo(str(out))
 
 
+@app.command()
 def diff(
     a: Annotated[
         str,
@@ -104,7 +95,7 @@ def diff(
             metavar="A", help="A model (folder or hub id), a run's folder or a file of factors."
         ),
     ],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
     model: Annotated[
         str | None, typer.Option(help="The unedited model, for runs and files of factors.")
     ] = None,
@@ -112,7 +103,7 @@ def diff(
     dtype: Dtype = "float32",
     device: Device = "auto",
 ) -> None:
-    """Say in which tensors two models differ, by how much, and with what rank and condition numbers.
+    """Say in which tensors two models differ, by how much, with what rank and condition numbers.
 
     Example: seqedit diff data/model runs/alphaedit --model data/model
     """
@@ -124,18 +115,20 @@ def diff(
     from ..exchange.difference import compare_models, differences_text
     from ..exchange.edited import load_side
 
+    if out:
+        make_parent(out)
     left, right = (load_side(side, model, device, getattr(torch, dtype)) for side in (a, b))
     found = compare_models(left, right)
     total = sum(1 for _ in left.model.parameters())
     if found:
-        typer.echo(differences_text(found))
-    typer.echo(
-        f"{len(found)} of {total} tensors differ" if found else f"no difference in {total} tensors"
-    )
+        typer.echo(f"{differences_text(found)}\n{len(found)} of {total} tensors differ")
+    else:
+        typer.echo(f"no difference in {total} tensors")
     if out:
-        write_json(out, [asdict(one) for one in found])
+        write_json(out, [asdict(difference) for difference in found])
 
 
+@app.command()
 def abilities(
     model: Model,
     edited: Annotated[
@@ -145,8 +138,8 @@ def abilities(
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="Names of the harness, separated by commas; default: the embedded "
-            "world's for its model, else those of the papers."
+            help="Names of the harness's tasks, separated by commas; default: the embedded world's "
+            "for its model, else those of the papers."
         ),
     ] = None,
     limit: Annotated[
@@ -159,23 +152,19 @@ def abilities(
 ) -> None:
     """Measure general abilities with lm-evaluation-harness (the extra `harness`).
 
-    Example: seqedit abilities --model meta-llama/Meta-Llama-3-8B-Instruct --edited runs/llama3 --tasks gsm8k,rte,mmlu
+    Example: seqedit abilities --model meta-llama/Meta-Llama-3-8B-Instruct --edited runs/llama3
+    --tasks gsm8k,rte,mmlu
     """
     import torch
 
     from ..base.files import write_json
     from ..exchange.edited import put_edited
-    from ..exchange.harness import (
-        PAPERS,
-        WORLD_TASKS,
-        harness_text,
-        run_harness,
-    )
+    from ..exchange.harness import PAPERS, WORLD_TASKS, harness_text, run_harness
     from ..lm.load import load_model
     from ..world.embedded import is_embedded
 
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(out)
     lm = load_model(model, device=device, dtype=getattr(torch, dtype))
     names = tasks.split(",") if tasks else list(WORLD_TASKS if is_embedded(lm) else PAPERS)
     if edited:
@@ -185,6 +174,3 @@ def abilities(
     typer.echo(harness_text(report))
     if out:
         write_json(out, report)
-
-
-COMMANDS = (export, revert, diff, abilities)

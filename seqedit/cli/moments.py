@@ -5,31 +5,25 @@ from typing import Annotated
 
 import typer
 
-from .common import (
-    Device,
-    Dtype,
-    parse_layers,
-    plain_errors,
-    say,
-)
+from .common import Device, Dtype, make_app, parse_layers, say
 
-app = typer.Typer(invoke_without_command=True)
+app = make_app(no_args_is_help=False, invoke_without_command=True)
 
 
 @app.callback()
-@plain_errors
 def collect(
     context: typer.Context,
     model: Annotated[
         str | None, typer.Option(help="Folder or hub id of a causal language model.")
     ] = None,
-    corpus: Annotated[Path | None, typer.Option(help="Text, one document a line.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Text file, one document a line.")] = None,
     layers: Annotated[str | None, typer.Option(help="Layers, e.g. 3,4,5.")] = None,
-    out: Annotated[Path | None, typer.Option(help="safetensors file, C.<layer>.")] = None,
+    out: Annotated[Path | None, typer.Option(help="safetensors file for C.<layer>.")] = None,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Instead of a text: wikipedia, or a dataset's hub id or local folder, which is streamed."
+            help="Instead of a file: wikipedia, or a dataset's hub id or local folder, which is "
+            "streamed."
         ),
     ] = None,
     subset: Annotated[str | None, typer.Option(help="The dataset's configuration.")] = None,
@@ -40,7 +34,7 @@ def collect(
     length: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens of a document to read at most; default: the model's positions."
+            min=1, help="Tokens to read of each document; default: the model's positions."
         ),
     ] = None,
     part: Annotated[
@@ -50,24 +44,28 @@ def collect(
     dtype: Dtype = "float32",
     device: Device = "auto",
 ) -> None:
-    """Compute second moments of keys over a text, one pass for all layers.
+    """Compute second moments of keys over a text, in one pass for all layers.
 
-    Interrupted and run again, it goes on where it was, to the same bits. The text may be a dataset that is streamed:
-    --dataset wikipedia --tokens 100000000 --length 1024.
+    Interrupted and run again, it goes on where it was and reaches the same bits. The text may be a
+    dataset that is streamed: --dataset wikipedia --tokens 100000000 --length 1024.
 
-    Example: seqedit moments --model data/model --corpus data/world/corpus.txt --layers 1,2,3 --out moments.safetensors
+    Example: seqedit moments --model data/model --corpus data/world/corpus.txt --layers 1,2,3 --out
+    moments.safetensors
     """
     if context.invoked_subcommand is not None:
         return
-    for name, value in (("--model", model), ("--layers", layers), ("--out", out)):
-        if value is None:
-            raise typer.BadParameter(f"{name} is missing; see `seqedit moments --help`")
+    if model is None:
+        raise _missing("--model")
+    if layers is None:
+        raise _missing("--layers")
+    if out is None:
+        raise _missing("--out")
 
     import torch
 
     from ..lm.load import load_model
     from ..lm.second_moments import Reading
-    from ..moments.collect import collect_to_file as write
+    from ..moments.collect import collect_to_file
     from ..moments.corpus import Corpus
 
     text = Corpus(
@@ -80,42 +78,40 @@ def collect(
         part=_part(part),
     )
     chosen, lm = parse_layers(layers), load_model(model, device=device, dtype=getattr(torch, dtype))
-    found = write(
+    found = collect_to_file(
         lm, text, chosen, out, Reading(length=length, tokens=tokens), save_every=save_every, say=say
     )
     typer.echo(f"{out}: {found.counts[chosen[0]]} tokens, layers {', '.join(map(str, chosen))}")
 
 
 @app.command()
-@plain_errors
 def merge(
     files: Annotated[
-        list[Path], typer.Argument(help="Files of `seqedit moments`, each of other texts.")
+        list[Path], typer.Argument(help="Files of `seqedit moments`, each of different texts.")
     ],
-    out: Annotated[Path, typer.Option(help="safetensors file, C.<layer>.")],
+    out: Annotated[Path, typer.Option(help="safetensors file for C.<layer>.")],
 ) -> None:
     """Put second moments of several jobs together, weighted by their tokens.
 
     Example: seqedit moments merge part0.safetensors part1.safetensors --out moments.safetensors
     """
-    from ..moments.merge import merge_files as together
+    from ..moments.merge import merge_files
 
-    counts = together(files, out)
+    counts = merge_files(files, out)
     typer.echo(f"{out}: {next(iter(counts.values()))} tokens, layers {', '.join(map(str, counts))}")
 
 
 @app.command()
-@plain_errors
 def compact(
     file: Annotated[Path, typer.Argument(help="File of `seqedit moments`.")],
     floor: Annotated[
-        float, typer.Option(help="Smallest eigenvalue that is kept, and smallest τ to be used.")
+        float, typer.Option(help="Smallest eigenvalue to keep, which is the smallest τ to use.")
     ],
     out: Annotated[
-        Path, typer.Option(help="safetensors file, vectors.<layer> and values.<layer>.")
+        Path, typer.Option(help="safetensors file for vectors.<layer> and values.<layer>.")
     ],
 ) -> None:
-    """Keep eigenvalues and eigenvectors from a floor on: all that a null space needs (AlphaEdit).
+    """Keep the eigenvalues from a floor on: all that a null space needs (AlphaEdit).
 
     Example: seqedit moments compact moments.safetensors --floor 0.005 --out compact.safetensors
     """
@@ -123,15 +119,24 @@ def compact(
 
     for layer, moment in compact_file(file, floor, out).items():
         typer.echo(
-            f"layer {layer}: {len(moment.values)} of {len(moment.vectors)} directions kept, the others' mean "
-            f"{moment.rest.item():.3g}"
+            f"layer {layer}: {len(moment.values)} of {len(moment.vectors)} directions kept, the "
+            f"mean of the others {moment.rest.item():.3g}"
         )
-    typer.echo(
-        f"{out}: {out.stat().st_size / 1e6:.1f} MB, before {file.stat().st_size / 1e6:.1f} MB"
-    )
+    after, before = (path.stat().st_size / 1e6 for path in (out, file))
+    typer.echo(f"{out}: {after:.1f} MB, before {before:.1f} MB")
+
+
+def _missing(option: str) -> typer.BadParameter:
+    """The usage error for an option that `moments` needs, though `moments merge` does not."""
+    return typer.BadParameter(f"{option} is missing; see `seqedit moments --help`")
 
 
 def _part(text: str) -> tuple[int, int]:
+    """i and n from text such as "0/4".
+
+    Raises:
+        ValueError: the text is not two numbers separated by a slash.
+    """
     try:
         i, n = text.split("/")
         return int(i), int(n)

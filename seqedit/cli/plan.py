@@ -1,20 +1,22 @@
-"""`seqedit plan`: what a run will take, as a table."""
+"""`seqedit plan`: memory, time and disk of a run, as a table."""
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
-from .common import Dtype, parse_layers, plain_errors
+from .common import Dtype, make_app, parse_layers
+
+app = make_app()
 
 
-@plain_errors
+@app.command()
 def plan(
     model: Annotated[
         str,
         typer.Option(
-            help="Folder or hub id, of which only the configuration is read; or gpt2-xl, "
-            "gpt-j-6b, llama-2-7b, llama-3-8b, qwen2.5-7b."
+            help="Folder or hub id, of which only the configuration is read; or gpt2-xl, gpt-j-6b, "
+            "llama-2-7b, llama-3-8b, qwen2.5-7b."
         ),
     ],
     edits: Annotated[str, typer.Option(help="Number of edits, or a file of requests.")],
@@ -23,7 +25,8 @@ def plan(
     ] = "alphaedit",
     batch_size: Annotated[int, typer.Option(min=1, help="Requests per round.")] = 100,
     layers: Annotated[
-        str | None, typer.Option(help="Edited layers; default: the papers', for named models.")
+        str | None,
+        typer.Option(help="Layers to edit; default: those of the papers, for the named models."),
     ] = None,
     dtype: Dtype = "float32",
     removed: Annotated[
@@ -38,22 +41,25 @@ def plan(
     tflops: Annotated[
         float | None,
         typer.Option(
-            help="10¹² operations a second that the device reaches; default: measured, on a GPU if there is one."
+            help="10¹² operations a second that the device reaches; default: measured, on a GPU if "
+            "there is one."
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="JSON, bytes and operations, instead of a table.")
+        bool, typer.Option("--json", help="JSON, in bytes and operations, instead of a table.")
     ] = False,
 ) -> None:
     """Estimate memory, time and disk of a run from the model's configuration; nothing is loaded.
 
-    Example: seqedit plan --model llama-3-8b --edits 2000 --method alphaedit --dtype bfloat16 --tflops 300
+    Example: seqedit plan --model llama-3-8b --edits 2000 --method alphaedit --dtype bfloat16
+    --tflops 300
     """
     import json
 
     import torch
 
     from ..methods.catalogue import make_method
+    from ..methods.locate_then_edit import LocateThenEdit
     from ..planner.estimate import Texts, Work, estimate
     from ..planner.shapes import EDITED, config_of, shape_of
     from ..requests.published import load_requests
@@ -63,12 +69,11 @@ def plan(
         raise ValueError("--edits: give at least one")
     if layers is None and model not in EDITED:
         raise ValueError(
-            f"--layers: give the edited layers; they are known for {', '.join(EDITED)}"
+            f"--layers: give the layers to edit; they are known for {', '.join(EDITED)}"
         )
-    chosen = EDITED[model] if layers is None else parse_layers(layers)
     work = Work(
-        method=make_method(method),
-        layers=chosen,
+        method=cast(LocateThenEdit, make_method(method)),  # Work refuses any other kind by name
+        layers=EDITED[model] if layers is None else parse_layers(layers),
         edits=count,
         batch_size=min(batch_size, count),
         dtype=getattr(torch, dtype),
@@ -76,75 +81,70 @@ def plan(
         compact=compact,
         moments_tokens=tokens,
     )
-    rate = (
-        tflops * 1e12
-        if tflops
-        else measured_rate("cuda" if torch.cuda.is_available() else "cpu", dtype)
-    )
+    if tflops:
+        rate = tflops * 1e12
+    else:
+        rate = measured_rate("cuda" if torch.cuda.is_available() else "cpu", dtype)
     found = estimate(shape_of(config_of(model)), work, Texts(), rate)
     typer.echo(json.dumps(found, indent=1) if as_json else table(found))
     if not as_json and not tflops:
         typer.echo(
-            f"\nat {rate / 1e12:.3g} TFLOP/s, a bare matrix product's rate on this machine; --tflops tells "
-            "another"
+            f"\nat {rate / 1e12:.3g} TFLOP/s, a bare matrix product's rate on this machine; "
+            "give another with --tflops"
         )
 
 
 def table(found: dict[str, Any]) -> str:
-    """The estimate as lines of text, in GB (10⁹ bytes), TFLOP and hours."""
+    """The estimate as lines of text, in GB (10⁹ bytes), TFLOP and hours.
+
+    Args:
+        found: what `planner.estimate.estimate` returns.
+    """
     shape, memory = found["shape"], found["memory"]
     lines = [
-        f"{shape['parameters']:,} parameters, {shape['n_layers']} layers, d_model {shape['d_model']}, "
-        f"d_ff {shape['d_ff']}; {found['rounds']} rounds"
+        f"{shape['parameters']:,} parameters, {shape['n_layers']} layers, d_model "
+        f"{shape['d_model']}, d_ff {shape['d_ff']}; {found['rounds']} rounds"
     ]
-
-    def section(
-        title: str,
-        values: dict[str, float],
-        total: str | None = None,
-        unit: str = "GB",
-        scale: float = 1e9,
-    ) -> None:
-        lines.append(f"\n{title}")
-        lines.extend(
-            f"  {name:<32}{value / scale:>12,.2f} {unit}" for name, value in values.items() if value
-        )
-        if total:
-            lines.append(f"  {total}")
-
-    section("memory on the device, throughout", memory["standing"])
-    section(
-        "memory on the device, one at a time",
-        memory["passing"],
-        f"at its peak: a run {memory['run'] / 1e9:.1f} GB, second moments {memory['second moments'] / 1e9:.1f} GB",
+    lines += _section("memory on the device, throughout", memory["standing"], "GB")
+    lines += _section("memory on the device, one at a time", memory["passing"], "GB")
+    lines.append(
+        f"  at its peak: a run {memory['run'] / 1e9:.1f} GB, second moments "
+        f"{memory['second moments'] / 1e9:.1f} GB"
     )
-    section("memory of the CPU", found["cpu_memory"])
-    section("disk", found["disk"])
-    section("work, if no target stops early", found["flops"], unit="TFLOP", scale=1e12)
+    lines += _section("memory of the CPU", found["cpu_memory"], "GB")
+    lines += _section("disk", found["disk"], "GB")
+    lines += _section("work, if no target stops early", found["flops"], "TFLOP")
     if found["seconds"]:
         lines.append("\ntime, at least")
-        lines.extend(
-            f"  {name:<32}{_duration(value):>15}" for name, value in found["seconds"].items()
-        )
+        lines += [f"  {name:<32}{_duration(value):>15}" for name, value in found["seconds"].items()]
     return "\n".join(lines)
 
 
+def _section(title: str, values: dict[str, float], unit: str) -> list[str]:
+    """A title and one line for each value that is not zero, in GB or TFLOP."""
+    scale = {"GB": 1e9, "TFLOP": 1e12}[unit]
+    rows = [
+        f"  {name:<32}{value / scale:>12,.2f} {unit}" for name, value in values.items() if value
+    ]
+    return [f"\n{title}", *rows]
+
+
 def _duration(seconds: float) -> str:
-    return next(
-        f"{seconds / size:,.1f} {unit}"
-        for size, unit in ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
-        if seconds >= size or unit == "ms"
-    )
+    """A time in the largest of h, min, s and ms of which it is at least one."""
+    for size, unit in ((3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds / 1e-3:,.1f} ms"
 
 
 def measured_rate(device: str, dtype: str, size: int = 2048, repeats: int = 5) -> float:
-    """Floating-point operations a second of a square matrix product on this machine, the fastest of a few."""
+    """Floating-point operations a second of a square matrix product, the fastest of a few."""
     import torch
 
     a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
     best = float("inf")
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        (a @ b)[0, 0].item()  # which waits for the device
+        (a @ b)[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from .common import plain_errors
+from .common import make_app
 
-app = typer.Typer(no_args_is_help=True, help="List, export and compare the records of studies.")
+app = make_app(help="List, export and compare the records of studies.")
 
 Study = Annotated[str, typer.Argument(help="A study, or a folder of its tables.")]
 Side = Annotated[
@@ -16,7 +16,6 @@ Side = Annotated[
 
 
 @app.command("list")
-@plain_errors
 def list_(study: Study) -> None:
     """List the runs in the tables of a study.
 
@@ -28,7 +27,6 @@ def list_(study: Study) -> None:
 
 
 @app.command()
-@plain_errors
 def export(
     study: Study,
     out: Annotated[Path, typer.Option(help="Folder for runs.csv, rounds.csv, scores.csv …")],
@@ -44,7 +42,6 @@ def export(
 
 
 @app.command()
-@plain_errors
 def compare(a: Side, b: Side) -> None:
     """Say what differs between two runs, or between two studies run by run; ends with 1 if anything
     does.

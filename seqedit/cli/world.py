@@ -1,4 +1,4 @@
-"""`seqedit world …`: build the fictional world, train the embedded model, check that it may be used."""
+"""`seqedit world …`: build the fictional world, train and check its model, tune its editors."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,20 @@ from typing import Annotated
 import typer
 
 from ..base.paths import MODEL, OUTPUT
+from .common import OneDevice, Seed, make_app, make_parent
 
-app = typer.Typer(no_args_is_help=True, help="The fictional world and the model trained on it.")
+app = make_app(help="The fictional world and the model trained on it.")
 
 
 @app.command()
 def build(
     out: Annotated[Path, typer.Option(help="Folder for the world's records.")] = OUTPUT / "world",
-    seed: Annotated[int, typer.Option(help="Seed of names, facts, records and texts.")] = 0,
+    seed: Seed = 0,
 ) -> None:
-    """Write facts, edit records, tasks and texts (seconds; byte-identical for a seed)."""
+    """Write facts, edit records, tasks and texts (seconds; a seed always gives the same bytes).
+
+    Example: seqedit world build --out data/world
+    """
     from ..world.build import write_world
 
     for name, count in write_world(out, seed).items():
@@ -26,11 +30,11 @@ def build(
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = OUTPUT / "model",
-    seed: Annotated[int, typer.Option(help="Seed of the weights and of the text stream.")] = 0,
+    seed: Seed = 0,
     steps: Annotated[
-        int, typer.Option(help="Steps of 4,096 tokens; fewer give a weaker model.")
+        int, typer.Option(min=1, help="Steps of 4,096 tokens; fewer give a weaker model.")
     ] = 1400,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: OneDevice = "auto",
 ) -> None:
     """Train the embedded model. Interrupted, it resumes from its last checkpoint.
 
@@ -50,15 +54,22 @@ def train(
 @app.command()
 def check(
     model: Annotated[Path, typer.Option(help="Folder of the trained model.")] = MODEL,
-    out: Annotated[Path, typer.Option(help="Where the figures are written.")] = OUTPUT
+    out: Annotated[Path, typer.Option(help="JSON file for the figures.")] = OUTPUT
     / "acceptance.json",
 ) -> None:
-    """Measure the acceptance figures; exit code 1 when one is missed."""
+    """Measure the acceptance figures; exit code 1 when one is missed.
+
+    Example: seqedit world check --model data/model
+    """
     from ..base.files import write_json
     from ..lm.load import load_model
     from ..world.acceptance import measure
 
-    figures = measure(load_model(model))
+    if not model.is_dir():
+        raise ValueError(f"--model: there is no folder {model}")
+    lm = load_model(model)
+    make_parent(out)
+    figures = measure(lm)
     write_json(out, figures)
     typer.echo(json.dumps(figures, indent=1))
     raise typer.Exit(0 if figures["accepted"] else 1)
@@ -83,7 +94,7 @@ def tune(
 def train_editor(
     name: Annotated[str, typer.Argument(help="mend, rledit or rledit_released.")],
     out: Annotated[
-        Path | None, typer.Option(help="File to write; data/editors/NAME.safetensors unless given.")
+        Path | None, typer.Option(help="File to write; default: data/editors/NAME.safetensors.")
     ] = None,
 ) -> None:
     """Train the network of an editor for the embedded model on calibration facts (minutes).
@@ -93,8 +104,10 @@ def train_editor(
     from ..study.train_editors import train_editor as train_network
 
     out = out or OUTPUT / "editors" / f"{name}.safetensors"
+    make_parent(out)
     losses = train_network(name, out)
     last = losses[-20:]
     typer.echo(
-        f"{out.name}: loss {losses[0]:.3f} at the first batch, {sum(last) / len(last):.3f} over the last ones"
+        f"{out.name}: loss {losses[0]:.3f} at the first batch, {sum(last) / len(last):.3f} on "
+        f"average over the last {len(last)}"
     )

@@ -10,8 +10,8 @@ import torch
 from tqdm import tqdm
 
 from ..base.files import alone, write_json
-from ..editing.contract import EditState
 from ..editing.sequential import handed_over, run_sequential
+from ..editing.state import EditState
 from ..lm.fingerprint import fingerprint
 from .baseline import measure_baseline
 from .checkpoint import begin, finish, resume, save_round

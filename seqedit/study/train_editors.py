@@ -89,7 +89,9 @@ class Batches:
         self.facts = list(world.of_split("calibration"))
         self.texts = Corpus(world, seed + 7).documents(0, 2000)
 
-    def draw(self, count: int) -> tuple[list[ContinuationRow], list[ContinuationRow], list[ContinuationRow]]:
+    def draw(
+        self, count: int
+    ) -> tuple[list[ContinuationRow], list[ContinuationRow], list[ContinuationRow]]:
         facts = self.rng.sample(self.facts, count)
         new = [
             self.rng.choice(

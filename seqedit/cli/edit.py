@@ -1,0 +1,242 @@
+"""`seqedit edit` and `seqedit score`: edit a model, and measure an edited one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import (
+    LARGEST_SEED,
+    Device,
+    Dtype,
+    Edited,
+    Model,
+    make_app,
+    make_parent,
+    parse_layers,
+    say,
+)
+
+Requests = Annotated[
+    str,
+    typer.Option(
+        help="counterfact, mcf, zsre or wikidata_counterfact; world, the records of the embedded "
+        "model's world; or a .json, .jsonl, .csv or .parquet file of one of their schemas, or of plain "
+        "{case_id, prompt, subject, target_new, target_true?}."
+    ),
+]
+References = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --fluency: reference texts for consistency, either CounterFact's "
+        "attribute_snippets.json or a world's facts.jsonl. All generation prompts are then "
+        "continued."
+    ),
+]
+Clean = Annotated[
+    bool,
+    typer.Option(
+        "--clean",
+        help="Leave out records that are wrong, repeated or contradictory, and say how many. "
+        "Without it a file with such records is refused. Benchmarks given by name are always "
+        "cleaned.",
+    ),
+]
+app = make_app()
+
+
+@app.command()
+def edit(
+    model: Model,
+    requests: Requests,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="A method, or several joined by + as in memit+null_space; see `seqedit methods`."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the record. An interrupted run is resumed from it.")
+    ],
+    hyper: Annotated[
+        Path | None,
+        typer.Option(
+            help="Settings: our JSON, or the configuration file of a released repository as it is."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Published settings for this model (`seqedit presets`); default: by the model's "
+            "hub id."
+        ),
+    ] = None,
+    clean: Clean = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, key=value; repeatable.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Requests per round; default: the file's rounds.")
+    ] = None,
+    layers: Annotated[str | None, typer.Option(help="Layers to edit, e.g. 3,4,5.")] = None,
+    n_edits: Annotated[
+        int | None, typer.Option(help="Take only this many requests, the first ones.")
+    ] = None,
+    shuffle: Annotated[
+        bool, typer.Option(help="Draw the order of the requests from the seed.")
+    ] = False,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, max=LARGEST_SEED, help="Seed of context templates, order and generated text."
+        ),
+    ] = 0,
+    contexts: Annotated[
+        Path | None, typer.Option(help="JSON list of template groups; default: sampled.")
+    ] = None,
+    moments: Annotated[
+        Path | None, typer.Option(help="safetensors file with C.<layer>; default: computed.")
+    ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Text for second moments, one document a line.")
+    ] = None,
+    evaluate_every: Annotated[
+        int, typer.Option(min=0, help="Rounds between evaluations; 0: evaluate at the end only.")
+    ] = 0,
+    fluency: Annotated[
+        bool, typer.Option(help="Generate text at the end and measure its entropy.")
+    ] = False,
+    references: References = None,
+    save_rounds: Annotated[
+        bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")
+    ] = False,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+) -> None:
+    """Edit a model by a file of requests, round by round.
+
+    Writes weights.safetensors (W.<layer>, float32, out × in), rounds.jsonl, outcomes.jsonl,
+    scores.jsonl and run.json into the folder OUT.
+
+    Example: seqedit edit --model embedded --requests world --method alphaedit
+    --n-edits 100 --batch-size 50 --out runs/alphaedit
+    """
+    from ..runs.config import RunConfig
+    from ..runs.engine import run
+    from ..runs.settings import parse_assignments
+
+    settings = parse_assignments(set_ or [])
+    if layers is not None:
+        settings["layers"] = parse_layers(layers)
+    config = RunConfig(
+        model=model,
+        requests=requests,
+        method=method,
+        settings=settings,
+        hyper=hyper,
+        preset=preset,
+        clean=clean,
+        batch_size=batch_size,
+        n_edits=n_edits,
+        shuffle=shuffle,
+        seed=seed,
+        contexts=contexts,
+        moments=moments,
+        corpus=corpus,
+        evaluate_every=evaluate_every,
+        fluency=fluency,
+        references=references,
+        save_rounds=save_rounds,
+        dtype=dtype,
+        device=device,
+    )
+    if run(config, out, say=say):
+        _print_summary(out)
+
+
+def _print_summary(out: Path) -> None:
+    """Print what became of a finished run's requests, why some were refused, and last scores."""
+    from collections import Counter
+
+    from ..evaluation.edits import HEADLINES
+    from ..runs.records import load_run
+
+    record = load_run(out)
+    statuses = Counter(record.outcomes["status"])
+    counts = ", ".join(f"{count} {status}" for status, count in statuses.items())
+    typer.echo(f"{record.run['n_edits']} requests in {record.run['seconds']:.1f} s: {counts}")
+    refused = record.outcomes.query("status == 'refused'")
+    for reason, count in Counter(refused["reason"]).items():
+        typer.echo(f"  refused ({count}): {reason}")
+    last = record.scores.iloc[-1].reindex([f"edits.{name}" for name in HEADLINES]).dropna()
+    shown = [f"{str(name).removeprefix('edits.')} {value:.3f}" for name, value in last.items()]
+    typer.echo("  ".join(shown))
+
+
+@app.command()
+def score(
+    model: Model,
+    edited: Edited,
+    requests: Requests,
+    clean: Clean = False,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for the report; default: standard output.")
+    ] = None,
+    fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
+    references: References = None,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of generated text.")] = 0,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+) -> None:
+    """Measure an edited model on a file of requests, against the unedited one.
+
+    Example: seqedit score --model embedded --edited runs/alphaedit --requests
+    world
+    """
+    import json
+
+    import torch
+
+    from ..base.files import write_json
+    from ..base.paths import WORLD
+    from ..evaluation.consistency import load_references
+    from ..evaluation.edits import score_edits
+    from ..evaluation.report import evaluate, report_text
+    from ..exchange.edited import put_edited
+    from ..lm.keys import BARE
+    from ..lm.load import load_model
+    from ..lm.validation import validate_requests
+    from ..requests.published import load_request_set
+    from ..world.embedded import is_embedded
+    from ..world.vocabulary import SENTENCES
+
+    if out:
+        make_parent(out)
+    if references and not fluency:
+        raise ValueError("references: consistency needs generated text; ask for it with --fluency")
+    texts = load_references(references, SENTENCES) if references else None
+    loaded = load_request_set(requests, clean=clean)
+    if loaded.left_out:
+        say(f"{requests}: {loaded.summary()}")
+    wanted = loaded.requests
+    lm = load_model(model, device=device, dtype=getattr(torch, dtype))
+    validate_requests(lm, wanted, BARE)
+    world = WORLD if is_embedded(lm) else None
+    unedited = score_edits(lm, wanted, progress=True)
+    put_edited(lm, edited)
+    generator = torch.Generator().manual_seed(seed) if fluency else None
+    report = evaluate(
+        lm,
+        wanted,
+        unedited=unedited,
+        world=world,
+        generator=generator,
+        references=texts,
+        progress=True,
+    )
+    if out:
+        typer.echo(report_text(report))
+        write_json(out, report)
+    else:
+        say(report_text(report))
+        typer.echo(json.dumps(report, indent=1))

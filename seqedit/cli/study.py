@@ -1,0 +1,66 @@
+"""`seqedit study`: the records that the book's chapters read."""
+
+from typing import Annotated
+
+import typer
+
+from .common import make_app
+
+app = make_app()
+
+
+@app.command()
+def study(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Studies, or single runs by id or as STUDY-LABEL-sSEED, or all; default: say how "
+            "complete each study is."
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option(help="A few edits for each run, one seed; kept as study NAME-quick.")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")
+    ] = 1,
+    again: Annotated[
+        bool,
+        typer.Option(
+            help="Make existing records once more in a temporary folder and say what differs; exit "
+            "code 1 if anything does."
+        ),
+    ] = False,
+) -> None:
+    """Make the missing ones of the records that chapters read; an interrupted study is resumed.
+
+    Example: seqedit study methods -j 2
+    """
+    from ..study.run_study import run_study, study_status
+    from ..study.selection import QUICK
+    from ..study.studies import STUDIES
+
+    chosen = list(STUDIES) if names == ["all"] or not names else names
+    chosen = [name + QUICK if quick and name in STUDIES else name for name in chosen]
+    if again:
+        if not names:
+            raise ValueError(
+                "--again: name studies or single runs, or all, e.g. `seqedit study methods --again`"
+            )
+        raise typer.Exit(_make_again(chosen, jobs))
+    if names:
+        for name in chosen:
+            typer.echo(f"{name}: {run_study(name, jobs=jobs)} runs made")
+    for name in chosen:
+        if name.removesuffix(QUICK) in STUDIES:
+            typer.echo(f"{name}: {study_status(name)}")
+
+
+def _make_again(names: list[str], jobs: int) -> int:
+    """Make records once more and print what differs; the exit code."""
+    from ..study.reproduce import remake
+
+    found = remake(names, jobs=jobs)
+    for run, difference in found.items():
+        typer.echo(f"{run}: {difference}")
+    return int(any(difference.fields for difference in found.values()))
