@@ -117,7 +117,9 @@ def test_every_method_has_a_digest():
 
 
 def test_methods_may_be_declared_in_several_files():
-    """Definitions are followed from file to file, through a package's own module and attributes of modules."""
+    """Definitions are followed from file to file, through a package's own module and attributes of
+    modules.
+    """
     files = {
         "c.__init__": "from .a import memit\nfrom . import b\nALL = [memit, b.rome]\n"
         "def make(name):\n    return ALL[name], check(name)\n"
