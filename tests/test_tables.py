@@ -159,7 +159,7 @@ def test_an_interrupted_collection_loses_nothing(place, tmp_path, monkeypatch):
 
 
 def test_commands(tmp_path):
-    """List, export and compare; the exit code says whether anything differs; errors take one line."""
+    """List, export, compare: the exit code says whether anything differs; an error is one line."""
 
     def call(*words: str):
         return CliRunner().invoke(app, ["records", *words])
