@@ -6,13 +6,7 @@ import shutil
 import pytest
 
 from seqedit.methods.catalogue import METHODS
-from seqedit.runs.code import (
-    PACKAGE,
-    PackageCode,
-    code_digest,
-    deciding_modules,
-    method_definitions,
-)
+from seqedit.runs.code import PACKAGE, PackageCode, code_digest
 from seqedit.runs.syntax import Definitions
 from seqedit.study.studies import COMPOSED, STUDIES
 
@@ -102,13 +96,13 @@ def test_other_methods_do_not_count(package):
 
 def test_every_method_has_a_digest():
     """The code of each is found, and the catalogue's part of it holds the method's own function."""
-    trees = deciding_modules(PACKAGE)
+    package = PackageCode(PACKAGE)
     for method in {
         *METHODS,
         *COMPOSED,
         *(one.method for study in STUDIES.values() for one in study()),
     }:
-        names = {one.name for one in method_definitions(method, trees)}
+        names = {one.name for one in package.definitions(method)}
         assert method.partition("+")[0] in names and "METHODS" not in names
     with pytest.raises(
         ValueError, match="memit.nosuch: no module that decides results defines 'no"
