@@ -6,13 +6,7 @@ import shutil
 import pytest
 
 from seqedit.methods.catalogue import CATALOGUE
-from seqedit.runs.code import (
-    PACKAGE,
-    PackageCode,
-    code_digest,
-    deciding_modules,
-    method_definitions,
-)
+from seqedit.runs.code import PACKAGE, PackageCode, code_digest
 from seqedit.runs.syntax import Definitions
 from seqedit.study.studies import STUDIES
 
@@ -103,12 +97,12 @@ def newest(lam: float = 1.0) -> LocateThenEdit:
 
 def test_every_method_has_a_digest():
     """The code of each is found, and the catalogue's part of it holds the method's own function."""
-    trees = deciding_modules(PACKAGE)
+    package = PackageCode(PACKAGE)
     for method in {
         *CATALOGUE,
         *(one.method for study in STUDIES.values() for one in study()),
     }:
-        names = {one.name for one in method_definitions(method, trees)}
+        names = {one.name for one in package.definitions(method)}
         assert method.partition("+")[0] in names and len(names) < 20
     with pytest.raises(
         ValueError, match="memit.nosuch: no module that decides results defines 'no"
@@ -117,7 +111,9 @@ def test_every_method_has_a_digest():
 
 
 def test_methods_may_be_declared_in_several_files():
-    """Definitions are followed from file to file, through a package's own module and attributes of modules."""
+    """Definitions are followed from file to file, through a package's own module and attributes of
+    modules.
+    """
     files = {
         "c.__init__": "from .a import memit\nfrom . import b\nALL = [memit, b.rome]\n"
         "def make(name):\n    return ALL[name], check(name)\n"

@@ -1,4 +1,6 @@
-"""Studies: which runs there are, that they are made once, collected into tables, and how they are read."""
+"""Studies: which runs there are, that they are made once, collected into tables, and how they are
+read.
+"""
 
 import json
 from dataclasses import replace
@@ -48,7 +50,9 @@ def test_every_run_of_a_study_can_be_made():
 
 
 def test_committed_tables_hold_the_runs_of_the_studies():
-    """Their ids are those of today's studies, and each record's id is that of its own parameters."""
+    """Their ids are those of today's studies, and each record's id is that of its own
+    parameters.
+    """
     for study in STUDIES:
         assert is_collected(study), study
         for row in Collection(RESULTS / study).runs:
@@ -80,7 +84,8 @@ def test_a_study(two):
     results, work = two["results"], two["work"]
     with pytest.raises(
         ValueError,
-        match="two-quick: a, seed 1, is not in the tables; make it with `seqedit study two --quick`",
+        match="two-quick: a, seed 1, is not in the tables; "
+        "make it with `seqedit study two --quick`",
     ):
         load_study("two-quick", results)
     with pytest.raises(ValueError, match="there is no finished run with this id"):
@@ -106,7 +111,9 @@ def test_a_study(two):
 
 
 def test_a_study_again(two):
-    """Made once more, nothing differs; a changed record is found out, with and without making it."""
+    """Made once more, nothing differs; a changed record is found out, with and without making
+    it.
+    """
     results, work = two["results"], two["work"]
     run_study("two-quick", **two)
     id_a, id_b = select_runs("two-quick")
@@ -115,10 +122,7 @@ def test_a_study_again(two):
     collect("two-quick", results / "new", work)
     changed = "2 fields differ, the last shares at most 4.0 points (edits.efficacy_tokens)"
     other = {"results": results / "new", "work": work}
-    assert {run: str(one) for run, one in remake(["two-quick"], **other).items()} == {
-        id_a: "identical",
-        id_b: changed,
-    }
+    assert {run: str(one) for run, one in remake([id_b], **other).items()} == {id_b: changed}
     sides = ("two-quick", str(results / "new" / "two-quick"))
     assert {run: str(one) for run, one in compare_sides(*sides, **two).items()} == {
         id_a: "identical",
@@ -237,7 +241,9 @@ def test_what_two_studies_share_is_one_run(two, tmp_path, monkeypatch):
 
 
 def test_an_id_is_that_of_the_run_alone(monkeypatch):
-    """Neither a study in front nor another order of studies and runs nor other labels changes an id."""
+    """Neither a study in front nor another order of studies and runs nor other labels changes an
+    id.
+    """
     before = {(one.label, one.seed): run for run, one in select_runs("prune").items()}
     studies = {"new": lambda: [StudyRun("x", "memit"), *study_runs("prune")[::-1]]} | dict(
         reversed(STUDIES.items())

@@ -1,4 +1,6 @@
-"""Tables of records: JSON rows come back as they were, and other tools read the files as they lie."""
+"""Tables of records: JSON rows come back as they were, and other tools read the files as they
+lie.
+"""
 
 import json
 import math
@@ -8,8 +10,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from seqedit.base.paths import RESULTS
+from seqedit.cli.main import app
 from seqedit.study.collection import Collection, LabelledRun, write_collection
 from seqedit.study.tables import join_layers, split_layers, to_rows, to_table, write_table
 
@@ -117,7 +121,9 @@ def test_other_tools_read_the_tables(study, tmp_path):
 
 
 def test_optional_columns(tmp_path):
-    """A record may say more than another, for example of every prompt; the others then say nothing of it."""
+    """A record may say more than another, for example of every prompt; the others then say nothing
+    of it.
+    """
     rows = Collection(RESULTS / "methods").rows("c585a53ecb87")
     more = json.loads(json.dumps(vars(rows)))
     more["run"]["parameters"]["seed"] = 9
@@ -131,7 +137,8 @@ def test_optional_columns(tmp_path):
     assert frame["paraphrase_correct"].notna().sum() == len(rows.outcomes)
 
 
-def test_an_interrupted_collection_loses_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", ["rounds", "outcomes", "scores", "runs"])
+def test_an_interrupted_collection_loses_nothing(place, tmp_path, monkeypatch):
     """runs.parquet comes last: killed at any file, the runs that it names have their rows."""
     methods = Collection(RESULTS / "methods")
     a, b = (LabelledRun(row["label"], methods.rows(row["run"])) for row in methods.runs[:2])
@@ -142,12 +149,34 @@ def test_an_interrupted_collection_loses_nothing(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         write_table(path, table)
 
-    monkeypatch.setattr("seqedit.study.collection.write_table", crashing)
-    for place in ("rounds", "outcomes", "scores", "runs"):
-        with pytest.raises(KeyboardInterrupt):
-            write_collection(tmp_path, [a, b])
-        found = Collection(tmp_path)
-        assert found.ids == {a.id} and found.rows(a.id) == a.rows
-    place = ""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("seqedit.study.collection.write_table", crashing)
+        write_collection(tmp_path, [a, b])
+    found = Collection(tmp_path)
+    assert found.ids == {a.id} and found.rows(a.id) == a.rows
     write_collection(tmp_path, [a, b])
     assert Collection(tmp_path).rows(b.id) == b.rows
+
+
+def test_commands(tmp_path):
+    """List, export, compare: the exit code says whether anything differs; an error is one line."""
+
+    def call(*words: str):
+        return CliRunner().invoke(app, ["records", *words])
+
+    listed = call("list", "methods").stdout
+    assert "c585a53ecb87" in listed and "memit+null_space" not in listed and "(other)" in listed
+    done = call("export", "methods", "--out", str(tmp_path / "csv"))
+    assert (
+        done.exit_code == 0 and len(done.stdout.splitlines()) == len([*tmp_path.glob("csv/*")]) == 4
+    )
+    same = call("compare", "methods", str(RESULTS / "methods"))
+    assert same.exit_code == 0 and {line.split(": ")[1] for line in same.stdout.splitlines()} == {
+        "identical"
+    }
+    other = call("compare", "methods", "horizon")
+    assert other.exit_code == 1 and "only in horizon" in other.stdout
+    runs = call("compare", "c585a53ecb87", "0c87f77cadb6")
+    assert runs.exit_code == 1 and "fields differ" in runs.stdout
+    wrong = call("list", "nosuch")
+    assert wrong.exit_code == 1 and wrong.stderr.startswith("error: nosuch: there are no tables")

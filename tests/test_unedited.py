@@ -13,7 +13,9 @@ from seqedit.runs.baseline import measure_baseline
 
 
 def test_runs_that_begin_alike_share_it(tiny_lm, requests, monkeypatch):
-    """The same object for an equal model, and what is scored without sharing; other requests or weights: anew."""
+    """The same object for an equal model, and what is scored without sharing; other requests or
+    weights: anew.
+    """
     monkeypatch.setattr(baseline, "_MEASURED", {})
     lm = tiny_lm()
     first = measure_baseline(lm, requests, None)

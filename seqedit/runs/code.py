@@ -56,47 +56,46 @@ class PackageCode:
     """
 
     def __init__(self, package: Path):
-        self.trees = deciding_modules(package)
+        trees = deciding_modules(package)
+        declaring = {name: tree for name, tree in trees.items() if declares_methods(name, tree)}
+        others = {name: tree for name, tree in trees.items() if name not in declaring}
+        self.declared = Definitions(declaring)
+        self.imported = [p for name, tree in others.items() for p in imported_names(tree, name)]
+        self.defined_elsewhere = {one for tree in others.values() for one in defined_names(tree)}
         shared = hashlib.sha256()
-        for module, tree in sorted(self.trees.items()):
-            if not declares_methods(module, tree) and module not in CHOOSES_SETTINGS:
+        for module, tree in sorted(others.items()):
+            if module not in CHOOSES_SETTINGS:
                 shared.update(f"{module}\0{ast.dump(tree)}\0".encode())
         self.shared = shared.hexdigest()
 
     def digest(self, method: str) -> str:
         """The code digest of a method, see `code_digest`."""
         digest = hashlib.sha256(self.shared.encode())
-        for one in method_definitions(method, self.trees):
+        for one in self.definitions(method):
             digest.update(f"{one.module}\0{one.name}\0{one.syntax}\0".encode())
         return digest.hexdigest()[:16]
+
+    def definitions(self, method: str) -> list[Definition]:
+        """What a run by a method uses of the modules that declare methods.
+
+        These are the constructors of the method and of its combinators, whatever other modules
+        import from there, and all that these use in turn.
+
+        Raises:
+            ValueError: the method or one of its combinators is defined nowhere.
+        """
+        roots = [*self.imported]
+        for part in canonical(method).split("+"):
+            found = self.declared.modules_with(part)
+            if not found and part not in self.defined_elsewhere:
+                raise ValueError(f"{method}: no module that decides results defines {part!r}")
+            roots += [(module, part) for module in found]
+        return self.declared.reachable(roots)
 
 
 @cache
 def _running_code() -> PackageCode:
     return PackageCode(PACKAGE)
-
-
-def method_definitions(method: str, trees: dict[str, ast.Module]) -> list[Definition]:
-    """What a run by a method uses of the modules that declare methods.
-
-    These are the constructors of the method and of its combinators, whatever other modules import
-    from there, and all that these use in turn.
-
-    Args:
-        trees: name of a module → its syntax tree, of all modules that decide results.
-
-    Raises:
-        ValueError: the method or one of its combinators is defined nowhere.
-    """
-    others = {name: tree for name, tree in trees.items() if not declares_methods(name, tree)}
-    declared = Definitions({name: tree for name, tree in trees.items() if name not in others})
-    roots = [pair for name, tree in others.items() for pair in imported_names(tree, name)]
-    for part in canonical(method).split("+"):
-        found = declared.modules_with(part)
-        if not found and not any(part in defined_names(tree) for tree in others.values()):
-            raise ValueError(f"{method}: no module that decides results defines {part!r}")
-        roots += [(module, part) for module in found]
-    return declared.reachable(roots)
 
 
 def declares_methods(module: str, tree: ast.Module) -> bool:
