@@ -21,7 +21,8 @@ Requests = Annotated[
     str,
     typer.Option(
         help="counterfact, mcf, zsre or wikidata_counterfact; world, the records of the embedded "
-        "model's world; or a .json, .jsonl, .csv or .parquet file of one of their schemas, or of plain "
+        "model's world; or a .json, .jsonl, .csv or .parquet file of one of their schemas, or of "
+        "plain "
         "{case_id, prompt, subject, target_new, target_true?}."
     ),
 ]

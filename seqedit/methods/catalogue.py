@@ -36,7 +36,7 @@ SHORT = {"rect": "memit_rect", "prune": "memit_prune"}
 
 
 def canonical(name: str) -> str:
-    """The name under which a method is entered: ``rect+with_history`` is ``memit_rect+with_history``."""
+    """The name under which a method is entered: ``rect`` is ``memit_rect``."""
     base, plus, rest = name.partition("+")
     return SHORT.get(base, base) + plus + rest
 

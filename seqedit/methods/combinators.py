@@ -52,7 +52,7 @@ def without_history(base: EditMethod) -> EditMethod:
 
 
 def rewind(base: EditMethod) -> EditMethod:
-    """`base` with targets found on the original weights: NSE's weight rewinding alone (2410.04045)."""
+    """`base` with targets found on the original weights: NSE's rewinding alone (2410.04045)."""
     _needs(base, "targets", "rewind")
     return _changed(base, "+rewinding", rewind=True)
 

@@ -1,4 +1,4 @@
-"""One catalogue entry a method: all that commands, tests, settings, tables and figures ask of it."""
+"""One catalogue entry a method: all that commands, tests, settings and tables ask of it."""
 
 import inspect
 import re

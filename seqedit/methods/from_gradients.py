@@ -50,7 +50,8 @@ def rledit(network: str = "rledit") -> FromGradients:
     r"""Ridge that writes what a network, trained along sequences of edits, makes of gradients.
 
     .. math::
-        \Delta = R X^\top (X X^\top + \rho I)^{-1}, \quad R_i = -\eta\, (x_i \cdot \tilde x_i)\, \tilde g_i
+        \Delta = R X^\top (X X^\top + \rho I)^{-1}, \quad
+        R_i = -\eta\, (x_i \cdot \tilde x_i)\, \tilde g_i
 
     Args:
         network: a .safetensors file of the trained network, or the name of one in data/editors.
@@ -73,7 +74,8 @@ def rledit_released(network: str = "rledit_released") -> FromGradients:
     r"""RLEdit whose network took a single step of its optimiser, as the released defaults do.
 
     .. math::
-        \Delta = R X^\top (X X^\top + \rho I)^{-1}, \quad R_i = -\eta\, (x_i \cdot \tilde x_i)\, \tilde g_i
+        \Delta = R X^\top (X X^\top + \rho I)^{-1}, \quad
+        R_i = -\eta\, (x_i \cdot \tilde x_i)\, \tilde g_i
 
     Args:
         network: a .safetensors file of the trained network, or the name of one in data/editors.

@@ -52,9 +52,11 @@ class EditRequest:
         return self.prompt.replace("{}", self.subject)
 
     def evaluated_texts(self) -> dict[str, list[str]]:
-        """Every text that an evaluation may read beside the prompt: field → prompts with their answers.
+        """Every text that an evaluation may read beside the prompt.
 
-        Prompts of a field without answers of its own come with each known target.
+        Returns:
+            field → its prompts with their answers. Prompts of a field without answers of its own
+            come with each known target.
         """
         targets = [t for t in (self.target_new, self.target_true) if t is not None]
         prompts = {
@@ -74,7 +76,9 @@ class EditRequest:
 
 
 def load_rounds(path: Path | str) -> list[list[EditRequest]]:
-    """Requests of a file, in the rounds that it gives, {"rounds": [[…], …]}; one round where it gives none.
+    """Load the requests of a file in its rounds, {"rounds": [[…], …]}.
+
+    A file without rounds is one round.
 
     Raises:
         RequestError: the file cannot be read, or a record is wrong (see `parse_requests`).

@@ -134,7 +134,7 @@ class RobustKeysWriter(Writer):
     def _training_keys(
         self, requests: list[EditRequest], layer: int
     ) -> tuple[Float[Tensor, "v d_ff"], Int[Tensor, "v"], Float[Tensor, "o d_ff"]]:
-        """Keys of the subjects asked for in other ways, whose they are, and keys of other tokens."""
+        """Keys of the subjects in other prompts, whose they are, and keys of other tokens."""
         templates = [template for group in self.plan.contexts for template in group]
         asked = []  # number of the request, and the request in another form
         for i, request in enumerate(requests):
@@ -148,7 +148,7 @@ class RobustKeysWriter(Writer):
     def _other_keys(
         self, requests: list[EditRequest], templates: list[str], layer: int
     ) -> Float[Tensor, "o d_ff"]:
-        """Keys of all tokens but the subject's last: of one request in all contexts, and of each."""
+        """Keys of all tokens but the subject's last, of one request in all contexts and of each."""
         prompts = [fill(t, requests[0]) for t in templates] + [r.prompt for r in requests]
         subjects = [requests[0].subject] * len(templates) + [r.subject for r in requests]
         tokens, positions = lookup_rows(self.lm, prompts, subjects)
@@ -179,7 +179,7 @@ def _training_name(name: str, layer: int) -> str:
 
 
 def ridged(C: Float[Tensor, "d_ff d_ff"]) -> Float[Tensor, "d_ff d_ff"]:
-    """C with a millionth of its mean eigenvalue added on the diagonal, so that it has an inverse."""
+    """C with a millionth of its mean eigenvalue on the diagonal, so that it has an inverse."""
     return C.double() + 1e-6 * C.double().trace() / len(C) * torch.eye(len(C)).to(C.device)
 
 

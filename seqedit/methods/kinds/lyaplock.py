@@ -28,9 +28,9 @@ class LyapLock(LocateThenEdit):
         budget: α, the allowed drift in multiples of that of the first round.
 
     Source:
-        LyapLock (2505.15702) and its released code, with V = 1, b = 0, a = 1/√D and Z₀ = Z_max = √D;
-        Z here is a·Z there. Departs from it in that C measures the preservation loss, not stored
-        preserved values.
+        LyapLock (2505.15702) and its released code, with V = 1, b = 0, a = 1/√D and
+        Z₀ = Z_max = √D; Z here is a·Z there. Departs from it in that C measures the preservation
+        loss, not stored preserved values.
     """
 
     supports: ClassVar[frozenset[str]] = frozenset({"subspace"})
@@ -42,7 +42,7 @@ class LyapLock(LocateThenEdit):
 
 
 class LyapLockWriter(TargetWriter):
-    """Remembers, for every layer, what each edit was to add to the original weights; and the queue."""
+    """Remembers for every layer the queue, and what edits were to add to the original weights."""
 
     method: LyapLock
 
