@@ -1,6 +1,9 @@
-"""Slow, literal transcriptions of the papers' equations in float64, one request at a time; none uses `seqedit.algebra`.
+"""The papers' equations in float64, transcribed literally and slowly, one request at a time.
 
-Keys, residuals and values are lists of vectors, one per request: k_i (d_ff,), r_i = v*_i − W k_i (d_model,).
+None of them uses `seqedit.algebra`.
+
+Keys, residuals and values are lists of vectors, one vector per request:
+k_i has shape (d_ff,); r_i = v*_i − W k_i has shape (d_model,).
 """
 
 import math
@@ -28,21 +31,30 @@ def rome(k: Tensor, r: Tensor, C: Tensor) -> Tensor:
 
 
 def rome_released(averaged: Tensor, bare: Tensor, r: Tensor, C: Tensor) -> Tensor:
-    """ROME's code: the left vector u is C⁻¹k̄, normalised; the right one is r / (k · u), k the bare prompt's key."""
+    """ROME as released: Δ = r uᵀ / (uᵀk), with u = C⁻¹k̄ normalised.
+
+    k̄ is the averaged key, k the key of the bare prompt.
+    """
     u = torch.linalg.inv(C) @ averaged
     u = u / u.norm()
     return torch.outer(r / (bare @ u), u)
 
 
 def memit(keys: list[Tensor], residuals: list[Tensor], lam: float, C: Tensor) -> Tensor:
-    """MEMIT (2210.07229) eq. 14: Δ = R Kᵀ (C₀ + K Kᵀ)⁻¹ with C₀ = λ C, sums written over requests."""
+    """MEMIT (2210.07229) eq. 14: Δ = R Kᵀ (C₀ + K Kᵀ)⁻¹ with C₀ = λC.
+
+    The sums are written over requests.
+    """
     return outer_sum(residuals, keys) @ torch.linalg.inv(lam * C + outer_sum(keys, keys))
 
 
 def memit_seq(
     keys: list[Tensor], residuals: list[Tensor], lam: float, C: Tensor, past: list[Tensor]
 ) -> Tensor:
-    """AlphaEdit (2410.02355) eq. 15, MEMIT with the keys of earlier edits: Δ = R Kᵀ (C₀ + K_pK_pᵀ + K Kᵀ)⁻¹."""
+    """AlphaEdit (2410.02355) eq. 15: Δ = R Kᵀ (C₀ + K_pK_pᵀ + K Kᵀ)⁻¹.
+
+    This is MEMIT with K_p, the keys of earlier edits.
+    """
     system = lam * C + outer_sum(keys, keys)
     for k in past:
         system = system + torch.outer(k, k)
@@ -50,7 +62,10 @@ def memit_seq(
 
 
 def emmet(keys: list[Tensor], residuals: list[Tensor], C: Tensor, ridge: float = 0.0) -> Tensor:
-    """EMMET (2403.14236) eq. 9: Δ = R (KᵀC⁻¹K + εI)⁻¹ Kᵀ C⁻¹, with its ridge ε on the n × n system."""
+    """EMMET (2403.14236) eq. 9: Δ = R (KᵀC⁻¹K + εI)⁻¹ Kᵀ C⁻¹.
+
+    The ridge ε is added to the n × n system.
+    """
     inverse = torch.linalg.inv(C)
     gram = torch.stack([torch.stack([a @ inverse @ b for b in keys]) for a in keys])
     gain = (
@@ -69,7 +84,10 @@ def rlsedit(
     C: Tensor,
     past: list[Tensor],
 ) -> Tensor:
-    """RLSEdit (2601.15686): S⁻¹ of S = λC + γI + Σ k_pk_pᵀ kept by the rank-one identity, key by key; Δ = R KᵀS⁻¹."""
+    """RLSEdit (2601.15686): Δ = R KᵀS⁻¹ with S = λC + γI + Σ k_pk_pᵀ.
+
+    S⁻¹ is updated by the rank-one identity, key by key.
+    """
     inverse = torch.linalg.inv(lam * C + gamma * torch.eye(len(C), dtype=C.dtype))
     for k in past + keys:
         u = inverse @ k
@@ -78,7 +96,10 @@ def rlsedit(
 
 
 def projection(C: Tensor, threshold: float) -> Tensor:
-    """AlphaEdit's P = ÛÛᵀ, from the singular vectors of C with singular value below the threshold."""
+    """AlphaEdit's P = ÛÛᵀ.
+
+    Û holds the singular vectors of C whose singular values are below the threshold.
+    """
     U, values, _ = torch.linalg.svd(C.double())
     kept = [U[:, i] for i in range(len(values)) if values[i] < threshold]
     return outer_sum(kept, kept)
@@ -87,7 +108,10 @@ def projection(C: Tensor, threshold: float) -> Tensor:
 def alphaedit(
     keys: list[Tensor], residuals: list[Tensor], P: Tensor, l2: float, past: list[Tensor]
 ) -> Tensor:
-    """AlphaEdit as released: [P(K Kᵀ + K_pK_pᵀ) + L2·I] X = P K Rᵀ, Δ = Xᵀ; dense and not symmetric."""
+    """AlphaEdit as released: [P(K Kᵀ + K_pK_pᵀ) + L2·I] X = P K Rᵀ, Δ = Xᵀ.
+
+    The system is dense and not symmetric.
+    """
     seen = outer_sum(keys + past, keys + past)
     system = P @ seen + l2 * torch.eye(len(P), dtype=P.dtype)
     return torch.linalg.solve(system, P @ outer_sum(keys, residuals)).T
@@ -112,7 +136,10 @@ def betaedit(
 def norm_anchor(
     z: list[Tensor], h: list[Tensor], v: list[Tensor], norm: float | None
 ) -> tuple[list[Tensor], float]:
-    """NAS (2602.02543): v* = v + δ, δ = z − h, scaled to `norm`, once a mean of ‖v*‖; z' = h − v + v*."""
+    """NAS (2602.02543): v* = v + δ with δ = z − h, scaled to `norm`; z' = h − v + v*.
+
+    Without `norm`, the mean of ‖v*‖ over these requests is used. Returns the z' and the norm.
+    """
     solved = [vi + (zi - hi) for zi, hi, vi in zip(z, h, v, strict=True)]
     norm = sum(float(s.norm()) for s in solved) / len(solved) if norm is None else norm
     return [
@@ -121,7 +148,10 @@ def norm_anchor(
 
 
 def joint_ridge(keys: list[Tensor], residuals: list[Tensor], metric: Tensor, P: Tensor) -> Tensor:
-    """argmin over Δ = ΔP of Σ ‖Δk_i − r_i‖² + tr(ΔMΔᵀ), by the normal equations of Δ's rows in vectors of P's range."""
+    """argmin over Δ = ΔP of Σ ‖Δk_i − r_i‖² + tr(ΔMΔᵀ).
+
+    The normal equations are solved for the rows of Δ, written in a basis of P's range.
+    """
     values, vectors = torch.linalg.eigh(P)
     N = vectors[:, values > 0.5]
     system = N.T @ (outer_sum(keys, keys) + metric) @ N
@@ -131,7 +161,10 @@ def joint_ridge(keys: list[Tensor], residuals: list[Tensor], metric: Tensor, P: 
 def evoedit(
     keys: list[Tensor], residuals: list[Tensor], P: Tensor, l2: float, past: list[Tensor]
 ) -> Tensor:
-    """EvoEdit (2510.13851): P loses the left singular vectors of each P·k_p; Δ = R (KᵀPK + L2·I)⁻¹ KᵀP."""
+    """EvoEdit (2510.13851): Δ = R (KᵀPK + L2·I)⁻¹ KᵀP.
+
+    P first loses the left singular vectors of each P·k_p.
+    """
     for k in past:
         U, values, _ = torch.linalg.svd((P @ k)[:, None], full_matrices=False)
         if values[0] > 1e-8:
@@ -149,7 +182,10 @@ def nse(
     mass: float,
     released: bool = False,
 ) -> Tensor:
-    """NSE (2410.04045) §3.2: neurons by descending Σ|k| until they hold `mass`, MEMIT with history on them alone."""
+    """NSE (2410.04045) §3.2: MEMIT with history on the chosen neurons alone.
+
+    Neurons are taken by descending Σ|k| until they hold the share `mass` of the total.
+    """
     scores = sum(k.abs() for k in keys).tolist()
     order, held, chosen = sorted(range(len(scores)), key=lambda j: -scores[j]), 0.0, []
     for j in order:
@@ -167,7 +203,10 @@ def nse(
 
 
 def rect(W: Tensor, update: Tensor, share: float) -> Tensor:
-    """RECT (2401.04700): entries whose |Δ_ij/W_ij| is at least the (1 − share)-quantile's order statistic."""
+    """RECT (2401.04700): keeps the entries of Δ with the largest |Δ_ij/W_ij|.
+
+    The threshold is the order statistic at the (1 − share)-quantile.
+    """
     flat = [
         (abs(d / (w + 1e-8)), d)
         for w, d in zip(W.flatten().tolist(), update.flatten().tolist(), strict=True)
@@ -190,7 +229,10 @@ def prune(W0: Tensor, total: Tensor, alpha: float) -> Tensor:
 
 
 def revive(W0: Tensor, update: Tensor, share: float) -> Tensor:
-    """REVIVE: Δ less every u_iu_iᵀΔ and Δv_jv_jᵀ of the leading triplets, those whose σ first exceed `share` of Σσ."""
+    """REVIVE: Δ without u_iu_iᵀΔ and Δv_jv_jᵀ for the leading singular triplets of W₀.
+
+    The leading triplets are the first whose σ together exceed `share` of Σσ.
+    """
     U, values, Vh = torch.linalg.svd(W0)
     held, leading = 0.0, []
     for i, value in enumerate(values.tolist()):
@@ -206,7 +248,10 @@ def revive(W0: Tensor, update: Tensor, share: float) -> Tensor:
 
 
 def sphere(W: Tensor, update: Tensor, share: float, strength: float) -> Tensor:
-    """SPHERE: Δ(I − α Σ uuᵀ), u the eigenvectors of Σ_i ŵ_iŵ_iᵀ that hold `share` of its trace, ŵ_i unit rows of W."""
+    """SPHERE: Δ(I − α Σ uuᵀ) over the leading eigenvectors u of Σ_i ŵ_iŵ_iᵀ.
+
+    ŵ_i are the unit rows of W; the eigenvectors u hold `share` of the trace.
+    """
     rows = [row / row.norm() for row in W]
     eigenvalues, vectors = torch.linalg.eigh(outer_sum(rows, rows))
     projector, held = torch.eye(W.shape[1], dtype=W.dtype), 0.0
@@ -226,7 +271,10 @@ def compensated(
     past: list[Tensor],
     owed: Tensor,
 ) -> Tensor:
-    """OTE-SE (2605.26670): Δ = (R Kᵀ − E)(λC + K_pK_pᵀ + K Kᵀ)⁻¹, E what restraints took from the equations so far."""
+    """OTE-SE (2605.26670): Δ = (R Kᵀ − E)(λC + K_pK_pᵀ + K Kᵀ)⁻¹.
+
+    E is what the restraints have taken from the equations so far.
+    """
     return (outer_sum(residuals, keys) - owed) @ torch.linalg.inv(
         lam * C + outer_sum(keys + past, keys + past)
     )
@@ -265,7 +313,8 @@ class Case:
     """Random keys, residuals, a second moment with half of its spectrum below 0.5, and past keys.
 
     Attributes:
-        K, R: keys (d_ff, n) and residuals (d_model, n) of the round; bare: keys of the bare prompts.
+        K, R: keys (d_ff, n) and residuals (d_model, n) of the round.
+        bare: keys of the bare prompts, (d_ff, n).
         W: the matrix, (d_model, d_ff), small enough for PRUNE to bite.
         C: second moment, (d_ff, d_ff); past_keys: keys of three earlier edits, (d_ff, 3).
     """

@@ -38,7 +38,10 @@ def network_for(lm: LanguageModel) -> str:
 
 
 def method_and_plan(lm: LanguageModel, name: str) -> tuple[EditMethod, EditPlan]:
-    """A method with the parameters of its entry for tests, and a plan for layers 0 and 1, or for 1 alone."""
+    """A method with its catalogue's test parameters, and a plan that suits it.
+
+    The plan edits layers 0 and 1, or layer 1 alone where the method edits only one.
+    """
     network: dict[str, Any] = (
         {"network": network_for(lm)} if "network" in method_parameters(name) else {}
     )

@@ -1,4 +1,4 @@
-"""The book and the tests belong together: every theorem has its test, every listed chapter its text."""
+"""Every theorem of the book has its test, and every listed chapter has its text."""
 
 import re
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_references_to_theorems_lead_somewhere():
 
 
 def test_contents():
-    """Every listed file is there: a page, or a notebook with the text it is made from; and no text is left out."""
+    """Every listed file has its text, and every text of a chapter is listed."""
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     listed = [
         contents["root"],

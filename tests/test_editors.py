@@ -1,4 +1,7 @@
-"""Editors without targets: fine-tuning, gradients as keys and residuals, a codebook; against literal transcriptions."""
+"""Editors without targets, against literal transcriptions.
+
+They are fine-tuning, editors with gradients as keys and residuals, and a codebook.
+"""
 
 import math
 from dataclasses import replace
@@ -72,7 +75,10 @@ def test_log_likelihood(tiny_lm, requests, name, at_prompt):
 @pytest.mark.parametrize("name", ["gpt2", "gptj", "llama"])
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_features(tiny_lm, requests, name, everywhere):
-    """Σ g xᵀ over all tokens is the gradient of the loss in the matrix, by autograd; the hooks are gone afterwards."""
+    """Σ g xᵀ over all tokens is autograd's gradient of the loss in the matrix.
+
+    The hooks are gone afterwards.
+    """
     lm = tiny_lm(name)
     features, said, _ = read_features(lm, rows_of(lm, requests), (0, 1), everywhere=everywhere)
     assert hook_count(lm) == 0
@@ -109,7 +115,10 @@ def test_shifted_acts_like_the_update(tiny_lm, requests):
 
 @pytest.mark.parametrize(("method", "at_prompt"), [(ft, True), (ft_m, False), (ft_l, True)])
 def test_fine_tuning(tiny_lm, requests, method, at_prompt, errors):
-    """`torch.optim.Adam` on the mean loss of the requests, taken one at a time; ε as a box around the start."""
+    """Fine-tuning is `torch.optim.Adam` on the mean loss of the requests, taken one at a time.
+
+    ε is a box around the start.
+    """
     settings = {"lr": 5e-3, "steps": 4} | ({"epsilon": 8e-3} if method is ft_l else {})
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     (done,) = run_sequential(lm, [requests], method(**settings), build_plan(lm, layers=(1,)))
@@ -150,7 +159,10 @@ def test_released_ft_mistrains_targets_of_several_tokens(tiny_lm, requests):
 
 
 def test_fine_tuning_stops_when_every_request_is_told(tiny_lm, requests):
-    """A request that the model answers already needs no step; one that it does not keeps the round going."""
+    """A request that the model answers already needs no step.
+
+    One that it does not answer keeps the round going.
+    """
     lm = tiny_lm("gpt2")
     plan, easy = build_plan(lm, layers=(1,)), replace(requests[4], target_new="a")
     method = ft_m(lr=5e-2, steps=100, stop_loss=3.8)
@@ -182,7 +194,10 @@ def test_running_statistics(tiny_lm):
 
 
 def test_ultraedit_is_its_closed_form(tiny_lm, requests, errors):
-    """Δᵀ = (HᵀH + I)⁻¹HᵀV with v = −η‖ĥ‖²ĝ, token by token, both layers from one pass; statistics go on."""
+    """Δᵀ = (HᵀH + I)⁻¹HᵀV with v = −η‖ĥ‖²ĝ, token by token.
+
+    Both layers come from one pass, and the statistics continue over rounds.
+    """
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan = build_plan(lm)
     features, _, _ = read_features(other, rows_of(other, requests[:3]), (0, 1))
@@ -201,7 +216,10 @@ def test_ultraedit_is_its_closed_form(tiny_lm, requests, errors):
 
 
 def test_ultraedit_composes(tiny_lm, requests):
-    """The solve is the common one: history keeps a key for every token, projection confines the update."""
+    """UltraEdit uses the common solver.
+
+    History keeps a key for every token, and projection confines the update.
+    """
     lm = tiny_lm("gpt2")
     plan, W0 = build_plan(lm), read_weight(lm, 0)
     (done,) = run_sequential(
@@ -229,7 +247,10 @@ def test_prune_takes_any_base(tiny_lm, requests):
 
 
 def test_grace_answers_near_its_keys_only(tiny_lm, requests, errors):
-    """The weights stay; inside `handed_over` the edited prompts get their targets' values, and others their own."""
+    """The weights stay as they are; GRACE acts inside `handed_over` only.
+
+    There the edited prompts get their targets' values, and other prompts keep their own.
+    """
     lm = tiny_lm("gpt2")
     plan = build_plan(
         lm, layers=(2,), target=TargetConfig(steps=30, lr=0.5, clamp=50.0, kl=0.0, weight_decay=0.0)
@@ -251,7 +272,11 @@ def test_grace_answers_near_its_keys_only(tiny_lm, requests, errors):
 
 
 def test_grace_places_balls():
-    """Far: a new ball. Near, same target: wider. Near, another target: the distance is shared, no overlap."""
+    """Where a key falls decides what becomes of the balls.
+
+    A far key gets a new ball. A near key with the same target widens the ball. A near key
+    with another target shares the distance, so that the balls do not overlap.
+    """
     value, radius = torch.zeros(3), 1.0
     book = place({}, torch.tensor([0.0, 0]), value, 7, radius)
     book = place(book, torch.tensor([5.0, 0]), value, 8, radius)
@@ -299,7 +324,10 @@ def test_on_other_architectures(tiny_lm, requests, name, method):
 
 
 def test_hypernetwork_starts_as_the_identity(tiny_lm, requests):
-    """Untrained, RLEdit's residuals are −η(x·x̂)ĝ and MEND's update −η Σ ĝx̂ᵀ; blocks act once their B is not zero."""
+    """Untrained, RLEdit's residuals are −η(x·x̂)ĝ and MEND's update is −η Σ ĝx̂ᵀ.
+
+    Blocks act once their B is not zero.
+    """
     lm = tiny_lm("gpt2")
     features, _, _ = read_features(lm, rows_of(lm, requests), (0, 1))
     network = Hypernetwork((0, 1), (64, 16), rank=4, blocks=3, step=0.5)
@@ -327,8 +355,11 @@ def test_hypernetwork_starts_as_the_identity(tiny_lm, requests):
 
 @pytest.mark.parametrize("name", ["rledit", "rledit_released", "mend"])
 def test_editors_with_networks(tiny_lm, requests, name, errors):
-    """What is written is the closed form of what the network says, from one pass at the weights before the round;
-    RLEdit's statistics go on from those of its training."""
+    """The update is the closed form of the network's outputs.
+
+    They come from one pass at the weights before the round. RLEdit's statistics continue
+    from those of its training.
+    """
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     method, plan = method_and_plan(lm, name)
     (done,) = run_sequential(lm, [requests], method, plan)
@@ -356,7 +387,10 @@ def test_editors_with_networks(tiny_lm, requests, name, errors):
 
 
 def test_networks_that_do_not_fit(tiny_lm, requests):
-    """Refused before the first round, naming the network: another model's, other layers', or none."""
+    """A network that does not fit is refused before the first round, and the message names it.
+
+    It may be for another model, for other layers, or missing.
+    """
     lm = tiny_lm("gpt2")
     path, plan = network_for(lm), build_plan(lm)
     for bad, message in (

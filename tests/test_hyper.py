@@ -66,7 +66,10 @@ def read(tiny_lm, tmp_path):
 
 @pytest.mark.parametrize("method", RELEASED)
 def test_released_names(read, method):
-    """Each released field lands where it belongs; those that change nothing are remarked on, once each."""
+    """Each released field sets the setting that it belongs to.
+
+    Fields that change nothing are each remarked on once.
+    """
     values, remarks = read(RELEASED[method], method)
     extra = {
         "memit": {"lam": 15000},
@@ -147,7 +150,10 @@ def test_our_own_file(read):
 
 
 def test_parameters_do_not_hide_settings_of_targets():
-    """What a method with targets, or a combinator, can be told has no name that the target optimisation has too."""
+    """Parameters of methods and combinators share no name with the target optimisation.
+
+    This holds for the methods with targets and for all combinators.
+    """
     target = {field.name for field in fields(TargetConfig)}
     for name in [
         *(n for n in METHODS if isinstance(make_method(n), LocateThenEdit)),
@@ -157,7 +163,10 @@ def test_parameters_do_not_hide_settings_of_targets():
 
 
 def test_defaults():
-    """Nothing said: the method's and the published targets' defaults; nothing to edit is an error."""
+    """Settings that are not given take the defaults of the method and of published targets.
+
+    Without layers there is nothing to edit, which is an error.
+    """
     for method in METHODS:
         settings = build_settings(method, {"layers": [1]})
         assert (
@@ -218,7 +227,10 @@ def test_values_are_converted():
 
 
 def test_assignments():
-    """Values are JSON where they can be, else text; the last of a name wins; "=" may occur in a value."""
+    """Values are read as JSON where they can be, otherwise as text.
+
+    The last value of a name wins, and "=" may occur in a value.
+    """
     assert parse_assignments(
         ["lam=3", "layers=[1,2]", "kl_prompt={} is = a", "lr=1e-1", "lam=4"]
     ) == {"lam": 4, "layers": [1, 2], "kl_prompt": "{} is = a", "lr": 0.1}

@@ -1,4 +1,7 @@
-"""REP's adaptor: it leads other ways of naming a subject to the edited key, and leaves other tokens alone."""
+"""REP's adaptor: it maps other ways of naming a subject to the edited key.
+
+It leaves other tokens alone.
+"""
 
 from dataclasses import replace
 
@@ -20,7 +23,10 @@ from seqedit.methods.rome import rome
 
 
 def test_training_leads_variants_to_the_edited_keys():
-    """β comes near 1 for the subject's variants, not for other tokens; edited keys stay where they are."""
+    """β comes near 1 for variants of the subject, but not for other tokens.
+
+    Edited keys stay where they are.
+    """
     generator = torch.Generator().manual_seed(0)
     edited, others = (
         torch.randn(5, 40, generator=generator),
@@ -45,7 +51,10 @@ def test_training_leads_variants_to_the_edited_keys():
 
 
 def test_training_is_adam_on_the_losses(errors):
-    """Ten steps end where ten steps on the losses written key by key do; float32 sums in another order."""
+    """Training equals Adam on the losses written key by key, over ten steps.
+
+    The float32 sums are taken in another order.
+    """
     generator = torch.Generator().manual_seed(0)
     edited, whitened, others = (torch.randn(n, 12, generator=generator) for n in (3, 3, 5))
     whitened = whitened + edited  # so that k*ᵀC⁻¹k* > 0
@@ -67,7 +76,10 @@ def test_training_is_adam_on_the_losses(errors):
 
 
 def test_the_base_edits_as_without(tiny_lm, requests):
-    """The weights are those of the base; the adaptor acts inside `handed_over` only, and changes what is said."""
+    """The weights are those of the base method.
+
+    The adaptor acts inside `handed_over` only, and there it changes the logits.
+    """
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan, method = (
         build_plan(lm),

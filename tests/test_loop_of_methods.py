@@ -1,4 +1,7 @@
-"""What single methods ask of the loop: rewinding, passes, patience, restraints per round and on the total."""
+"""What single methods ask of the loop.
+
+This covers rewinding, passes, patience, and restraints per round and on the total.
+"""
 
 import math
 from dataclasses import replace
@@ -62,7 +65,11 @@ def test_nse_changes_selected_neurons_only(tiny_lm, requests):
 
 
 def test_nse_says_what_no_sweep_took(tiny_lm, requests):
-    """Close to the target: satisfied; far away: refused with the distance; the others are edited."""
+    """Requests that no sweep takes are reported with the reason.
+
+    Those close to the target are satisfied. Those far away are refused with the distance.
+    The others are edited.
+    """
     lm = tiny_lm("gpt2")
     plan = build_plan(lm, layers=(1,))
     found = optimise_targets(lm, requests, CONTEXTS, 1, plan.target)
@@ -95,7 +102,10 @@ def test_nse_says_what_no_sweep_took(tiny_lm, requests):
 
 
 def test_nse_sweeps_again_where_it_is_needed(tiny_lm, requests):
-    """A second sweep solves for what the first one left: Δ₁ + Δ₂, with R₂ = R − Δ₁k of the bare prompts."""
+    """A second sweep solves for what the first one left: the update is Δ₁ + Δ₂.
+
+    R₂ = R − Δ₁k, with k the keys of the bare prompts.
+    """
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan, W0 = build_plan(lm, layers=(1,)), read_weight(lm, 1)
     left = []
@@ -135,7 +145,10 @@ def test_pmet_spreads_by_the_square_root(tiny_lm, requests, errors):
 
 
 def test_patience(tiny_lm, requests):
-    """A target ends after so many passes in which all contexts tell all of it; without patience it goes on."""
+    """A target ends after `patience` passes in which every context predicts all of it.
+
+    Without patience the optimisation continues.
+    """
     lm = tiny_lm("gpt2")
     ends_with_subject = [
         replace(requests[4], case_id=i, target_new=text) for i, text in enumerate("abi")
@@ -158,7 +171,7 @@ def test_patience(tiny_lm, requests):
 
 
 def test_rect_acts_after_all_layers_were_swept(tiny_lm, requests):
-    """Each layer keeps the relatively largest entries of the update that unrestrained MEMIT made."""
+    """Each layer keeps the relatively largest entries of the update of unrestrained MEMIT."""
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan = build_plan(lm)
     W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
@@ -175,7 +188,10 @@ def test_rect_acts_after_all_layers_were_swept(tiny_lm, requests):
 
 
 def test_prune_acts_when_the_model_is_handed_over(tiny_lm, requests):
-    """The loop goes on with MEMIT's own weights; inside `handed_over` the model is W₀ + F(W_T − W₀), then as before."""
+    """The loop continues with MEMIT's own weights; PRUNE acts inside `handed_over` only.
+
+    There the model is W₀ + F(W_T − W₀); afterwards it is as before.
+    """
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan, method = build_plan(lm), memit_prune(1e-3, 1.2)
     W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
@@ -196,7 +212,10 @@ def test_prune_acts_when_the_model_is_handed_over(tiny_lm, requests):
 
 
 def test_compensation_is_carried_in_the_state(tiny_lm, requests):
-    """What RECT took enters the next round's solve; continuing from the state equals never having stopped."""
+    """What RECT took away enters the solve of the next round.
+
+    Continuing from the state equals never having stopped.
+    """
     method, rounds = (
         compensated(rect(memit_seq(0.5), 0.3)),
         [requests[:2], requests[2:4], requests[4:]],
@@ -220,7 +239,10 @@ def test_compensation_is_carried_in_the_state(tiny_lm, requests):
 
 
 def test_norm_anchor(tiny_lm, requests, errors):
-    """NAS: in every round values have the norm that they had on the original model, the state remembers which."""
+    """NAS: in every round the values have the norm that they had on the original model.
+
+    The state records that norm.
+    """
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan, method = build_plan(lm, layers=(1,)), nas(0.5, 0.1)
     rounds, norm, past = [requests[:3], requests[3:]], None, torch.zeros(64, 0)

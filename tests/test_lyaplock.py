@@ -1,4 +1,7 @@
-"""LyapLock: every round is the joint solution of all edits so far, at the price that the queue says."""
+"""LyapLock: every round is the joint solution of all edits so far.
+
+The queue sets the price of drift.
+"""
 
 import pytest
 import torch
@@ -16,7 +19,10 @@ def in_rounds(requests):
 
 
 def test_within_budget_it_is_memit_seq(tiny_lm, requests):
-    """Sequential = joint: solving again for everything adds nothing; 1e-4 allows for float32 targets and weights."""
+    """Sequential solving equals joint solving: solving again for all edits adds nothing.
+
+    The tolerance 1e-4 allows for float32 targets and weights.
+    """
     lm, other = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan, W0 = build_plan(lm), {layer: read_weight(lm, layer) for layer in (0, 1)}
     *_, done = run_sequential(lm, in_rounds(requests), lyaplock(0.5, budget=1e6), plan)
@@ -33,7 +39,10 @@ def test_within_budget_it_is_memit_seq(tiny_lm, requests):
 
 
 def test_each_round_is_the_weighted_least_squares_solution(tiny_lm, requests, errors):
-    """argmin Σ‖Wk − v‖² + Zλ tr((W − W₀)C(W − W₀)ᵀ) by its normal equations, with the queue recomputed from drifts."""
+    """argmin Σ‖Wk − v‖² + Zλ tr((W − W₀)C(W − W₀)ᵀ), by its normal equations.
+
+    The queue is recomputed from the drifts.
+    """
     lm = tiny_lm("gpt2")
     plan, W0 = build_plan(lm, layers=(1,)), read_weight(lm, 1).double()
     C, z, budget = plan.moments[1], 1.0, None

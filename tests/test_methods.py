@@ -152,7 +152,10 @@ def test_one_request_gives_rank_one(name):
 
 @pytest.mark.parametrize("name", SPANNED)
 def test_null_space_of_any_base_stays_in_the_subspace(case, name):
-    """One line of projection: nothing is written outside the span of B, and drift obeys its bound."""
+    """The projection confines any base: nothing is written outside the span of B.
+
+    The drift obeys its bound.
+    """
     method = null_space(made(name), TAU)
     update, P = solve(case, method), oracles.projection(case.C, TAU)
     assert (update @ P - update).norm() < 1e-12 * update.norm()
@@ -164,7 +167,10 @@ def test_null_space_of_any_base_stays_in_the_subspace(case, name):
 
 
 def test_composition(case):
-    """AlphaEdit is ridge, with history, projected, in either order; MEMIT with history is MEMIT-seq."""
+    """AlphaEdit is ridge with history and projection, in either order.
+
+    MEMIT with history is MEMIT-seq.
+    """
     seen = with_history(memit(LAM))
     assert (
         torch.equal(solve(case, seen), solve(case, memit_seq(LAM))) and seen.name == "MEMIT+history"
@@ -183,7 +189,10 @@ def test_composition(case):
 
 
 def test_switches_for_comparison(case):
-    """Without history MEMIT-seq is MEMIT; rewinding is a field of the method, for methods that find targets."""
+    """Without history MEMIT-seq is MEMIT.
+
+    Rewinding is a field of the method, for methods that find targets.
+    """
     assert torch.equal(solve(case, without_history(memit_seq(LAM))), solve(case, memit(LAM)))
     assert (
         make_method("memit_seq+rewind").rewind
@@ -196,7 +205,8 @@ def test_switches_for_comparison(case):
         make_method("ft+rewind")
     with pytest.raises(
         ValueError,
-        match=r"without_history\(GRACE\): Codebook methods do not support a change of their history",
+        match=r"without_history\(GRACE\): Codebook methods do not support "
+        r"a change of their history",
     ):
         make_method("grace+without_history")
 
@@ -211,7 +221,10 @@ def test_history_changes_methods_that_have_it(case):
 
 
 def test_r_rome_interpolates_at_its_averaged_key(errors):
-    """W + Δ maps the averaged key exactly to v*: the residual is measured where the update reads."""
+    """W + Δ maps the averaged key exactly to v*.
+
+    The residual is measured where the update reads.
+    """
     case = Case(n=1)
     target = case.W @ case.bare + case.R  # v* − (bias), defined at the bare prompt
     method = r_rome()
@@ -223,7 +236,10 @@ def test_r_rome_interpolates_at_its_averaged_key(errors):
 
 
 def test_rome_scale_is_the_released_one(errors):
-    """Direction from the averaged key, scale from the bare one: the released formula, exact at the bare key only."""
+    """ROME is the released formula, exact at the bare key only.
+
+    The direction comes from the averaged key, the scale from the bare one.
+    """
     case = Case(n=1)
     method = rome()
     written = rome_residual(method.key, case.R, case.K, case.bare, case.W, method.solver(case.C))
@@ -310,7 +326,10 @@ def test_compositions_that_would_do_nothing(name, message):
 
 
 def test_names_compose(case):
-    """`memit+with_history+prune` is prune(with_history(memit(…))), each part taking its own parameters."""
+    """`memit+with_history+prune` is prune(with_history(memit(…))).
+
+    Each part takes its own parameters.
+    """
     named = make_method("memit+with_history+null_space+prune", lam=LAM, threshold=TAU, alpha=1.5)
     built = prune(null_space(with_history(memit(LAM)), TAU), 1.5)
     assert named.name == built.name == "MEMIT+history+projection+PRUNE"
@@ -325,7 +344,10 @@ def test_names_compose(case):
 
 
 def test_short_names(tiny_lm):
-    """`rect` and `prune` alone are those of MEMIT, and a run is recorded under the registered name."""
+    """`rect` and `prune` alone are those of MEMIT.
+
+    A run is recorded under the registered name.
+    """
     assert (
         make_method("rect").name == "MEMIT+RECT"
         and make_method("prune", alpha=2.0).name == "MEMIT+PRUNE"
@@ -343,7 +365,8 @@ def test_short_names(tiny_lm):
     [
         (
             "memit+nosuch",
-            r"memit\+nosuch: nothing named 'nosuch' follows a method; known are null_space, with_history",
+            r"memit\+nosuch: nothing named 'nosuch' follows a method; "
+            r"known are null_space, with_history",
         ),
         ("nosuch+rect", "no method named 'nosuch'"),
         (

@@ -1,4 +1,7 @@
-"""The price of ROME's mixed key: the theorem, and that the package's ROME is the released formula."""
+"""The price of ROME's mixed key.
+
+The theorem is tested, and that ROME in the package is the released formula.
+"""
 
 import pytest
 import torch
@@ -35,7 +38,10 @@ problems = given(seed=st.integers(0, 2**20), d=st.integers(2, 12), apart=st.floa
 
 @problems
 def test_thm_mixed_key(seed, d, apart):
-    """Δ = r uᵀ / (uᵀk) with u = C⁻¹k̄ writes r at k, for 1/cos²θ times the smallest drift that does."""
+    """Δ = r uᵀ / (uᵀk) with u = C⁻¹k̄ writes r at k.
+
+    Its drift is 1/cos²θ times the smallest drift that does so.
+    """
     C, k, mean, r = draw(seed, d, apart)
     u = torch.linalg.solve(C, mean)
     mixed = r @ u.T / (u.T @ k)
@@ -59,7 +65,10 @@ def test_thm_mixed_key(seed, d, apart):
 
 @problems
 def test_released_rome(seed, d, apart):
-    """`rome` writes r uᵀ / (uᵀk); `r_rome` the same right side at k̄ alone, with the residual measured there."""
+    """`rome` writes r uᵀ / (uᵀk).
+
+    `r_rome` has the same right side at k̄ alone, with the residual measured there.
+    """
     C, k, mean, r = draw(seed, d, apart)
     u = torch.linalg.solve(C, mean)
     if abs(inner(k, mean, C)) < 1e-3 * inner(mean, mean, C):

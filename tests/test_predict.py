@@ -29,7 +29,7 @@ def keys():
 
 @pytest.mark.parametrize("name", ["memit", "memit_seq", "encore", "alphaedit", "evoedit"])
 def test_thm_interference(keys, name):
-    """For residuals that are orthogonal, the sum over rounds is exact; for random ones it is the mean."""
+    """For orthogonal residuals the sum over rounds is exact; for random ones it is the mean."""
     rounds, C, probes = keys
     method = METHODS[name](
         **({"threshold": 0.6} if name in ("alphaedit", "evoedit") else {"lam": 1.0})
@@ -67,7 +67,10 @@ def test_thm_interference(keys, name):
 
 
 def test_thm_interference_needs_residuals_that_share_nothing(keys):
-    """The converse: with keys that share a direction, equal residuals add up in proportion, not to its root."""
+    """The converse: with keys that share a direction, equal residuals add up.
+
+    Their sum grows in proportion to the number of rounds, not to its root.
+    """
     rounds, C, _ = keys
     rounds, common = [K + 2 for K in rounds], torch.full((D, 1), 2.0, dtype=torch.float64)
     solver = METHODS["memit"](lam=1.0).solver(C)
@@ -77,8 +80,10 @@ def test_thm_interference_needs_residuals_that_share_nothing(keys):
 
 
 def test_a_memory_makes_later_edits_smaller_and_dearer(keys):
-    """With remembered keys less of a new residual is written, at a higher norm for what is; without them nothing
-    changes. The keys of a round resemble those of the others."""
+    """With remembered keys, less of a new residual is written, and at a higher norm.
+
+    Without remembered keys nothing changes. The keys of a round resemble those of the others.
+    """
     rounds, C, probes = keys
     alike = [rounds[0] + 0.1 * K for K in rounds]
     for name in ("memit_seq", "memit"):

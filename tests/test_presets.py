@@ -1,4 +1,7 @@
-"""Presets: valid settings of every method and model they name, found by declared ids, sources told."""
+"""Presets are valid settings of every method and model that they name.
+
+They are found by declared ids, and their sources are shown.
+"""
 
 import json
 
@@ -25,7 +28,10 @@ EVERY = [(method, model) for method, models in PRESETS.items() for model in mode
 
 @pytest.mark.parametrize(("method", "model"), EVERY)
 def test_every_preset_is_valid(method, model):
-    """The same settings code takes it as any file of settings; layers exist; nothing of it is lost."""
+    """A preset passes the same code as any file of settings, and nothing of it is lost.
+
+    Its layers exist in the model.
+    """
     preset = find_preset(method, model)
     settings = build_settings(method, preset.settings)
     assert settings.make().name and settings.layers[-1] < N_LAYERS[model] and preset.source
@@ -86,7 +92,10 @@ def test_models_are_found_by_declared_ids_only():
 
 
 def test_what_is_not_published():
-    """ROME on Qwen is published without C only; a model or method nobody published is named with what there is."""
+    """A model or method without published settings is named, with what there is instead.
+
+    ROME on Qwen is published only without C.
+    """
     with pytest.raises(
         ValueError, match="no published settings of rome on qwen2.5-7b .*memit.*alphaedit"
     ):
@@ -111,7 +120,10 @@ def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
 
 
 def test_who_gets_a_preset(space):
-    """The model of a hub id, unless a file of settings is given; whoever asks for one, of any model."""
+    """A model gets the preset of its hub id, unless a file of settings is given.
+
+    Whoever asks for a preset gets it, for any model.
+    """
     for changes, model in (
         ({"model": "gpt2-xl"}, "gpt2-xl"),
         ({"model": "gpt2"}, None),
@@ -127,7 +139,10 @@ def test_who_gets_a_preset(space):
 
 
 def test_run_with_a_preset(space):
-    """Its values are the run's, those on the command line win, its source is said, its name recorded."""
+    """A run takes the values of its preset, but those on the command line win.
+
+    The source is shown, and the name is recorded.
+    """
     result = space.call(
         hyper=None, preset="gpt2-xl", layers="0,1", batch_size=None, set=["steps=3", "lam=0.5"]
     )
@@ -159,7 +174,7 @@ def test_rounds_of_a_file_stay(space):
 
 
 def test_unfitting_preset(space):
-    """Layers that the model does not have, and models that nobody published settings for, are named."""
+    """The message names layers that the model lacks and models without published settings."""
     assert "layers" in space.call(hyper=None, preset="gpt2-xl").stderr
     assert "no model named 'gpt3'" in space.call(hyper=None, preset="gpt3").stderr
     assert not space.out.exists()

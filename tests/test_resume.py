@@ -1,4 +1,4 @@
-"""Runs survive anything: interrupted wherever it hurts and started again, they end in the same bits."""
+"""Runs that are interrupted anywhere and started again end in the same bits."""
 
 import json
 import os
@@ -153,7 +153,10 @@ def test_checkpoint_without_a_record_is_not_trusted(space, whole):
 
 
 def test_checkpoint_of_another_run_goes_before_the_record_comes(space, whole, monkeypatch):
-    """run.json was removed, and the new run dies in its first round: the old checkpoint must not be found after it."""
+    """A new run does not find the checkpoint of an old one.
+
+    run.json was removed, and the new run dies in its first round.
+    """
 
     def die(*args, **rest):
         raise Crash

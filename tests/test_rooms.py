@@ -1,4 +1,7 @@
-"""The rooms of the package keep to the table of the architecture page: no circle, no arrow up, no other import."""
+"""The rooms of the package keep to the table of the architecture page.
+
+There is no circle, no import of a room further down, and no import outside the table.
+"""
 
 import ast
 import re
@@ -22,7 +25,10 @@ def imports() -> dict[str, set[str]]:
 
 
 def table() -> dict[str, set[str]]:
-    """room → rooms that it may import, from the rows "| `room` | holds | may import |" of the architecture page."""
+    """room → rooms that it may import, from the table of the architecture page.
+
+    The rows of the table read "| `room` | holds | may import |".
+    """
     page = (ROOT / "chapters" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*) \|$", page, re.M)
     return {room: set(re.findall(r"`(\w+)`", allowed)) for room, allowed in rows}
@@ -33,7 +39,10 @@ def test_no_circle():
 
 
 def test_rooms_import_what_the_table_allows():
-    """A room imports rooms of its own row only, all of which stand above it; every room has a row."""
+    """A room imports only rooms of its own row, all of which stand above it.
+
+    Every room has a row.
+    """
     allowed = table()
     assert set(allowed) == {p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()}
     order = [*allowed]

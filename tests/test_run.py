@@ -1,4 +1,7 @@
-"""Runs and their records: what is written, what makes two runs the same, where second moments come from."""
+"""Runs and their records.
+
+What is written, what makes two runs the same, and where second moments come from.
+"""
 
 import json
 
@@ -31,7 +34,10 @@ def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
 
 
 def test_record(space):
-    """What a run writes is what happened: the matrices equal those of the loop, the rows those of its rounds."""
+    """A run writes what happened.
+
+    The matrices equal those of the loop, and the rows equal those of its rounds.
+    """
     assert run(space.config(save_rounds=True), space.out) is True
     assert {p.name for p in space.out.iterdir()} == FILES
     record = load_run(space.out)
@@ -144,7 +150,10 @@ def test_stale_record(space, monkeypatch):
 
 
 def test_refusal_by_the_loop_leaves_no_record(space):
-    """ROME on two layers is refused by the loop itself; the folder stays free for the corrected run."""
+    """The loop itself refuses ROME on two layers.
+
+    The folder stays free for the corrected run.
+    """
     changes = {"method": "rome", "settings": {"steps": 4, "layers": [0, 1]}}
     with pytest.raises(ValueError, match="ROME edits one layer"):
         run(space.config(**changes), space.out)
@@ -164,7 +173,10 @@ def test_run_in_which_every_round_is_refused(space):
 
 
 def test_rounds_of_the_file(space):
-    """A file's rounds are kept, cut by n_edits and kept under shuffling; a batch size replaces them."""
+    """The rounds of a file are kept, also under shuffling; `n_edits` cuts them.
+
+    A batch size replaces them.
+    """
     requests = space.write("rounds.json", {"rounds": [RECORDS[:1], RECORDS[1:3], RECORDS[3:]]})
 
     def sizes(**changes) -> list[int]:
@@ -217,7 +229,10 @@ def test_moments_are_computed_once_for_all_layers(space, monkeypatch):
 
 
 def test_shipped_moments_are_used_where_they_fit(space, monkeypatch):
-    """For the embedded model: the shipped file, if it is of these very weights; else the world's corpus."""
+    """The embedded model uses the shipped file if it was made from these very weights.
+
+    Otherwise the moments come from the world's corpus.
+    """
     lm, shipped = load_model(space.model, device="cpu"), space.folder / "moments.safetensors"
     digests = identity(lm)
     found = collect_second_moments(lm, ["The town is quiet."], [0, 1])

@@ -28,7 +28,10 @@ def in_rounds(requests):
 
 @every_method
 def test_a_run(tiny_lm, requests, name):
-    """One outcome per request in order, history of one key column per edit, only the planned matrices changed."""
+    """A run gives one outcome per request, in order.
+
+    The history has one key column per edit, and only the planned matrices change.
+    """
     lm = tiny_lm("gpt2")
     method, plan = method_and_plan(lm, name)
     locates = isinstance(method, LocateThenEdit)
@@ -76,7 +79,10 @@ def test_same_inputs_same_weights(tiny_lm, requests, name):
 
 @every_method
 def test_continuing_equals_never_having_stopped(tiny_lm, requests, name):
-    """State and matrices carried into a fresh copy of the model: bit for bit the uninterrupted run."""
+    """State and matrices carried into a fresh copy of the model continue the run.
+
+    The result equals the uninterrupted run bit for bit.
+    """
     lm = tiny_lm("gpt2")
     method, plan = method_and_plan(lm, name)
     whole = list(run_sequential(lm, in_rounds(requests), method, plan))[-1]
@@ -99,7 +105,9 @@ def test_continuing_equals_never_having_stopped(tiny_lm, requests, name):
 
 @pytest.mark.parametrize("name", ["memit", "alphaedit"])
 def test_a_round_spread_over_layers(tiny_lm, requests, name):
-    """Layer by layer: keys and h under what is written so far; a third, half, then all of the residual.
+    """Layer by layer, keys and h are read under what is written so far.
+
+    The layers take a third, half, then all of the residual.
 
     1e-5 of ‖Δ‖ allows for the float32 weights in between.
     """
@@ -121,7 +129,10 @@ def test_a_round_spread_over_layers(tiny_lm, requests, name):
 
 
 def test_history_is_the_sum_of_outer_products(tiny_lm, requests):
-    """`past` is Σ k kᵀ over all edits so far, of the keys the matrices were edited at; zero at the start."""
+    """`past` is Σ k kᵀ over all edits so far, and zero at the start.
+
+    The keys are those that the matrices were edited at.
+    """
     lm = tiny_lm("gpt2")
     method, plan = method_and_plan(lm, "alphaedit")
     start = EditState.start(lm, plan.layers)
@@ -143,7 +154,7 @@ def test_history_is_the_sum_of_outer_products(tiny_lm, requests):
 
 
 def test_history_protects_earlier_edits(tiny_lm, requests):
-    """The second round moves the outputs at the first round's keys less with history than without."""
+    """With history, the second round moves the outputs at the first round's keys less."""
     moved = {}
     for name, method in {"without": memit(0.1), "with": memit_seq(0.1)}.items():
         lm = tiny_lm("gpt2")
@@ -158,7 +169,10 @@ def test_history_protects_earlier_edits(tiny_lm, requests):
 
 
 def test_observations(tiny_lm, requests):
-    """Norms, singular values, conditioning and drift of each layer are those of the matrices before and after."""
+    """What is observed of each layer is that of the matrices before and after.
+
+    These are norms, singular values, conditioning and drift.
+    """
     lm = tiny_lm("gpt2")
     plan = build_plan(lm)
     W0 = {layer: read_weight(lm, layer) for layer in plan.layers}
@@ -204,7 +218,10 @@ def test_a_clamped_target_is_reported(tiny_lm, requests):
 
 
 def test_already_satisfied(tiny_lm, requests):
-    """No step was needed and greedy decoding is right; a low loss alone, or a plan without steps, is not enough."""
+    """A request is satisfied already if no step was needed and greedy decoding is right.
+
+    A low loss alone is not enough, and neither is a plan without steps.
+    """
     lm = tiny_lm("gpt2", seed=3)
     said = replace(requests[4], target_new="b")  # what this random model says by itself
     before = weights(lm)

@@ -1,4 +1,7 @@
-"""The book's tools: notebooks that stand for their texts, parameters that exist, links that lead on."""
+"""The book's tools.
+
+Notebooks match their texts, parameters exist, and links lead somewhere.
+"""
 
 import importlib.util
 import re

@@ -1,4 +1,7 @@
-"""From edit to score to exported model by the command line; folders that are no models, and records of other models."""
+"""From edit to score to exported model by the command line.
+
+Also folders that are no models, and records of other models.
+"""
 
 import json
 import shutil
@@ -37,7 +40,10 @@ def refused(result, out: Path, *words: str) -> None:
 
 
 def test_edit_score_export(space):
-    """The exported folder loads without seqedit and differs from the model in exactly the edited matrices."""
+    """The exported folder loads without seqedit.
+
+    It differs from the model in exactly the edited matrices.
+    """
     result = space.call(save_rounds=True)
     assert result.exit_code == 0, result.stderr
     tensors = load_file(space.out / "weights.safetensors")
@@ -229,7 +235,7 @@ def no_constant(word: str):
 
 @pytest.mark.parametrize("what", ["no true targets", "all refused"])
 def test_json_without_nan(space, what):
-    """Where metrics are undefined and where rounds were refused: null, in the record and in the report of `score`."""
+    """Undefined metrics and refused rounds give null, in the record and in `score`'s report."""
     if what == "no true targets":
         space.write(
             "requests.json", [{k: v for k, v in r.items() if k != "target_true"} for r in RECORDS]

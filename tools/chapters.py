@@ -1,12 +1,13 @@
 """Chapters: text (.md, edited by hand) -> executed notebook (.ipynb, generated and committed).
 
     python tools/chapters.py build [NAMES]    the book's parameters, write chapters/NAME.ipynb
-    python tools/chapters.py smoke [NAMES]    those of chapters/smoke.yml, write _build/smoke/NAME.ipynb; without names,
+    python tools/chapters.py smoke [NAMES]    those of chapters/smoke.yml,
+                                              write _build/smoke/NAME.ipynb; without names,
                                               chapters that have smaller ones than the book's
     python tools/chapters.py check            fail if a notebook was not made from its text
 
-The direction is always .md -> .ipynb. What differs from run to run (times, paths, random cell ids) is
-removed, so that a notebook changes only when its text or its results do.
+The direction is always .md -> .ipynb. What differs from run to run (times, paths, random cell ids)
+is removed, so that a notebook changes only when its text or its results do.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ class ChapterError(ValueError):
 
 
 def sources(folder: Path, names: Iterable[str] = ()) -> list[Path]:
-    """The chapters with code cells in `folder` (their header says `format_name: myst`), or those named."""
+    """The chapters with code cells in `folder`, or those of them that are named.
+
+    The header of such a chapter says `format_name: myst`.
+    """
     found = {
         p.stem: p
         for p in sorted(folder.glob("*.md"))
@@ -49,7 +53,10 @@ def sources(folder: Path, names: Iterable[str] = ()) -> list[Path]:
 
 
 def read_text(path: Path) -> nbformat.NotebookNode:
-    """The notebook that a chapter's text describes, without outputs; ids from position and source."""
+    """The notebook that a chapter's text describes, without outputs.
+
+    The ids of its cells come from position and source.
+    """
     notebook = jupytext.read(path)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     notebook.metadata = {
@@ -89,12 +96,14 @@ def merge_streams(outputs: list) -> list:
 
 
 def execute(source: Path, target: Path, parameters: dict, work: Path) -> float:
-    """Run one chapter in its own folder and write the normalised notebook to `target`; returns seconds.
+    """Run one chapter in its own folder, write the normalised notebook to `target`.
+
+    Returns the seconds that it took.
 
     Raises:
         ChapterError: a parameter that the chapter does not have (papermill alone would ignore it).
-        papermill.PapermillExecutionError: a cell failed; `target` is untouched, the notebook as far as it
-            came is kept in `work`.
+        papermill.PapermillExecutionError: a cell failed; `target` is untouched, and the notebook
+            is kept in `work` as far as it came.
     """
     work.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +156,10 @@ def twin_problem(source: Path) -> str | None:
 
 
 def check(folder: Path) -> list[str]:
-    """All problems of the notebooks in `folder`: twins that differ, and notebooks without a text."""
+    """All problems of the notebooks in `folder`.
+
+    A notebook may differ from its text, or have none.
+    """
     texts = sources(folder)
     strays = sorted({p.stem for p in folder.glob("*.ipynb")} - {p.stem for p in texts})
     problems = [problem for problem in map(twin_problem, texts) if problem]
@@ -157,7 +169,10 @@ def check(folder: Path) -> list[str]:
 
 
 def small_parameters(folder: Path) -> dict[str, dict]:
-    """`smoke.yml`: for every chapter the parameters that make it quick; every chapter must be listed."""
+    """`smoke.yml`: for every chapter the parameters that make it quick.
+
+    Every chapter must be listed.
+    """
     small = yaml.safe_load((folder / "smoke.yml").read_text(encoding="utf-8")) or {}
     wrong = sorted(set(small) ^ {p.stem for p in sources(folder)})
     if wrong:
@@ -186,7 +201,8 @@ def run_all(
             except papermill.PapermillExecutionError as error:
                 good = False
                 print(
-                    f"{source.stem} FAILED in code cell {error.exec_count}: {error.ename}: {error.evalue}\n"
+                    f"{source.stem} FAILED in code cell {error.exec_count}: "
+                    f"{error.ename}: {error.evalue}\n"
                     f"  the notebook as far as it came: {work / source.stem}.failed.ipynb",
                     file=sys.stderr,
                 )

@@ -1,4 +1,7 @@
-"""Sphinx extension: lets docstrings hold Markdown tables, which read well in the source and in the book."""
+"""Sphinx extension: lets docstrings hold Markdown tables.
+
+These read well in the source and in the book.
+"""
 
 from __future__ import annotations
 

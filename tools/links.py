@@ -1,4 +1,6 @@
-"""Fail on a dead link, anchor or picture inside the built book, and on a page that loads from the network.
+"""Fail on dead links in the built book, and on pages that load from the network.
+
+A link, an anchor or a picture can be dead.
 
 python tools/links.py _build/html
 """
@@ -14,7 +16,10 @@ LOADS = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src")}
 
 
 class Page(HTMLParser):
-    """The anchors of a page, and what it points to as (line, address, whether the browser loads it)."""
+    """The anchors of a page, and what it points to.
+
+    Each reference is (line, address, whether the browser loads it).
+    """
 
     def __init__(self) -> None:
         super().__init__()
