@@ -47,6 +47,7 @@ WRONG_INPUT = {
         *("--model", "{}/none", "--corpus", "{}/none.txt"),
         *("--layers", "1", "--out", "{}/out.safetensors"),
     ],
+    ("moments", "merge"): ["{}/none", "{}/none", "--out", "{}/out.safetensors"],
     ("plan",): ["--model", "gpt2-xl", "--edits", "{}/none.json"],
     ("presets",): ["nosuch"],
     ("study",): ["nosuch"],

@@ -16,7 +16,7 @@ from ..evaluation.report import evaluate
 from ..lm.target_loss import target_rows
 from ..lm.targets import optimise_targets
 from ..lm.weights import read_weight, restored
-from ..methods.locate_then_edit import LocateThenEdit
+from ..methods.kinds.locate_then_edit import LocateThenEdit
 from ..runs.job import Job
 from .job import embedded_job, timed
 from .reference import alphaedit_round

@@ -59,7 +59,7 @@ def plan(
     import torch
 
     from ..methods.catalogue import make_method
-    from ..methods.locate_then_edit import LocateThenEdit
+    from ..methods.kinds.locate_then_edit import LocateThenEdit
     from ..planner.estimate import Texts, Work, estimate
     from ..planner.shapes import EDITED, config_of, shape_of
     from ..requests.published import load_requests

@@ -47,6 +47,7 @@ def train(
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    make_parent(out)
     train_model(out, TrainConfig(seed=seed, steps=steps), device)
     typer.echo(f"model written to {out}")
 
