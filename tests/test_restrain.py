@@ -291,10 +291,10 @@ def test_limits_and_refusals():
     assert relative(prune(memit(0.5)).restrain_total(case.W0, total), total) < 1e-12
     assert relative(prune_added_twice(memit(0.5)).restrain_total(case.W0, total), 2 * total) < 1e-12
     with pytest.raises(
-        ValueError, match="MEMIT-seq: compensation needs a restraint of each round's update"
+        ValueError, match="MEMIT-seq.: compensation needs a restraint of each round's update"
     ):
         compensated(memit_seq(1.0))
-    with pytest.raises(ValueError, match="MEMIT.RECT: compensation needs .* and history"):
+    with pytest.raises(ValueError, match="MEMIT.RECT.: compensation needs .* and history"):
         compensated(rect(memit(1.0)))
     assert rect(sphere(memit(1.0))).name == "MEMIT+SPHERE+RECT"
     assert compensated(rect(with_history(memit(1.0)))).compensate
