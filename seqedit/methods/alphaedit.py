@@ -50,7 +50,7 @@ def alphaedit(threshold: float = 2e-2, l2: float = 10.0) -> LocateThenEdit:
     source="EvoEdit (2510.13851), from a secondary description",
     search=ranges.ALPHAEDIT,
     test={"threshold": 0.9, "l2": 0.5},
-    colour="#98df8a",
+    colour="#7a9a01",
 )
 def evoedit(threshold: float = 2e-2, l2: float = 1.0) -> LocateThenEdit:
     r"""AlphaEdit whose subspace loses the span of every edited key.
@@ -115,7 +115,7 @@ def betaedit(threshold: float = 2e-2, lam: float = 3_000.0, l2: float = 10.0) ->
     source="NAS (2602.02543), commit 38ac1c8 of its code; SasyaTitech/NAS, MIT",
     search=ranges.ALPHAEDIT,
     test={"threshold": 0.9, "l2": 0.5},
-    colour="#74c476",
+    colour="#3a9d5d",
     oracle="test_loop_of_methods.py::test_norm_anchor",
 )
 def nas(threshold: float = 2e-2, l2: float = 10.0) -> LocateThenEdit:

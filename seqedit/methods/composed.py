@@ -79,7 +79,7 @@ def rect_compensated(lam: float = 15_000.0, share: float = 0.4) -> EditMethod:
     source="the comparison in OTE-SE (2605.26670), from a secondary description",
     search={},
     test={"lam": 0.5, "alpha": 1.5},
-    colour="#de9ed6",
+    colour="#c2185b",
     label="PRUNE, compensated",
     oracle="test_restrain.py::test_thm_compensation_restores_the_joint_solution",
 )

@@ -74,7 +74,7 @@ def ft_l(
     source="FT-M, as in EasyEdit; zjunlp/EasyEdit, MIT",
     search=ranges.FINE_TUNING,
     test={"lr": 1e-2, "steps": 3},
-    colour="#9c9ede",
+    colour="#3f51b5",
     oracle=ORACLE,
 )
 def ft_m(lr: float = 5e-4, steps: int = 25, stop_loss: float = 1e-2) -> FineTuning:

@@ -15,7 +15,7 @@ from .kinds.gradients import FromGradients, Mend
         "eta": (1e-4, 2e-4, 4e-4, 8e-4),
     },
     test={"eta": 1e-3, "ridge": 1.0},
-    colour="#b5a300",
+    colour="#8f8200",
     oracle="test_editors.py::test_ultraedit_is_its_closed_form",
 )
 def ultraedit(eta: float = 1e-6, ridge: float = 1.0) -> FromGradients:
@@ -43,7 +43,7 @@ def ultraedit(eta: float = 1e-6, ridge: float = 1.0) -> FromGradients:
     source="RLEdit (2502.05759); code: zhrli324/RLEdit, no licence",
     search={"layers": ranges.ALL_LAYERS},
     test={},
-    colour="#c49c94",
+    colour="#8c564b",
     oracle="test_editors.py::test_editors_with_networks",
 )
 def rledit(network: str = "rledit") -> FromGradients:
@@ -67,7 +67,7 @@ def rledit(network: str = "rledit") -> FromGradients:
     source="RLEdit (2502.05759); code: zhrli324/RLEdit, no licence",
     search={"layers": ranges.ALL_LAYERS},
     test={},
-    colour="#dbc4be",
+    colour="#a0695a",
     oracle="test_editors.py::test_editors_with_networks",
 )
 def rledit_released(network: str = "rledit_released") -> FromGradients:

@@ -41,7 +41,7 @@ def memit(lam: float = 15_000.0) -> LocateThenEdit:
     source="AlphaEdit (2410.02355) eq. 15; code: jianghoucheng/AlphaEdit, no licence",
     search=ranges.MEMIT,
     test={"lam": 0.5},
-    colour="#17a2c4",
+    colour="#1490ad",
 )
 def memit_seq(lam: float = 15_000.0) -> LocateThenEdit:
     r"""MEMIT with the keys of all earlier edits in the price: recursive least squares.
@@ -67,7 +67,7 @@ def memit_seq(lam: float = 15_000.0) -> LocateThenEdit:
     source="PMET (2308.08742); code: xpq-tech/PMET, no licence",
     search=ranges.MEMIT,
     test={"lam": 0.5},
-    colour="#9edae5",
+    colour="#008b8b",
     oracle="test_loop_of_methods.py::test_pmet_spreads_by_the_square_root",
 )
 def pmet(lam: float = 15_000.0) -> LocateThenEdit:
@@ -96,7 +96,7 @@ def pmet(lam: float = 15_000.0) -> LocateThenEdit:
     search={"layers": ranges.ALL_LAYERS, "lam": (100.0,), "alpha": (2e-4, 2e-3, 2e-2)}
     | ranges.TARGET,
     test={"lam": 0.5},
-    colour="#aec7e8",
+    colour="#4a7ebb",
     oracle="test_robustness.py::test_inverse_anchors",
 )
 def bird(lam: float = 15_000.0, alpha: float = 2e-4, beta: float = 1.0) -> LocateThenEdit:
@@ -149,7 +149,7 @@ def memit_rect(lam: float = 15_000.0, share: float = 0.4) -> EditMethod:
     search={"layers": ranges.ALL_LAYERS, "lam": (100.0,), "alpha": (1.2, 2.0, 2.718281828)}
     | ranges.TARGET,
     test={"lam": 0.5, "alpha": 1.5},
-    colour="#c5b0d5",
+    colour="#5e3c99",
     label="PRUNE",
 )
 def memit_prune(lam: float = 15_000.0, alpha: float = math.e) -> EditMethod:

@@ -16,7 +16,7 @@ TEST = {"lam": 0.5, "mass": 0.8, "done_below": 1e-3, "hopeless_from": 1e3}
     source=SOURCE,
     search=ranges.NSE,
     test=TEST,
-    colour="#ff7f0e",
+    colour="#dd6900",
     fixed={"max_iterations": 3},
 )
 def nse(
@@ -57,7 +57,7 @@ def nse(
     source=SOURCE,
     search=ranges.NSE,
     test=TEST,
-    colour="#ffbb78",
+    colour="#d95f02",
     fixed={"max_iterations": 3},
 )
 def nse_paper(

@@ -14,7 +14,7 @@ from .kinds.lyaplock import LyapLock
     source="ENCORE (2502.01636); code: scalable-model-editing/encore, no licence",
     search=ranges.ENCORE,
     test={"lam": 0.5, "gamma": 0.1, "patience": 3},
-    colour="#e377c2",
+    colour="#d1479f",
 )
 def encore(lam: float = 15_000.0, gamma: float = 10.0, patience: int = 3) -> LocateThenEdit:
     r"""MEMIT-seq with a price on the norm, and targets that stop once they are most probable.
@@ -46,7 +46,7 @@ def encore(lam: float = 15_000.0, gamma: float = 10.0, patience: int = 3) -> Loc
     source="RLSEdit (2601.15686), from a secondary description",
     search=ranges.ENCORE,
     test={"lam": 0.5, "gamma": 0.1},
-    colour="#f7b6d2",
+    colour="#b03a8c",
 )
 def rlsedit(lam: float = 15_000.0, gamma: float = 10.0) -> LocateThenEdit:
     r"""Recursive least squares anchored at preserved keys and at the original weights.
@@ -73,7 +73,7 @@ def rlsedit(lam: float = 15_000.0, gamma: float = 10.0) -> LocateThenEdit:
     search={"layers": ranges.ALL_LAYERS, "lam": (100.0,), "budget": (1.5, 5.0, 60.0)}
     | ranges.TARGET,
     test={"lam": 0.5, "budget": 1.2},
-    colour="#bcbd22",
+    colour="#808000",
     oracle="test_lyaplock.py::test_each_round_is_the_weighted_least_squares_solution",
 )
 def lyaplock(lam: float = 15_000.0, budget: float = 60.0) -> LyapLock:

@@ -37,7 +37,7 @@ def rome() -> LocateThenEdit:
     source="r-ROME (2403.07175); code: scalable-model-editing/rebuilding-rome",
     search=ranges.ROME,
     test={},
-    colour="#ff9896",
+    colour="#e7298a",
     oracle="test_methods.py::test_r_rome_interpolates_at_its_averaged_key",
     ignored=frozenset({"mom2_update_weight"}),
 )
@@ -66,7 +66,7 @@ def r_rome() -> LocateThenEdit:
     source="EMMET (2403.14236); code: scalable-model-editing/unified-model-editing",
     search=ranges.ROME | {"lam": (1000.0,)},
     test={"lam": 1.0, "ridge": 0.5},
-    colour="#8c564b",
+    colour="#b15928",
 )
 def emmet(lam: float = 10_000.0, ridge: float = 0.1) -> LocateThenEdit:
     r"""ROME's constraint for many requests at once, with a ridge on its n × n system.
