@@ -14,8 +14,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 FAINT = 0.01
-"""A channel whose gain |g| is below this share of the root mean square gain is left alone: what is
-added to m there hardly reaches the residual stream."""
+"""A channel is left alone if its gain is, in absolute value, below this share of the root mean
+square gain: what is added to m there hardly reaches the residual stream.
+"""
 
 
 @torch.no_grad()
