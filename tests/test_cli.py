@@ -86,7 +86,7 @@ def option_errors():
     yield "value", {"set": "lam=much"}, ["lam = 'much'"]
     yield "no value", {"set": "lam"}, ["--set 'lam': expected key=value"]
     yield "layer", {"layers": "1,3"}, ["layers: 3 is out of range; the model has layers 0 to 2"]
-    yield "order", {"layers": "1,0"}, ["layers [1, 0]: give at least one, ascending"]
+    yield "order", {"layers": "1,0"}, ["layers [1, 0]: give at least one, in ascending order"]
     yield "layer words", {"layers": "one"}, ["--layers 'one': expected numbers"]
     yield (
         "two layers",

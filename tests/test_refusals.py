@@ -106,7 +106,7 @@ def test_targets_that_are_not_finite(tiny_lm, requests):
         (KeyReader, "keys", 2),
         (KeyReader, "values", 2),
         (locate_then_edit, "apply_update", 2),
-        (loop, "read_values", 1),
+        (locate_then_edit, "read_values", 1),
         (loop, "condition_number", 2),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -150,7 +150,7 @@ def test_an_empty_round(tiny_lm, requests):
 def plan_errors():
     """Changes of a plan and what is said about them."""
     yield {"layers": ()}, "give at least one"
-    yield {"layers": (1, 0)}, r"layers \[1, 0\]: give at least one, ascending"
+    yield {"layers": (1, 0)}, r"layers \[1, 0\]: give at least one, in ascending order"
     yield {"layers": (1, 1)}, "none twice"
     yield {"layers": (1, 3)}, "layers: 3 is out of range; the model has layers 0 to 2"
     yield {"layers": (-1,)}, "layers: -1 is out of range"

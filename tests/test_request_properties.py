@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seqedit.requests.formats import READERS, in_our_schema
+from seqedit.requests.published import load_requests
 from seqedit.requests.request import (
     EditRequest,
     RequestError,
-    load_requests,
     parse_requests,
     usable_requests,
 )
