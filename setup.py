@@ -16,6 +16,7 @@ CARRIED = (
     "editors/*.safetensors",
     "harness/*",
     "hyper/*.json",
+    "hyper/*/*.json",
     "model/*",
     "world/*",
 )

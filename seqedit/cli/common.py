@@ -111,6 +111,14 @@ def make_parent(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")]
+
+
+def parse_names(text: str | None) -> tuple[str, ...]:
+    """Names from text such as "attribute,negated"; none without a text."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
+
+
 def parse_layers(text: str) -> tuple[int, ...]:
     """Layers from text such as "3,4,5".
 

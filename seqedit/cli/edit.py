@@ -14,6 +14,7 @@ from .common import (
     make_app,
     make_parent,
     parse_layers,
+    parse_names,
     say,
 )
 
@@ -24,6 +25,13 @@ Requests = Annotated[
         "model's world; or a .json, .jsonl, .csv or .parquet file of one of their schemas, or of "
         "plain "
         "{case_id, prompt, subject, target_new, target_true?}."
+    ),
+]
+Measures = Annotated[
+    str | None,
+    typer.Option(
+        help="Kinds of prompts to measure beside the usual ones, joined by commas: "
+        "attribute, negated, neighborhood_plus."
     ),
 ]
 References = Annotated[
@@ -104,6 +112,7 @@ def edit(
     evaluate_every: Annotated[
         int, typer.Option(min=0, help="Rounds between evaluations; 0: evaluate at the end only.")
     ] = 0,
+    measures: Measures = None,
     fluency: Annotated[
         bool, typer.Option(help="Generate text at the end and measure its entropy.")
     ] = False,
@@ -145,6 +154,7 @@ def edit(
         moments=moments,
         corpus=corpus,
         evaluate_every=evaluate_every,
+        measures=parse_names(measures),
         fluency=fluency,
         references=references,
         save_rounds=save_rounds,
@@ -183,6 +193,7 @@ def score(
     out: Annotated[
         Path | None, typer.Option(help="JSON file for the report; default: standard output.")
     ] = None,
+    measures: Measures = None,
     fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
     references: References = None,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of generated text.")] = 0,
@@ -217,8 +228,8 @@ def score(
         raise ValueError("references: consistency needs generated text; ask for it with --fluency")
     texts = load_references(references, SENTENCES) if references else None
     loaded = load_request_set(requests, clean=clean)
-    if loaded.left_out:
-        say(f"{requests}: {loaded.summary()}")
+    for remark in loaded.remarks():
+        say(f"{requests}: {remark}")
     wanted = loaded.requests
     lm = load_model(model, device=device, dtype=getattr(torch, dtype))
     validate_requests(lm, wanted, BARE)
@@ -230,6 +241,7 @@ def score(
         lm,
         wanted,
         unedited=unedited,
+        extra_kinds=parse_names(measures),
         world=world,
         generator=generator,
         references=texts,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .common import make_app
+from .common import Jobs, make_app
 
 app = make_app()
 
@@ -21,9 +21,7 @@ def study(
     quick: Annotated[
         bool, typer.Option(help="A few edits for each run, one seed; kept as study NAME-quick.")
     ] = False,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")
-    ] = 1,
+    jobs: Jobs = 1,
     again: Annotated[
         bool,
         typer.Option(

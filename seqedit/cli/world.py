@@ -1,4 +1,4 @@
-"""`seqedit world …`: build the fictional world, train and check its model, tune its editors."""
+"""`seqedit world …`: build the fictional world, train its model and the networks of its editors."""
 
 import json
 from pathlib import Path
@@ -74,21 +74,6 @@ def check(
     write_json(out, figures)
     typer.echo(json.dumps(figures, indent=1))
     raise typer.Exit(0 if figures["accepted"] else 1)
-
-
-@app.command()
-def tune(
-    method: Annotated[str, typer.Argument(help="Method whose settings are searched.")],
-    out: Annotated[Path, typer.Option(help="Folder for settings and search.")] = OUTPUT / "hyper",
-) -> None:
-    """Choose a method's settings for the embedded model on calibration facts (a few minutes).
-
-    Example: seqedit world tune memit
-    """
-    from ..study.tune import tune as search
-
-    best = search(method, out, say=typer.echo)
-    typer.echo(f"{out / (method + '.json')}: quality {best['quality']:.3f}")
 
 
 @app.command("train-editor")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch.nn.functional import cross_entropy
 
 from ..base.jsonl import read_jsonl
@@ -14,27 +15,45 @@ from ..lm.model import LanguageModel
 from ..lm.tokens import chunks, padded, tokenise
 from .continuations import exact_match
 
+UNRELATED = WORLD / "unrelated.jsonl"
+"""Facts of the fictional world that are never edited."""
 
-def score_abilities(lm: LanguageModel, world: Path = WORLD) -> dict[str, float]:
-    """Score the tasks of a world.
+
+def answer_tasks(lm: LanguageModel, world: Path = WORLD) -> dict[str, Bool[np.ndarray, "n"]]:
+    """Ask the items of a world's tasks.
 
     Args:
         lm: the model.
         world: folder with tasks.jsonl.
 
     Returns:
-        task → share of its items whose greedy continuation begins with the whole answer.
+        task → for each of its items whether the greedy continuation begins with the whole answer.
     """
     items = read_jsonl(world / "tasks.jsonl")
     right = exact_match(lm, [item["prompt"] for item in items], [item["answer"] for item in items])
     tasks = np.array([item["task"] for item in items])
-    return {task: float(right[tasks == task].mean()) for task in dict.fromkeys(tasks.tolist())}
+    return {task: right[tasks == task] for task in dict.fromkeys(tasks.tolist())}
 
 
-def unrelated_facts(lm: LanguageModel, world: Path = WORLD) -> float:
-    """Share of the never-edited facts of `world`/unrelated.jsonl that the model knows (greedy)."""
-    rows = read_jsonl(world / "unrelated.jsonl")
-    return float(exact_match(lm, [r["prompt"] for r in rows], [r["target"] for r in rows]).mean())
+def score_abilities(lm: LanguageModel, world: Path = WORLD) -> dict[str, float]:
+    """The share of right answers in each task, see `answer_tasks`."""
+    return {task: float(right.mean()) for task, right in answer_tasks(lm, world).items()}
+
+
+def answer_facts(lm: LanguageModel, path: Path = UNRELATED) -> Bool[np.ndarray, "n"]:
+    """Whether the model knows each fact of a file, (n,).
+
+    Args:
+        lm: the model.
+        path: JSON lines with `prompt` and `target`.
+    """
+    rows = read_jsonl(path)
+    return exact_match(lm, [row["prompt"] for row in rows], [row["target"] for row in rows])
+
+
+def unrelated_facts(lm: LanguageModel, path: Path = UNRELATED) -> float:
+    """Share of the never-edited facts of a file that the model knows (greedy)."""
+    return float(answer_facts(lm, path).mean())
 
 
 @torch.no_grad()

@@ -1,43 +1,22 @@
 """Edit metrics of CounterFact and ZsRE: efficacy, paraphrase, neighbourhood and locality."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..lm.model import LanguageModel
 from ..requests.request import EditRequest
-from .continuations import rate
 from .locality import score_probes
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of prompt on which edits are measured.
-
-    Attributes:
-        prompts: request → its prompts of this kind.
-        right: the target that is right after these prompts once the edit is made.
-    """
-
-    prompts: Callable[[EditRequest], tuple[str, ...]]
-    right: Literal["new", "true"]
-
-
-KINDS = {
-    "efficacy": Kind(lambda request: (request.text,), right="new"),
-    "paraphrase": Kind(lambda request: request.paraphrase_prompts, right="new"),
-    "neighborhood": Kind(lambda request: request.neighborhood_prompts, right="true"),
-}
-"""The kinds of prompts that are always measured."""
-
-EXTRA_KINDS = {"attribute": Kind(lambda request: request.attribute_prompts, right="new")}
-"""The kinds that are measured on request only.
-
-Attribute prompts ask for the relation of other subjects that have the new object anyway.
-"""
+from .probes import (
+    KINDS,
+    EditedFacts,
+    Kind,
+    find_extra_kinds,
+    measure_prompts,
+    outcome_digits,
+)
 
 SCORE = ("efficacy", "paraphrase", "neighborhood")
 """The three successes whose harmonic mean is CounterFact's published score."""
@@ -45,8 +24,11 @@ SCORE = ("efficacy", "paraphrase", "neighborhood")
 SUFFIXES = {"success": "", "accuracy": "_accuracy", "tokens": "_tokens"}
 """Measure → the ending of its columns in `score_edits`."""
 
+OUTCOMES = "_outcomes"
+"""The ending of the columns of `score_edits` that hold the outcome of every single probe."""
+
 NO_METRICS = ("case_id", "neighborhood_top", "locality_best", "round")
-"""Columns of `score_edits` that are no metrics."""
+"""Columns of `score_edits`, beside those that end in `OUTCOMES`, that are no metrics."""
 
 HEADLINES = (
     *SCORE,
@@ -64,6 +46,7 @@ def score_edits(
     requests: Sequence[EditRequest],
     *,
     unedited: pd.DataFrame | None = None,
+    edited: Iterable[EditRequest] | None = None,
     extra_kinds: Sequence[str] = (),
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -83,100 +66,77 @@ def score_edits(
       that a tokenizer's BOS is read once and never scored. The released scoring adds the BOS to
       every answer, which bounds the accuracy of n tokens by n/(n + 1).
 
+    Prompts of the neighbourhood whose own fact has been edited are left out of these means:
+    `neighborhood_left_out` is their share, and `neighborhood_all` and `neighborhood_all_accuracy`
+    are the means with them, as published evaluations count.
+
     Other columns:
 
     * `probability` of the new object after the edited prompt, a geometric mean over its tokens.
     * `neighborhood_top`: the most probable token after each neighborhood prompt, for `unedited`.
     * `neighborhood_kept`: the share of them that are the unedited model's; needs `unedited`.
+    * `…_outcomes`: the outcome of every single probe of a kind, see `outcome_digits`.
     * `locality_…` and `portability_…` if requests have such prompts: see `score_probes`.
 
     Args:
         lm: the model, edited or not.
         requests: what to measure.
         unedited: the frame this function returned for the same requests on the unedited model.
-        extra_kinds: names in `EXTRA_KINDS` that are measured, too. The new object is right for
-            "attribute".
+        edited: all requests edited so far; by default those that are measured.
+        extra_kinds: names in `EXTRA_KINDS` that are measured, too.
         progress: show a progress bar.
 
     Raises:
-        ValueError: `unedited` lacks a request.
+        ValueError: `unedited` lacks a request, or there is no such kind.
 
     Source:
         CounterFact in ROME (2202.05262) §3.4 and ZsRE in MEND (2110.11309), with the definitions
-        of MEMIT's released code.
+        of MEMIT's released code, but for the prompts that are left out.
     """
-    kinds = KINDS | {name: EXTRA_KINDS[name] for name in extra_kinds}
-    frame = _measure_prompts(lm, requests, kinds, progress)
+    kinds = KINDS | find_extra_kinds(extra_kinds)
+    facts = EditedFacts(requests if edited is None else edited)
+    frame = measure_prompts(lm, requests, kinds, facts, progress)
     scores = pd.DataFrame({"case_id": [r.case_id for r in requests]})
-    for kind in kinds:
-        own = frame[frame["kind"] == kind].groupby("request")[list(SUFFIXES)]
-        means = own.mean().reindex(scores.index)
-        for measure, suffix in SUFFIXES.items():
-            scores[kind + suffix] = means[measure]
-    edited = frame[frame["kind"] == "efficacy"].set_index("request")
-    scores["probability"] = np.exp(-edited["nll"].reindex(scores.index))
+    for name, kind in kinds.items():
+        _add_metrics(scores, name, kind, frame[frame["kind"] == name])
+    own = frame[frame["kind"] == "efficacy"].set_index("request")
+    scores["probability"] = np.exp(-own["nll"].reindex(scores.index))
     neighbours = frame[frame["kind"] == "neighborhood"].groupby("request")
     scores["neighborhood_top"] = neighbours["top"].agg(list).reindex(scores.index)
     if unedited is not None:
+        left_out = neighbours["left_out"].agg(list).reindex(scores.index)
         before = _aligned(unedited, scores, "neighborhood_top")
         scores["neighborhood_kept"] = [
-            np.mean(np.equal(now, then)) if isinstance(now, list) else np.nan
-            for now, then in zip(scores["neighborhood_top"], before, strict=True)
+            _share_kept(now, then, out) if isinstance(now, list) else np.nan
+            for now, then, out in zip(scores["neighborhood_top"], before, left_out, strict=True)
         ]
     best = None
     if unedited is not None and "locality_best" in unedited:
         best = _aligned(unedited, scores, "locality_best")
-    return pd.concat([scores, score_probes(lm, requests, best, progress=progress)], axis=1)
+    return pd.concat([scores, score_probes(lm, requests, facts, best, progress=progress)], axis=1)
 
 
-def _measure_prompts(
-    lm: LanguageModel, requests: Sequence[EditRequest], kinds: dict[str, Kind], progress: bool
-) -> pd.DataFrame:
-    """One row per prompt: request (its index), kind, the measures of `SUFFIXES`, nll and top.
+def _add_metrics(scores: pd.DataFrame, name: str, kind: Kind, frame: pd.DataFrame) -> None:
+    """Add the metrics and outcomes of a kind of prompts to `scores`, from one row per prompt."""
+    every = frame.groupby("request")
+    counted = frame[~frame["left_out"]].groupby("request")[list(SUFFIXES)].mean()
+    for measure, suffix in SUFFIXES.items():
+        scores[name + suffix] = counted[measure].reindex(scores.index)
+    if kind.protects:
+        scores[f"{name}_left_out"] = every["left_out"].mean().reindex(scores.index)
+        scores[f"{name}_all"] = every["success"].mean().reindex(scores.index)
+        scores[f"{name}_all_accuracy"] = every["accuracy"].mean().reindex(scores.index)
+    digits = {
+        i: outcome_digits(*own[["success", "accuracy", "left_out"]].to_numpy().T)
+        for i, own in every
+    }
+    scores[name + OUTCOMES] = [digits.get(i, "") for i in scores.index]
 
-    `nll` is that of the new target, and `top` the most probable token after the prompt.
-    """
-    owners: list[int] = []
-    names: list[str] = []
-    new: list[int] = []  # row of the new target in `texts` and `targets`
-    true: list[int] = []  # row of the true target; 0, and `has_true` False, if there is none
-    texts: list[str] = []
-    targets: list[str] = []
-    for i, request in enumerate(requests):
-        for name, kind in kinds.items():
-            for prompt in kind.prompts(request):
-                owners.append(i)
-                names.append(name)
-                new.append(len(texts))
-                texts.append(prompt)
-                targets.append(request.target_new)
-                true.append(len(texts) if request.target_true is not None else 0)
-                if request.target_true is not None:
-                    texts.append(prompt)
-                    targets.append(request.target_true)
-    ratings = rate(lm, texts, targets, progress=progress)
-    has_true = np.array([requests[i].target_true is not None for i in owners], dtype=bool)
-    true_is_right = np.array([kinds[name].right == "true" for name in names], dtype=bool)
 
-    def of_true(values: np.ndarray) -> np.ndarray:
-        return np.where(has_true, values[true].astype(float), np.nan)
-
-    def of_right(values: np.ndarray) -> np.ndarray:
-        return np.where(true_is_right, of_true(values), values[new].astype(float))
-
-    margin = of_true(ratings.nll) - ratings.nll[new]  # > 0: the new target is more probable
-    success = np.where(true_is_right, margin < 0, margin > 0).astype(float)
-    return pd.DataFrame(
-        {
-            "request": owners,
-            "kind": names,
-            "success": np.where(np.isnan(margin), np.nan, success),
-            "accuracy": of_right(ratings.correct),
-            "tokens": of_right(ratings.share),
-            "nll": ratings.nll[new],
-            "top": ratings.top[new],
-        }
-    )
+def _share_kept(now: list[int], then: list[int], left_out: list[bool]) -> float:
+    """Share of the prompts that count after which the most probable token has stayed the same."""
+    same = np.equal(now, then)[~np.array(left_out, dtype=bool)]
+    return float(same.mean()) if same.size else np.nan
 
 
 def summarise(scores: pd.DataFrame) -> dict[str, float]:
@@ -186,14 +146,34 @@ def summarise(scores: pd.DataFrame) -> dict[str, float]:
         metric → mean over the requests that have it; `score`, the harmonic mean of the successes in
         `SCORE`, 0 if one of them is 0; and `n`, the number of requests.
     """
-    metrics = [name for name in scores.columns if name not in NO_METRICS]
-    summary = {name: float(scores[name].mean()) for name in metrics}
+    metrics = [
+        name for name in scores if name not in NO_METRICS and not str(name).endswith(OUTCOMES)
+    ]
+    summary = {str(name): float(scores[name].mean()) for name in metrics}
     values = np.array([summary[kind] for kind in SCORE])
     if (values > 0).all():
         summary["score"] = float(len(values) / np.sum(1 / values))
     else:
         summary["score"] = float(min(values.min(), 0.0))  # NaN if one of them is
     return summary | {"n": len(scores)}
+
+
+def outcome_rows(scores: pd.DataFrame) -> list[dict[str, Any]]:
+    """The outcomes of every single probe: one row per request, one field per kind of probes.
+
+    Args:
+        scores: from `score_edits`.
+
+    Returns:
+        Rows with `case_id` and, for every kind of which a request has probes, what
+        `outcome_digits` writes.
+    """
+    columns = [str(name) for name in scores if str(name).endswith(OUTCOMES)]
+    return [
+        {"case_id": row["case_id"]}
+        | {name.removesuffix(OUTCOMES): row[name] for name in columns if row[name]}
+        for row in scores[["case_id", *columns]].to_dict("records")
+    ]
 
 
 def retention(scores: pd.DataFrame, last_round: int) -> pd.DataFrame:

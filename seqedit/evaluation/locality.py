@@ -1,26 +1,32 @@
 """Locality and portability: prompts with gold answers beside an edit, as in ZsRE and KnowEdit."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..lm.model import LanguageModel
+from ..requests.record import Probe
 from ..requests.request import EditRequest
 from .continuations import Ratings, rate
+from .probes import EditedFacts, outcome_digits
+
+Before = Sequence[Sequence[Sequence[int]]]
 
 
 def score_probes(
     lm: LanguageModel,
     requests: Sequence[EditRequest],
-    before: Sequence[Sequence[Sequence[int]]] | None = None,
+    edited: EditedFacts,
+    before: Before | None = None,
     *,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Score the locality and portability prompts of each request; one row per request.
 
     Columns are means over a request's prompts, NaN if it has none. If no request has prompts of a
-    kind its columns are missing.
+    kind its columns are missing. Locality prompts whose fact has been edited are left out.
 
     * `locality_gold`: share of the gold answer's tokens that are the most probable ones, teacher
       forced. It also measures what the unedited model knew, and an edit can raise it. ROME, MEMIT
@@ -28,13 +34,22 @@ def score_probes(
     * `locality_gold_accuracy`: share of the prompts for which all of them are.
     * `locality_unedited`: share of these tokens' places where the most probable token is the one of
       the unedited model, right or wrong; MEND's locality. It is 1 on the unedited model.
+    * `locality_left_out`: share of the prompts that are left out.
     * `locality_best`: the most probable tokens themselves, for the `before` of a later call.
     * `portability`, `portability_accuracy`: like the first two, for answers that follow from the
       edit.
+    * `locality_KIND_accuracy`, `portability_KIND_accuracy`: of the probes of one kind.
+    * `portability_KIND_success`, `portability_KIND_previous`: the share of the probes with a
+      previous answer for which the gold answer is the more probable one, and for which the previous
+      one is what the model says (all tokens). The latter, measured on the unedited model, tells how
+      many of these questions it could answer at all; for the inverse of an edit the former is
+      BAKE's reverse question score (2310.10322).
+    * `locality_outcomes`, `portability_outcomes`: see `outcome_digits`.
 
     Args:
         lm: the model.
         requests: the requests to measure.
+        edited: the facts edited so far.
         before: `locality_best` of the same requests on the unedited model; `locality_unedited`
             needs it.
         progress: show a progress bar.
@@ -43,46 +58,112 @@ def score_probes(
         MEND (2110.11309) §5, KnowEdit (2401.01286) §4, and the evaluation of ZsRE released with
         MEMIT.
     """
-    columns: dict[str, list] = {}
-    locality = [request.locality for request in requests]
-    portability = [request.portability for request in requests]
-    if any(locality):
-        ratings = _rate_probes(lm, locality, progress)
-        columns["locality_gold"] = [_mean(own.share) for own in ratings]
-        columns["locality_gold_accuracy"] = [_mean(own.correct) for own in ratings]
-        best = [own.best for own in ratings]
-        if before is not None:
-            columns["locality_unedited"] = list(map(_mean_agreement, best, before))
-        columns["locality_best"] = best
-    if any(portability):
-        ratings = _rate_probes(lm, portability, progress)
-        columns["portability"] = [_mean(own.share) for own in ratings]
-        columns["portability_accuracy"] = [_mean(own.correct) for own in ratings]
+    columns: dict[str, list[Any]] = {}
+    if any(request.locality for request in requests):
+        columns |= _score_locality(lm, requests, edited, before, progress)
+    if any(request.portability for request in requests):
+        columns |= _score_portability(lm, requests, progress)
     return pd.DataFrame(columns, index=range(len(requests)))
 
 
-def _rate_probes(
-    lm: LanguageModel, probes: Sequence[Sequence[tuple[str, str]]], progress: bool
-) -> list[Ratings]:
-    """Ratings of each request's gold answers, all rated in one call.
+def _score_locality(
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    edited: EditedFacts,
+    before: Before | None,
+    progress: bool,
+) -> dict[str, list[Any]]:
+    probes = [request.locality for request in requests]
+    ratings = _rate_answers(lm, probes, progress)
+    asked = [[edited.asked_by(probe.prompt, probe.relation_id) for probe in own] for own in probes]
+    counted = [~np.array(out, dtype=bool) for out in asked]  # a mask for each request
+    pairs = [*zip(ratings, counted, strict=True)]
+    columns: dict[str, list[Any]] = {
+        "locality_gold": [_mean(own.share[mask]) for own, mask in pairs],
+        "locality_gold_accuracy": [_mean(own.correct[mask]) for own, mask in pairs],
+        "locality_left_out": [_mean(out) for out in asked],
+        "locality_best": [own.best for own in ratings],
+        "locality_outcomes": [
+            outcome_digits([0] * len(out), own.correct, out)
+            for own, out in zip(ratings, asked, strict=True)
+        ],
+    }
+    if before is not None:
+        columns["locality_unedited"] = [
+            _mean(_agreement(own.best, then)[mask])
+            for (own, mask), then in zip(pairs, before, strict=True)
+        ]
+    for kind in _kinds(probes):
+        columns[f"locality_{kind}_accuracy"] = [
+            _mean(own.correct[mask & _is(kind, of_request)])
+            for (own, mask), of_request in zip(pairs, probes, strict=True)
+        ]
+    return columns
 
-    Args:
-        lm: the model.
-        probes: (prompt, gold answer) pairs of each request.
-        progress: show a progress bar.
-    """
+
+def _score_portability(
+    lm: LanguageModel, requests: Sequence[EditRequest], progress: bool
+) -> dict[str, list[Any]]:
+    probes = [request.portability for request in requests]
+    ratings = _rate_answers(lm, probes, progress)
+    previous = [[p._replace(answer=p.previous) for p in own if p.previous] for own in probes]
+    earlier = _rate_answers(lm, previous, progress)
+    wins, said = [], []  # of each probe: does its answer win, is the previous one said
+    for own, now, then in zip(probes, ratings, earlier, strict=True):
+        has = np.array([p.previous is not None for p in own], dtype=bool)
+        win, say = np.full(len(own), np.nan), np.full(len(own), np.nan)
+        win[has], say[has] = now.nll[has] < then.nll, then.correct
+        wins.append(win)
+        said.append(say)
+    columns: dict[str, list[Any]] = {
+        "portability": [_mean(own.share) for own in ratings],
+        "portability_accuracy": [_mean(own.correct) for own in ratings],
+        "portability_outcomes": [
+            outcome_digits(win, own.correct, [False] * len(win))
+            for win, own in zip(wins, ratings, strict=True)
+        ],
+    }
+    for kind in _kinds(probes):
+        masks = [_is(kind, own) for own in probes]
+        right = [own.correct for own in ratings]
+        for name, values in (("accuracy", right), ("success", wins), ("previous", said)):
+            columns[f"portability_{kind}_{name}"] = [
+                _mean(value[mask]) for value, mask in zip(values, masks, strict=True)
+            ]
+    return columns
+
+
+def _kinds(probes: Sequence[Sequence[Probe]]) -> list[str]:
+    """The kinds of all probes that say theirs, in the order of their first appearance."""
+    return list(dict.fromkeys(probe.kind for own in probes for probe in own if probe.kind))
+
+
+def _is(kind: str, probes: Sequence[Probe]) -> np.ndarray:
+    return np.array([probe.kind == kind for probe in probes], dtype=bool)
+
+
+def _rate_answers(
+    lm: LanguageModel, probes: Sequence[Sequence[Probe]], progress: bool
+) -> list[Ratings]:
+    """Ratings of each request's gold answers, all rated in one call."""
     flat = [probe for own in probes for probe in own]
     ratings = rate(
-        lm, [prompt for prompt, _ in flat], [gold for _, gold in flat], progress=progress
+        lm,
+        [probe.prompt for probe in flat],
+        [probe.answer for probe in flat],
+        progress=progress,
     )
     ends = np.cumsum([len(own) for own in probes]).tolist()
     return [ratings.rows(end - len(own), end) for end, own in zip(ends, probes, strict=True)]
 
 
-def _mean_agreement(now: Sequence[Sequence[int]], then: Sequence[Sequence[int]]) -> float:
-    """Mean over prompts of the share of places at which the same token is the most probable one."""
-    return _mean([float(np.mean(np.equal(a, b))) for a, b in zip(now, then, strict=True)])
+def _agreement(now: Sequence[Sequence[int]], then: Sequence[Sequence[int]]) -> np.ndarray:
+    """For each prompt the share of places at which the same token is the most probable one."""
+    return np.array([float(np.mean(np.equal(a, b))) for a, b in zip(now, then, strict=True)])
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:
-    return float(np.mean(values)) if len(values) else np.nan
+    """The mean of the values that are defined; NaN if there is none."""
+    defined = np.asarray(values, dtype=float)
+    defined = defined[~np.isnan(defined)]
+    return float(defined.mean()) if defined.size else np.nan

@@ -13,9 +13,9 @@ from torch import Tensor
 from ..lm.model import LanguageModel
 from ..lm.targets import mean_states
 from ..requests.request import EditRequest
-from .abilities import perplexity, score_abilities, unrelated_facts
+from .abilities import answer_facts, answer_tasks, perplexity
 from .consistency import References, consistency
-from .edits import retention, score_edits, summarise
+from .edits import outcome_rows, retention, score_edits, summarise
 from .generation import generate, ngram_entropy
 from .shift import hidden_shift
 
@@ -25,6 +25,8 @@ def evaluate(
     requests: Sequence[EditRequest],
     *,
     unedited: pd.DataFrame | None = None,
+    edited: Sequence[EditRequest] | None = None,
+    extra_kinds: Sequence[str] = (),
     rounds: Mapping[int | str, int] | None = None,
     world: Path | None = None,
     states: Float[Tensor, "n d_model"] | None = None,
@@ -39,6 +41,10 @@ def evaluate(
         requests: the requests to measure.
         unedited: `score_edits` of the same requests on the unedited model; `neighborhood_kept`
             needs it.
+        edited: all requests edited so far; by default those that are measured. Probes of their
+            facts are left out where they ask what has stayed as it was.
+        extra_kinds: kinds of prompts that are measured beside the usual ones, see
+            `seqedit.evaluation.probes.EXTRA_KINDS`.
         rounds: case_id → round in which the request was edited, for retention by age.
         world: folder of the embedded world, for abilities, unrelated facts and perplexity.
         states: `ordinary_states` of the unedited model; `hidden_shift` needs them.
@@ -50,33 +56,49 @@ def evaluate(
 
     Returns:
         Sections by name, which JSON can store. A metric is None if the requests lack the prompts
-        for it, or if it overflows, as the perplexity of a broken model can.
+        for it, or if it overflows, as the perplexity of a broken model can. `probes` holds the
+        outcome of every single probe (`outcome_rows`).
     """
-    scores = score_edits(lm, requests, unedited=unedited, progress=progress)
+    scores = score_edits(
+        lm,
+        requests,
+        unedited=unedited,
+        edited=edited,
+        extra_kinds=extra_kinds,
+        progress=progress,
+    )
     summary = summarise(scores)
     report: dict[str, Any] = {
         "edits": {name: None if np.isnan(value) else value for name, value in summary.items()}
     }
     if rounds:
         scores["round"] = scores["case_id"].map(rounds)
-        edited = scores.dropna(subset=["round"])
-        report["retention"] = retention(edited, max(rounds.values())).to_dict("records")
+        known = scores.dropna(subset=["round"])
+        report["retention"] = retention(known, max(rounds.values())).to_dict("records")
     if world is not None:
         report |= _world_report(lm, world, states)
     if generator is not None:
         report |= _text_report(lm, requests, generator, references)
-    return report
+    return report | {"probes": outcome_rows(scores)}
 
 
 def _world_report(
     lm: LanguageModel, world: Path, states: Float[Tensor, "n d_model"] | None
 ) -> dict[str, Any]:
-    """Abilities, unrelated facts and perplexity; with `states`, the shift of hidden states."""
+    """Abilities, unrelated facts and perplexity; with `states`, the shift of hidden states.
+
+    `answers` holds for each fact and each item of a task whether it was right, "1", or not, "0".
+    """
     surprise = perplexity(lm, _heldout_texts(world))
+    tasks, facts = answer_tasks(lm, world), answer_facts(lm, world / "unrelated.jsonl")
     report = {
-        "abilities": score_abilities(lm, world),
-        "unrelated_facts": unrelated_facts(lm, world),
+        "abilities": {task: float(right.mean()) for task, right in tasks.items()},
+        "unrelated_facts": float(facts.mean()),
         "perplexity": surprise if np.isfinite(surprise) else None,
+        "answers": {
+            name: "".join("01"[int(right)] for right in answers)
+            for name, answers in ({"unrelated_facts": facts} | tasks).items()
+        },
     }
     if states is not None:
         report["hidden_shift"] = hidden_shift(states, ordinary_states(lm, world))
@@ -114,10 +136,16 @@ def _heldout_texts(world: Path) -> list[str]:
     return (world / "heldout.txt").read_text(encoding="utf-8").splitlines()
 
 
+SINGLE = ("answers", "probes")
+"""Sections of a report with the outcomes of single probes, which are not for people to read."""
+
+
 def report_text(report: dict[str, Any]) -> str:
     """Format a report of `evaluate` as text, one block per section."""
     lines = []
     for section, values in report.items():
+        if section in SINGLE:
+            continue
         if isinstance(values, dict):
             lines += [f"{section}:"]
             lines += [f"  {name:<24}{_cell(value):>10}" for name, value in values.items()]

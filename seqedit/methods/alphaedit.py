@@ -77,9 +77,9 @@ def evoedit(threshold: float = 2e-2, l2: float = 1.0) -> LocateThenEdit:
     source="BetaEdit (2605.09285), commit 2934b3f of its code, no licence",
     search={
         "layers": ranges.ALL_LAYERS,
-        "lam": (10.0, 100.0, 300.0),
-        "l2": (1.0,),
-        "threshold": (0.02,),
+        "lam": ranges.LAMBDA,
+        "l2": ranges.L2,
+        "threshold": ranges.TAU,
     }
     | ranges.TARGET,
     test={"threshold": 0.9, "lam": 0.5, "l2": 0.5},

@@ -6,7 +6,8 @@ from ..editing.contract import EditMethod
 from .alphaedit import alphaedit
 from .combinators import compensated, prune_rounds, revive, robust_keys, sphere, with_history
 from .entry import method
-from .memit import memit_rect, memit_seq
+from .memit import ALPHA, memit_rect, memit_seq
+from .ranges import Choice, Range
 
 ORACLE = "test_restrain.py::test_composed_systems_are_their_equations"
 
@@ -14,7 +15,12 @@ ORACLE = "test_restrain.py::test_composed_systems_are_their_equations"
 @method(
     name="alphaedit+sphere",
     source="SPHERE (2510.01172), from a secondary description",
-    search={"share": (0.3, 0.5, 0.7, 0.9), "strength": (0.25, 0.5, 1.0)},
+    search={
+        "share": Range(0.05, 0.95, log=False, low_may_stay="hardly anything is damped"),
+        "strength": Range(
+            0.02, 1.0, low_may_stay="hardly damped", high_may_stay="the directions are removed"
+        ),
+    },
     test={"threshold": 0.9, "l2": 0.5, "share": 0.5, "strength": 0.5},
     colour="#31a354",
     oracle=ORACLE,
@@ -37,9 +43,7 @@ def alphaedit_sphere(
     name="memit_seq+revive",
     source="REVIVE (2601.11042), from a secondary description",
     search={
-        "share": (0.01, 0.02, 0.05, 0.1, 0.2, 0.4),
-        "lr": (1.0,),
-        "clamp": (1.0, 2.0),
+        "share": Range(1e-3, 0.9, low_may_stay="hardly any direction is left out"),
     },
     test={"lam": 0.5, "share": 0.5},
     colour="#5254a3",
@@ -58,7 +62,7 @@ def memit_seq_revive(lam: float = 15_000.0, share: float = 0.9) -> EditMethod:
 @method(
     name="memit_rect+with_history+compensated",
     source="OTE-SE (2605.26670), from a secondary description",
-    search={"share": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)},
+    search={"share": Range(0.02, 1.0, log=False, high_may_stay="every entry is kept")},
     test={"lam": 0.5, "share": 0.4},
     colour="#a55194",
     label="RECT, compensated",
@@ -77,7 +81,7 @@ def rect_compensated(lam: float = 15_000.0, share: float = 0.4) -> EditMethod:
 @method(
     name="memit_seq+prune_rounds+compensated",
     source="the comparison in OTE-SE (2605.26670), from a secondary description",
-    search={},
+    search={"alpha": ALPHA},
     test={"lam": 0.5, "alpha": 1.5},
     colour="#c2185b",
     label="PRUNE, compensated",
@@ -97,9 +101,9 @@ def prune_compensated(lam: float = 15_000.0, alpha: float = math.e) -> EditMetho
     name="memit_seq+robust_keys",
     source="REP (2410.09338)",
     search={
-        "adaptor_steps": (100, 400),
-        "adaptor_lr": (3e-3, 1e-2, 3e-2),
-        "rank": (8, 32),
+        "adaptor_steps": 100,
+        "adaptor_lr": Range(1e-4, 0.1, low_may_stay="the adaptor then does nothing"),
+        "rank": Choice((8, 32)),
     },
     test={"lam": 0.5},
     colour="#3182bd",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import docstring_parser
 
 from ..editing.contract import EditMethod
+from .ranges import Search
 
 Constructor = Callable[..., EditMethod]
 Make = TypeVar("Make", bound=Constructor)
@@ -24,7 +25,7 @@ class Entry:
         name: what the command line calls it, e.g. ``memit`` or ``alphaedit+sphere``.
         make: its constructor, whose docstring has summary, formula, parameters and departures.
         source: paper and released code, with the code's licence.
-        search: setting → values that are tried when settings are searched, in all combinations.
+        search: what is tried when settings are searched, see `seqedit.methods.ranges`.
         test: parameters that suit random models, whose second moments have eigenvalues around 1.
         colour: of its lines and points in figures.
         label: its name in figures where the method's own is too long.
@@ -36,7 +37,7 @@ class Entry:
     name: str
     make: Constructor
     source: str
-    search: Mapping[str, tuple[Any, ...]]
+    search: Search
     test: Mapping[str, Setting]
     colour: str
     label: str | None = None
@@ -90,7 +91,7 @@ ENTERED: dict[str, Entry] = {}
 def method(
     *,
     source: str,
-    search: Mapping[str, tuple[Any, ...]],
+    search: Search,
     test: Mapping[str, Setting],
     colour: str,
     name: str | None = None,

@@ -40,9 +40,9 @@ def ft(lr: float = 5e-4, steps: int = 25, stop_loss: float = 1e-2) -> FineTuning
     source="FT-L (2012.00363), as released with ROME; code: kmeng01/rome, MIT",
     search={
         "layers": ranges.EACH_LAYER,
-        "steps": (25,),
-        "lr": (1e-3, 3e-3),
-        "epsilon": (1e-2, 2e-2),
+        "steps": 25,
+        "lr": ranges.Range(1e-5, 3e-2),
+        "epsilon": ranges.Range(1e-4, 0.3),
     },
     test={"lr": 1e-2, "steps": 3, "epsilon": 5e-3},
     colour="#6b6ecf",

@@ -11,8 +11,8 @@ from .kinds.gradients import FromGradients, Mend
     source="UltraEdit (2505.14679); code: XiaojieGu/UltraEdit, no licence",
     search={
         "layers": ranges.ALL_LAYERS,
-        "ridge": (1.0, 10.0, 100.0),
-        "eta": (1e-4, 2e-4, 4e-4, 8e-4),
+        "ridge": ranges.Range(1e-2, 1e4),
+        "eta": ranges.Range(1e-6, 1e-1),
     },
     test={"eta": 1e-3, "ridge": 1.0},
     colour="#8f8200",

@@ -9,6 +9,9 @@ from .combinators import prune, rect
 from .entry import method
 from .kinds.locate_then_edit import LocateThenEdit
 
+ALPHA = ranges.Range(1.005, math.e, above=1.0, high_may_stay="published")
+"""Where PRUNE's base of the logarithm is searched: towards 1 the restraint becomes an amplifier."""
+
 
 @method(
     source="MEMIT (2210.07229); code: kmeng01/memit, MIT",
@@ -93,8 +96,8 @@ def pmet(lam: float = 15_000.0) -> LocateThenEdit:
 
 @method(
     source="BIRD (2310.10322); code: mjy1111/BAKE",
-    search={"layers": ranges.ALL_LAYERS, "lam": (100.0,), "alpha": (2e-4, 2e-3, 2e-2)}
-    | ranges.TARGET,
+    search=ranges.MEMIT
+    | {"alpha": ranges.Range(1e-5, 1.0, low_may_stay="the term then does nothing")},
     test={"lam": 0.5},
     colour="#4a7ebb",
     oracle="test_robustness.py::test_inverse_anchors",
@@ -121,7 +124,8 @@ def bird(lam: float = 15_000.0, alpha: float = 2e-4, beta: float = 1.0) -> Locat
 
 @method(
     source="RECT (2401.04700); code: JasonForJoy/Model-Editing-Hurt, no licence",
-    search={"layers": ranges.ALL_LAYERS, "lam": (100.0,), "share": (0.4, 0.6, 0.8)} | ranges.TARGET,
+    search=ranges.MEMIT
+    | {"share": ranges.Range(0.02, 1.0, log=False, high_may_stay="every entry is kept")},
     test={"lam": 0.5, "share": 0.4},
     colour="#9467bd",
     label="RECT",
@@ -146,8 +150,7 @@ def memit_rect(lam: float = 15_000.0, share: float = 0.4) -> EditMethod:
 
 @method(
     source="PRUNE (2405.16821); code: mjy1111/PRUNE, no licence",
-    search={"layers": ranges.ALL_LAYERS, "lam": (100.0,), "alpha": (1.2, 2.0, 2.718281828)}
-    | ranges.TARGET,
+    search=ranges.MEMIT | {"alpha": ALPHA},
     test={"lam": 0.5, "alpha": 1.5},
     colour="#5e3c99",
     label="PRUNE",

@@ -70,8 +70,12 @@ def rlsedit(lam: float = 15_000.0, gamma: float = 10.0) -> LocateThenEdit:
 
 @method(
     source="LyapLock (2505.15702) and its released code",
-    search={"layers": ranges.ALL_LAYERS, "lam": (100.0,), "budget": (1.5, 5.0, 60.0)}
-    | ranges.TARGET,
+    search=ranges.MEMIT
+    | {
+        "budget": ranges.Range(
+            1.01, 1e3, above=1.0, high_may_stay="the constraint then never binds"
+        )
+    },
     test={"lam": 0.5, "budget": 1.2},
     colour="#808000",
     oracle="test_lyaplock.py::test_each_round_is_the_weighted_least_squares_solution",

@@ -64,7 +64,7 @@ def r_rome() -> LocateThenEdit:
 
 @method(
     source="EMMET (2403.14236); code: scalable-model-editing/unified-model-editing",
-    search=ranges.ROME | {"lam": (1000.0,)},
+    search=ranges.ROME | {"lam": ranges.LAMBDA},
     test={"lam": 1.0, "ridge": 0.5},
     colour="#b15928",
 )

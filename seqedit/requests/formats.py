@@ -158,22 +158,26 @@ def from_knowedit(record: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def _flat_probes(groups: Any) -> Any:
-    """{kind: [{"prompt", "ground_truth"}, …]} as one list of {"prompt", "answer"}.
+    """{kind: [{"prompt", "ground_truth"}, …]} as one list of {"prompt", "answer", "kind"}.
 
-    Anything of another shape is kept, so that `parse_requests` can refuse it by name.
+    Anything of another shape is kept, so that `parse_requests` can name it.
     """
     if not isinstance(groups, dict):
         return groups
     probes = []
-    for group in groups.values():
+    for kind, group in groups.items():
         for item in group if isinstance(group, list) else [group]:
-            probes.append(_probe(item) if isinstance(item, dict) else item)
+            probes.append(_probe(item, kind) if isinstance(item, dict) else item)
     return probes
 
 
-def _probe(item: dict[str, Any]) -> dict[str, Any]:
+def _probe(item: dict[str, Any], kind: str) -> dict[str, Any]:
     """One of KnowEdit's probes in the plain schema, with its first prompt and first answer."""
-    return {"prompt": _first(item.get("prompt")), "answer": _first(item.get("ground_truth"))}
+    return {
+        "prompt": _first(item.get("prompt")),
+        "answer": _first(item.get("ground_truth")),
+        "kind": kind,
+    }
 
 
 def _first(value: Any) -> Any:

@@ -112,6 +112,18 @@ class RequestSet:
         """The requests of all rounds, in order."""
         return [request for batch in self.rounds for request in batch]
 
+    @property
+    def left_out_probes(self) -> list[str]:
+        """A message about every probe that cannot be used; its request is edited all the same."""
+        return [message for request in self.requests for message in request.left_out_probes]
+
+    def remarks(self) -> list[str]:
+        """What a user should know: the records and the probes that were left out, if any."""
+        found = [self.summary()] if self.left_out else []
+        if probes := self.left_out_probes:
+            found.append(f"{len(probes)} probes cannot be used. The first: {probes[0]}")
+        return found
+
     def summary(self) -> str:
         """One line on the records that were left out; empty if none was."""
         if not self.left_out:

@@ -1,14 +1,41 @@
 """Check one raw record and read the fields of an `EditRequest` from it."""
 
-from typing import Any, NoReturn, TypeGuard
+import re
+from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from .formats import RequestError
 
-PROMPTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
+PROMPTS = (
+    "paraphrase_prompts",
+    "neighborhood_prompts",
+    "attribute_prompts",
+    "generation_prompts",
+    "negated_prompts",
+)
 """Fields that hold a list of prompts."""
 
 PROBES = ("locality", "portability")
 """Fields that hold a list of prompts with their gold answers."""
+
+
+class Probe(NamedTuple):
+    """A prompt with its gold answer.
+
+    Attributes:
+        prompt: the text that is continued.
+        answer: the continuation that is right once the edit is made.
+        kind: what the probe asks for, such as "two_hop" or "alias"; lower-case words joined by
+            "_", empty if it is not said.
+        previous: the continuation that was right before the edit, if the edit changes it.
+        relation_id: the relation that the prompt asks for, if it is known; a probe of locality is
+            left out once its subject has been edited under this relation.
+    """
+
+    prompt: str
+    answer: str
+    kind: str = ""
+    previous: str | None = None
+    relation_id: str | None = None
 
 
 def parse_fields(raw: Any, where: str) -> dict[str, Any]:
@@ -38,6 +65,7 @@ def parse_fields(raw: Any, where: str) -> dict[str, Any]:
         fields[name] = record.prompts(name)
     for name in PROBES:
         fields[name] = record.probes(name)
+    fields["left_out_probes"] = tuple(record.left_out)
     return fields
 
 
@@ -48,10 +76,12 @@ class _Record:
         raw: the record.
         core: the part that states the fact: CounterFact's `requested_rewrite`, else the record.
         where: file, number and case_id, with which every message begins.
+        left_out: messages about probes that cannot be used.
     """
 
     def __init__(self, raw: Any, where: str):
         self.where = where
+        self.left_out: list[str] = []
         if not isinstance(raw, dict):
             raise RequestError(f"{where}: expected an object, found {type(raw).__name__}")
         self.raw: dict[str, Any] = raw
@@ -126,19 +156,37 @@ class _Record:
             self._refuse(name, "expected a list of non-empty strings")
         return tuple(value)
 
-    def probes(self, name: str) -> tuple[tuple[str, str], ...]:
-        """(prompt, gold answer) of each probe."""
+    def probes(self, name: str) -> tuple[Probe, ...]:
+        """The usable probes of a field; a faulty one costs itself, not the edit."""
         value = self.raw.get(name) or []
+        if not isinstance(value, list):
+            self._refuse(name, 'expected a list of {"prompt": …, "answer": …}')
         probes = []
-        for probe in value if isinstance(value, list) else [None]:
-            prompt = probe.get("prompt") if isinstance(probe, dict) else None
-            answer = probe.get("answer") if isinstance(probe, dict) else None
+        for number, item in enumerate(value):
+            probe = item if isinstance(item, dict) else {}
+            prompt, answer, previous = (probe.get(n) for n in ("prompt", "answer", "previous"))
             if not (_is_text(prompt) and _is_text(answer)):
-                self._refuse(
-                    name, 'expected a list of {"prompt": …, "answer": …}, both non-empty strings'
+                self.left_out.append(
+                    f"{self.where}: {name}[{number}]: left out, because it is not "
+                    '{"prompt": …, "answer": …} with non-empty strings'
                 )
-            probes.append((prompt.rstrip(), answer.strip()))
+                continue
+            relation = probe.get("relation_id")
+            probes.append(
+                Probe(
+                    prompt.rstrip(),
+                    answer.strip(),
+                    _kind(probe.get("kind")),
+                    previous.strip() if _is_text(previous) else None,
+                    relation if _is_text(relation) else None,
+                )
+            )
         return tuple(probes)
+
+
+def _kind(value: Any) -> str:
+    """The name of a kind of probes as it ends the name of a measure: lower case, joined by "_"."""
+    return re.sub(r"[^a-z0-9]+", "_", value.lower()).strip("_") if isinstance(value, str) else ""
 
 
 def _is_text(value: Any) -> TypeGuard[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .formats import RequestError, read_rounds
-from .record import parse_fields
+from .record import Probe, parse_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,13 @@ class EditRequest:
             must stay true.
         attribute_prompts: the relation for other subjects, for which `target_new` is true already.
         generation_prompts: beginnings of free text about the subject.
-        locality: (prompt, gold answer) of facts that must not change, as in ZsRE and KnowEdit.
-        portability: (prompt, gold answer) of facts that follow from the edit, as in KnowEdit.
+        negated_prompts: beginnings that deny the fact if its object follows; `target_new` is wrong
+            after them.
+        locality: facts that must not change, with their answers, as in ZsRE and KnowEdit.
+        portability: facts that follow from the edit, with their answers, as in KnowEdit.
         target_new_id: identifier of `target_new` (Wikidata's in CounterFact), by which reference
             texts are found.
+        left_out_probes: messages about the record's probes that cannot be used.
     """
 
     case_id: int | str
@@ -42,9 +45,11 @@ class EditRequest:
     neighborhood_prompts: tuple[str, ...] = ()
     attribute_prompts: tuple[str, ...] = ()
     generation_prompts: tuple[str, ...] = ()
-    locality: tuple[tuple[str, str], ...] = ()
-    portability: tuple[tuple[str, str], ...] = ()
+    negated_prompts: tuple[str, ...] = ()
+    locality: tuple[Probe, ...] = ()
+    portability: tuple[Probe, ...] = ()
     target_new_id: str | None = None
+    left_out_probes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -64,13 +69,19 @@ class EditRequest:
             "neighborhood_prompts": self.neighborhood_prompts,
             "attribute_prompts": self.attribute_prompts,
             "generation_prompts": self.generation_prompts,
+            "negated_prompts": self.negated_prompts,
         }
         probes = {"locality": self.locality, "portability": self.portability}
         return {
             field: [f"{prompt} {target}" for prompt in of_field for target in targets]
             for field, of_field in prompts.items()
         } | {
-            field: [f"{prompt} {answer}" for prompt, answer in of_field]
+            field: [
+                f"{probe.prompt} {answer}"
+                for probe in of_field
+                for answer in (probe.answer, probe.previous)
+                if answer is not None
+            ]
             for field, of_field in probes.items()
         }
 

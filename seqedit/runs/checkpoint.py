@@ -20,7 +20,7 @@ from ..lm.model import LanguageModel
 from ..lm.weights import read_weight, write_weight
 from .records import load_weights, read_run
 
-TABLES = ("rounds", "outcomes", "scores")
+TABLES = ("rounds", "outcomes", "scores", "probes")
 BESIDE = "memory.beside."
 """Memory that acts beside the weights where the model is handed over (`EditMethod.beside`)."""
 

@@ -3,13 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from ..evaluation.probes import find_extra_kinds
 from ..methods.catalogue import canonical
 from .presets import PRESETS, model_of
 
 Say = Callable[[str], None]
 """Receives remarks, one line each."""
+
+
+Table = Literal["shared", "own"]
+"""Settings whose targets are optimised alike for all methods, or as is best for each."""
 
 
 def ignore(remark: str) -> None:
@@ -32,6 +37,8 @@ class RunConfig:
         hyper: JSON file of settings, ours or that of a released repository.
         preset: model whose published settings to take. Without it and `hyper`, a model with a hub
             id takes its own.
+        table: which settings chosen for the embedded model to take: "shared", whose targets are
+            optimised alike for all methods, or "own", as is best for each.
         batch_size: requests per round; None keeps the rounds of the file, or makes one.
         n_edits: only so many requests, from the first; None takes all.
         shuffle: put the requests in an order drawn from the seed first.
@@ -41,6 +48,8 @@ class RunConfig:
             embedded model.
         corpus: text to compute second moments from.
         evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
+        measures: kinds of prompts that are measured beside the usual ones, see
+            `seqedit.evaluation.probes.EXTRA_KINDS`.
         fluency: generate text at the end and measure its entropy.
         references: with `fluency`, file of reference texts for consistency (see `load_references`).
         save_rounds: keep the edited matrices after every round.
@@ -48,7 +57,7 @@ class RunConfig:
         device: where the model is loaded, see `seqedit.lm.load.load_model`.
 
     Raises:
-        ValueError: two options contradict each other.
+        ValueError: two options contradict each other, or there is no such kind of prompts.
     """
 
     model: str
@@ -58,6 +67,7 @@ class RunConfig:
     clean: bool = False
     hyper: Path | None = None
     preset: str | None = None
+    table: Table = "shared"
     batch_size: int | None = None
     n_edits: int | None = None
     shuffle: bool = False
@@ -66,6 +76,7 @@ class RunConfig:
     moments: Path | None = None
     corpus: Path | None = None
     evaluate_every: int = 0
+    measures: tuple[str, ...] = ()
     fluency: bool = False
     references: Path | None = None
     save_rounds: bool = False
@@ -73,6 +84,7 @@ class RunConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        find_extra_kinds(self.measures)
         if self.references and not self.fluency:
             raise ValueError(
                 "references: consistency needs generated text; ask for it with --fluency"

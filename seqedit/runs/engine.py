@@ -132,6 +132,8 @@ def _new_record(job: Job) -> dict[str, Any]:
             reason: {"count": len(messages), "first": messages[0]}
             for reason, messages in job.loaded.left_out.items()
         }
+    if probes := job.loaded.left_out_probes:
+        record["left_out_probes"] = {"count": len(probes), "first": probes[0]}
     if config.published:
         record["preset"] = config.published
     return record

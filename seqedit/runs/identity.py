@@ -44,6 +44,8 @@ def run_parameters(
         "fluency": config.fluency,
         "save_rounds": config.save_rounds,
     }
+    if config.measures:
+        parameters["measures"] = [*config.measures]
     if config.clean:
         parameters["clean"] = True
     if config.dtype != "float32":

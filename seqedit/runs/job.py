@@ -76,8 +76,8 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
         ValueError: names the record, field or setting that is wrong.
     """
     loaded = load_request_set(config.requests, clean=config.clean)
-    if loaded.left_out:
-        say(f"{config.requests}: {loaded.summary()}")
+    for remark in loaded.remarks():
+        say(f"{config.requests}: {remark}")
     references = load_references(config.references, SENTENCES) if config.references else None
     lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     settings = resolve(config, lm, file_has_rounds=len(loaded.rounds) > 1, say=say)

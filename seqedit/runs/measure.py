@@ -18,8 +18,8 @@ Row = dict[str, Any]
 def measure_round(
     job: Job, method: EditMethod, done: Round, baseline: Baseline
 ) -> dict[str, list[Row]]:
-    """Table → its new rows: of "rounds" and "outcomes" always, of "scores" after a round that is
-    evaluated.
+    """Table → its new rows: of "rounds" and "outcomes" always, of "scores" and "probes" after a
+    round that is evaluated.
     """
     edits = sum(map(len, job.rounds[: done.state.round]))
     rows: dict[str, list[Row]] = {
@@ -30,6 +30,7 @@ def measure_round(
     last = done.state.round == len(job.rounds)
     if last or (every and done.state.round % every == 0):
         report = _evaluate(job, method, done, baseline, last)
+        rows["probes"] = [{"round": done.index} | row for row in report.pop("probes")]
         rows["scores"] = [{"round": done.index, "n_edits": edits} | report]
     return rows
 
@@ -59,6 +60,7 @@ def _evaluate(job: Job, method: EditMethod, done: Round, baseline: Baseline, las
         job.lm,
         requests,
         unedited=baseline.scores,
+        extra_kinds=job.config.measures,
         states=baseline.states,
         world=job.world,
         generator=generator,

@@ -3,7 +3,7 @@
 import json
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,14 @@ class RunRows:
         rounds: one row per round, with a list of its `layers`.
         outcomes: one row per request.
         scores: one row per evaluation.
+        probes: one row per evaluation and request, with the outcome of each of its probes.
     """
 
     run: dict[str, Any]
     rounds: list[dict[str, Any]]
     outcomes: list[dict[str, Any]]
     scores: list[dict[str, Any]]
+    probes: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Record:
         outcomes: one row per request.
         scores: one row per evaluation: `edits` written so far, and the report under dotted names
             ("edits.efficacy", "abilities.arithmetic" …).
+        probes: one row per evaluation and request; for each kind of probes the outcome of every
+            single one (see `seqedit.evaluation.probes.outcome_digits`). Records made before they
+            were kept have no rows.
         folder: the run's own folder; None for a run that lies in the tables of a study.
     """
 
@@ -74,6 +79,7 @@ class Record:
     rounds: pd.DataFrame
     outcomes: pd.DataFrame
     scores: pd.DataFrame
+    probes: pd.DataFrame
     folder: Path | None = None
 
     @classmethod
@@ -85,7 +91,8 @@ class Record:
             meta=["round", "residual_before", "residual_after", ["seconds", "total"]],
         )
         scores = pd.json_normalize(rows.scores).rename(columns={"n_edits": "edits"})
-        return cls(rows.run, rounds, pd.DataFrame(rows.outcomes), scores, folder)
+        outcomes, probes = pd.DataFrame(rows.outcomes), pd.DataFrame(rows.probes)
+        return cls(rows.run, rounds, outcomes, scores, probes, folder)
 
     @property
     def stale(self) -> bool:
@@ -138,7 +145,8 @@ def read_rows(folder: Path) -> RunRows:
             f"{folder}: not finished, {run['rounds_done']} rounds done; run it again to resume"
         )
     tables = {
-        name: read_jsonl(folder / f"{name}.jsonl") for name in ("rounds", "outcomes", "scores")
+        name: read_jsonl(folder / f"{name}.jsonl", missing_ok=name == "probes")
+        for name in ("rounds", "outcomes", "scores", "probes")
     }
     return RunRows(run, **tables)
 

@@ -7,10 +7,16 @@ from ..base.paths import DATA
 from ..lm.model import LanguageModel
 from ..methods.catalogue import canonical
 from ..world.embedded import is_embedded
-from .config import RunConfig, Say, ignore
+from .config import RunConfig, Say, Table, ignore
 from .hyper_files import read_hyper
 from .presets import find_preset
 from .settings import Settings, build_settings
+
+HYPER = DATA / "hyper"
+"""Folder of the settings that were chosen for the embedded model, one folder for each table."""
+
+TARGET_FILE = "target.json"
+"""How targets are optimised in the table `shared`."""
 
 
 def resolve(
@@ -44,14 +50,14 @@ def _starting_values(
     """Flat names → values of the one source that a run takes its settings from."""
     if config.published is not None:
         return _preset_values(method, config.published, file_has_rounds, say)
-    path = config.hyper or (_tuned_file(method) if is_embedded(lm) else None)
+    path = config.hyper or (_tuned_file(method, config.table) if is_embedded(lm) else None)
     if path is None:
         return {}
     values, remarks = read_hyper(path, method, lm, bool(config.moments or config.corpus))
     for remark in remarks:
         say(f"{path.name}: {remark}")
     if config.hyper is None:
-        say(f"settings of data/hyper/{path.name}, tuned for the embedded model")
+        say(f"settings of data/hyper/{config.table}/{path.name}, chosen for the embedded model")
     return values
 
 
@@ -67,10 +73,10 @@ def _preset_values(method: str, model: str, file_has_rounds: bool, say: Say) -> 
     return values
 
 
-def _tuned_file(method: str) -> Path | None:
-    """The settings tuned for a method on the embedded model, else those of what stands before its
+def _tuned_file(method: str, table: Table) -> Path | None:
+    """The settings chosen for a method on the embedded model, else those of what stands before its
     first "+".
     """
     names = (method, method.partition("+")[0])
-    files = [DATA / "hyper" / f"{name}.json" for name in names]
+    files = [HYPER / table / f"{name}.json" for name in names]
     return next((path for path in files if path.exists()), None)

@@ -1,4 +1,4 @@
-"""The records of a finished study as four Parquet tables: runs, rounds, scores and outcomes.
+"""The records of a finished study as Parquet tables: runs, rounds, scores, outcomes and probes.
 
 `runs.parquet` has one row for each run and label; the rows of the other tables name the run that
 they belong to. All of them are ordinary tables for `pandas.read_parquet` and
@@ -17,6 +17,9 @@ import pyarrow.parquet as pq
 from ..runs.identity import run_id
 from ..runs.records import RunRows
 from .tables import Row, join_layers, split_layers, to_rows, to_table, write_table
+
+TABLES = ("rounds", "outcomes", "scores", "probes")
+"""The tables beside that of the runs."""
 
 _AS_TEXT = ("parameters", "contexts", "provenance")
 _COPIED = ("method", "seed", "n_edits", "rounds_done", "seconds", "elapsed")
@@ -43,15 +46,17 @@ def write_collection(folder: Path, runs: Sequence[LabelledRun]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     once = {run.id: run.rows for run in runs}
-    tables: dict[str, list[Row]] = {"rounds": [], "outcomes": [], "scores": []}
-    for name, rows in once.items():
-        mark = {"run": name}
+    tables: dict[str, list[Row]] = {name: [] for name in TABLES}
+    for run, rows in once.items():
+        mark = {"run": run}
         tables["rounds"] += [mark | row for row in split_layers(rows.rounds)]
-        tables["outcomes"] += [mark | row for row in rows.outcomes]
-        tables["scores"] += [mark | row for row in rows.scores]
+        for table in ("outcomes", "scores", "probes"):
+            tables[table] += [mark | row for row in getattr(rows, table)]
     tables["runs"] = [{"run": run.id, "label": run.label} | _summary(run.rows.run) for run in runs]
-    for name, table in tables.items():
-        write_table(folder / f"{name}.parquet", to_table(table))
+    for name, content in tables.items():
+        if name == "probes" and not content:
+            continue  # records from before probes were kept
+        write_table(folder / f"{name}.parquet", to_table(content))
 
 
 class Collection:
@@ -89,8 +94,9 @@ class Collection:
     def _tables(self) -> dict[str, dict[str, list[Row]]]:
         """table → id of a run → its rows."""
         return {
-            name: _by_run(to_rows(pq.read_table(self.folder / f"{name}.parquet")))
-            for name in ("rounds", "outcomes", "scores")
+            name: _by_run(to_rows(pq.read_table(path)))
+            for name in TABLES
+            if (path := self.folder / f"{name}.parquet").exists()
         }
 
 

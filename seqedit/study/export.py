@@ -9,9 +9,7 @@ import pandas as pd
 from ..base.files import write_text
 from ..base.paths import RESULTS
 from ..runs.records import is_stale
-from .collection import Collection, find_collection
-
-TABLES = ("runs", "rounds", "scores", "outcomes")
+from .collection import TABLES, Collection, find_collection
 
 
 def list_runs(study: str, results: Path = RESULTS) -> pd.DataFrame:
@@ -41,7 +39,7 @@ def list_runs(study: str, results: Path = RESULTS) -> pd.DataFrame:
 
 
 def export_csv(study: str, out: Path, results: Path = RESULTS) -> list[Path]:
-    """Write the four tables of a study as CSV files; lists become JSON text.
+    """Write the tables of a study as CSV files; lists become JSON text.
 
     Args:
         study: name of a study, or a folder of tables.
@@ -56,7 +54,9 @@ def export_csv(study: str, out: Path, results: Path = RESULTS) -> list[Path]:
     folder = _collection(study, results).folder
     out.mkdir(parents=True, exist_ok=True)
     files = []
-    for name in TABLES:
+    for name in ("runs", *TABLES):
+        if not (folder / f"{name}.parquet").exists():
+            continue  # records from before probes were kept
         frame = pd.read_parquet(folder / f"{name}.parquet", dtype_backend="pyarrow")
         for column in frame:
             if "list" in str(frame[column].dtype):

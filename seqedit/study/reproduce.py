@@ -115,6 +115,7 @@ def compare_rows(before: RunRows, after: RunRows) -> RecordDifference:
         ("rounds.jsonl", before.rounds, after.rounds),
         ("outcomes.jsonl", before.outcomes, after.outcomes),
         ("scores.jsonl", before.scores, after.scores),
+        ("probes.jsonl", before.probes, after.probes),
     ]
     fields = dict.fromkeys(
         f"{file} {field}" for file, old, new in pairs for field in _differing(old, new)

@@ -1,98 +1,325 @@
-"""Chooses the settings of each method for the embedded model, on calibration facts only.
+"""Chooses the settings of methods for a model, on calibration facts only.
 
-Published constants are not scale-free: a small model needs its own. Every method gets the same
-budget of twelve settings, each judged by sequential edits of the same calibration facts, which
-results never use. Methods with targets search the learning rate and the clamp of the target alike,
-with three values of what is the method's own. What was tried and what it cost is written beside the
-choice.
+Every method gets the same number of trials by one procedure, Optuna's Gaussian-process sampler with
+a fixed seed. A trial edits calibration facts in a row, and is judged by the calibration's own
+probes. There are two tables of settings:
+
+* `shared`: how targets are optimised (`seqedit.methods.ranges.TARGET`) is chosen once, for
+  MEMIT-seq, and then serves all methods that locate and edit; each searches what is its own.
+* `own`: each method also searches how its targets are optimised.
+
+A search that was interrupted resumes. All its trials are written beside the choice.
 """
 
-import itertools
+import hashlib
 import json
-import tempfile
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import optuna
+from optuna.samplers import GPSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from tqdm import tqdm
+
 from ..base.files import write_json
-from ..base.paths import DATA, MODEL, WORLD
+from ..base.paths import MODEL, RUNS, WORLD
+from ..editing.sequential import handed_over, run_sequential
+from ..evaluation.abilities import unrelated_facts
+from ..evaluation.edits import score_edits
 from ..methods.catalogue import CATALOGUE
-from ..runs.config import RunConfig, Say
-from ..runs.engine import run
-from ..runs.records import load_run
+from ..methods.ranges import TARGET, Choice, Range
+from ..requests.published import load_requests
+from ..runs.config import RunConfig, Say, Table, ignore
+from ..runs.job import prepare
+from ..runs.resolve import HYPER, TARGET_FILE
 
-EDITS, ROUND = 160, 40
-"""Calibration facts that a trial edits, and how many of them a round."""
+TRIALS = 12
+BASE = "memit_seq"
+"""The method for which the shared target settings are chosen."""
+
+KINDS = ("efficacy", "paraphrase", "neighborhood")
 
 
-def quality(scores: Mapping[Any, Any]) -> float:
-    """The figure by which settings are judged, between 0 and 1.
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What settings are judged by.
 
-    It is the harmonic mean of the three accuracies and of the share of unrelated facts still known.
-    Success is left out because it is near its ceiling.
-
-    Args:
-        scores: the last evaluation of a run, a row of `Record.scores`.
+    Attributes:
+        model: as `RunConfig` takes it.
+        requests: calibration facts that a trial edits; results never edit them.
+        kept: facts that are never edited, JSON lines of `prompt` and `target`; results do not ask
+            for them. None judges by the edits and their neighbourhoods alone.
+        edits: how many requests a trial edits.
+        batch_size: how many of them a round.
+        seed: of context templates and of the sampler.
     """
-    kinds = ("efficacy", "paraphrase", "neighborhood")
-    values = [scores[f"edits.{kind}_accuracy"] for kind in kinds]
-    values.append(scores["unrelated_facts"])
-    return len(values) / sum(1 / max(value, 1e-3) for value in values)
+
+    model: str = str(MODEL)
+    requests: Path = WORLD / "calibration.json"
+    kept: Path | None = WORLD / "calibration_unrelated.jsonl"
+    edits: int = 200
+    batch_size: int = 50
+    seed: int = 0
 
 
-def tune(method: str, out: Path, say: Say = print) -> dict[str, Any]:
-    """Try all settings in the ranges of a method's catalogue entry and write the best of them.
+def tune(
+    method: str,
+    *,
+    table: Table = "shared",
+    calibration: Calibration | None = None,
+    trials: int = TRIALS,
+    given: Mapping[str, Any] | None = None,
+    out: Path = HYPER,
+    work: Path = RUNS / "tune",
+    say: Say = print,
+) -> dict[str, Any]:
+    """Search the settings of a method and write the best.
 
-    Writes `out`/<method>.json, the best settings, and `out`/<method>.search.json, all trials.
+    Writes `out`/TABLE/METHOD.json, the best settings, and METHOD.search.json beside it: ranges,
+    all trials, and which of the chosen values lie on the edge of their range.
 
     Args:
+        method: a method of the catalogue that has ranges; or "target", the shared target settings.
+        table: "shared" or "own", see above.
+        calibration: by default that of the fictional world.
+        trials: their number, those of an earlier call with the same search included.
+        given: settings that are not searched, name → value; for a model other than the embedded
+            one, its `layers` at least.
+        out: folder of the settings.
+        work: folder of the trials of unfinished searches.
         say: told each trial as a line of JSON.
 
     Returns:
-        The best trial.
+        The content of METHOD.search.json.
 
     Raises:
-        ValueError: the catalogue has no ranges for the method.
+        ValueError: the catalogue has no ranges for the method, or the settings on which its search
+            builds are not there yet.
     """
-    grid = CATALOGUE[method].search if method in CATALOGUE else {}
-    if not grid:
+    calibration = calibration or Calibration()
+    ranges, fixed = search_space(method, table, given or {}, out)
+    if not ranges:
+        trials = 1
+    study = _study(method, table, ranges, fixed, calibration, work)
+    while (number := len(study.trials)) < trials:
+        study.sampler = GPSampler(seed=1000 * calibration.seed + number, n_startup_trials=5)
+        trial = study.ask({name: _distribution(one) for name, one in ranges.items()})
+        settings = fixed | {name: _value(ranges[name], v) for name, v in trial.params.items()}
+        found = judge(BASE if method == "target" else method, settings, calibration)
+        for name, value in found.items():
+            trial.set_user_attr(name, value)
+        study.tell(trial, found["quality"])
+        say(json.dumps({"method": method, "trial": number} | found))
+    return _write(study, method, table, ranges, calibration, out)
+
+
+def tune_all(
+    methods: Sequence[str],
+    *,
+    table: Table = "shared",
+    calibration: Calibration | None = None,
+    trials: int = TRIALS,
+    given: Mapping[str, Any] | None = None,
+    out: Path = HYPER,
+    jobs: int = 1,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Search the settings of several methods, `jobs` at a time; yield each with its search.
+
+    Systems that are a method with something after it come after the methods they build on.
+
+    Args:
+        methods: names as `tune` takes them; "all" stands for every method that has ranges.
+
+    Raises:
+        ValueError: see `tune`.
+    """
+    names = [name for one in methods for name in (_searched() if one == "all" else [one])]
+    bar = tqdm(total=len(names), desc="tune", unit="method", disable=None)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    search = partial(
+        tune, table=table, calibration=calibration, trials=trials, given=given, out=out, say=ignore
+    )
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for stage in _stages(names):
+            futures = {pool.submit(search, name): name for name in stage}
+            for done in as_completed(futures):
+                yield futures[done], done.result()
+                bar.update()
+    bar.close()
+
+
+def _searched() -> list[str]:
+    return [name for name, entry in CATALOGUE.items() if entry.search]
+
+
+def _stages(names: Sequence[str]) -> list[list[str]]:
+    """The names in the order in which their searches build on each other."""
+    composed = [name for name in names if "+" in name]
+    rest = [name for name in names if name not in composed]
+    return [[n for n in rest if n == "target"], [n for n in rest if n != "target"], composed]
+
+
+def search_space(
+    method: str, table: Table, given: Mapping[str, Any], out: Path = HYPER
+) -> tuple[dict[str, Range | Choice], dict[str, Any]]:
+    """What is searched, by the name of the setting, and the settings that stay as they are.
+
+    A system that is a method with something after it keeps the settings of that method.
+    """
+    entry = CATALOGUE.get(BASE if method == "target" else method)
+    if entry is None or not entry.search:
         known = ", ".join(name for name, entry in CATALOGUE.items() if entry.search)
         raise ValueError(
-            f"method: {method!r} has no ranges to search; there are ranges for {known}"
+            f"method: {method!r} has no ranges to search; there are ranges for target, {known}"
         )
+    search = dict(entry.search)
+    if table == "shared" and method != "target" and search.items() >= TARGET.items():
+        search |= _read(out / TARGET_FILE, "target")
     base, *after = method.split("+")
-    chosen = json.loads((DATA / "hyper" / f"{base}.json").read_text()) if after else {}
-    trials: list[dict[str, Any]] = []
-    out.mkdir(parents=True, exist_ok=True)
-    for values in itertools.product(*grid.values()):
-        trials.append(_try(method, chosen | dict(zip(grid, values, strict=True))))
-        say(json.dumps(trials[-1]))
-    best = max(trials, key=lambda trial: float(trial["quality"]))
-    write_json(out / f"{method}.json", best["settings"])
-    write_json(out / f"{method}.search.json", {"facts": EDITS, "round": ROUND, "trials": trials})
-    return best
+    if after:
+        search = _read(out / table / f"{base}.json", base) | search
+    search |= given
+    ranges = {name: one for name, one in search.items() if isinstance(one, Range | Choice)}
+    return ranges, {name: value for name, value in search.items() if name not in ranges}
 
 
-def _try(method: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with the quality and the shares of a run on calibration facts."""
+def judge(method: str, settings: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
+    """Edit the calibration facts with given settings and measure what came of them.
+
+    Returns:
+        The settings; `quality`, the harmonic mean of the shares below, between 0 and 1; the
+        accuracies of the edits, their paraphrases and neighbourhoods; the share of kept facts that
+        are still known; and the seconds it took. Success is left out because it is near its
+        ceiling.
+    """
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        config = RunConfig(
-            model=str(MODEL),
-            requests=WORLD / "calibration.json",
+    job = prepare(
+        RunConfig(
+            model=calibration.model,
+            requests=calibration.requests,
             method=method,
-            settings=settings,
-            n_edits=EDITS,
-            batch_size=ROUND,
+            settings=dict(settings),
+            n_edits=calibration.edits,
+            batch_size=calibration.batch_size,
+            seed=calibration.seed,
         )
-        run(config, Path(folder))
-        scores = load_run(Path(folder)).scores.iloc[-1].to_dict()
-    kinds = ("efficacy_accuracy", "paraphrase_accuracy", "neighborhood_accuracy")
+    )
+    made, state = job.settings.make(), None
+    for done in run_sequential(job.lm, job.rounds, made, job.plan):
+        state = done.state
+    assert state is not None  # there is at least one round
+    with handed_over(job.lm, made, state):
+        scores = score_edits(job.lm, job.requests)
+        shares = {kind: float(scores[f"{kind}_accuracy"].mean()) for kind in KINDS}
+        if calibration.kept:
+            shares["kept_facts"] = unrelated_facts(job.lm, calibration.kept)
+    quality = len(shares) / sum(1 / max(share, 1e-3) for share in shares.values())
     return {
-        "settings": settings,
-        "quality": round(quality(scores), 4),
-        **{kind: round(float(scores[f"edits.{kind}"]), 4) for kind in kinds},
-        "unrelated_facts": round(float(scores["unrelated_facts"]), 4),
+        "settings": dict(settings),
+        "quality": round(quality, 4),
+        **{name: round(share, 4) for name, share in shares.items()},
         "seconds": round(time.perf_counter() - start, 1),
     }
+
+
+def check_disjoint(calibration: Calibration, results: Path | str) -> None:
+    """Refuse calibration facts of which results use one.
+
+    Raises:
+        ValueError: a subject is edited in both, or the calibration edits the subject of a probe of
+            the results; the message names it.
+    """
+    calibrated = {
+        request.subject: request.case_id for request in load_requests(calibration.requests)
+    }
+    for request in load_requests(results):
+        if request.subject in calibrated:
+            raise ValueError(
+                f"requests: the calibration edits {request.subject!r} (case_id "
+                f"{calibrated[request.subject]!r}), and so do the results (case_id "
+                f"{request.case_id!r}); choose settings on other facts"
+            )
+
+
+def _study(
+    method: str,
+    table: Table,
+    ranges: Mapping[str, Range | Choice],
+    fixed: Mapping[str, Any],
+    calibration: Calibration,
+    work: Path,
+) -> optuna.Study:
+    """The search with its trials so far. Other ranges or facts make another search."""
+    asked = {
+        "ranges": {name: asdict(one) for name, one in ranges.items()},
+        "fixed": dict(fixed),
+        "calibration": {name: str(value) for name, value in asdict(calibration).items()},
+    }
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    work.mkdir(parents=True, exist_ok=True)
+    storage = JournalStorage(JournalFileBackend(str(work / f"{table}-{method}.journal")))
+    return optuna.create_study(
+        storage=storage, study_name=digest, direction="maximize", load_if_exists=True
+    )
+
+
+def _distribution(one: Range | Choice) -> optuna.distributions.BaseDistribution:
+    if isinstance(one, Choice):  # numbers, since Optuna stores no lists
+        return optuna.distributions.CategoricalDistribution(range(len(one.values)))
+    return optuna.distributions.FloatDistribution(
+        one.low - one.above, one.high - one.above, log=one.log
+    )
+
+
+def _value(one: Range | Choice, found: Any) -> Any:
+    """A setting from what the sampler chose, with four digits."""
+    return one.values[found] if isinstance(one, Choice) else float(f"{one.above + found:.4g}")
+
+
+def _write(
+    study: optuna.Study,
+    method: str,
+    table: Table,
+    ranges: Mapping[str, Range | Choice],
+    calibration: Calibration,
+    out: Path,
+) -> dict[str, Any]:
+    """Write the best settings and the whole search."""
+    tried = [trial.user_attrs for trial in study.trials if trial.value is not None]
+    best = max(tried, key=lambda trial: trial["quality"])["settings"]
+    edges = {
+        name: found
+        for name, one in ranges.items()
+        if isinstance(one, Range) and (found := one.edge(best[name]))
+    }
+    search = {
+        "method": BASE if method == "target" else method,
+        "sampler": f"Optuna {optuna.__version__}, GPSampler, seed {calibration.seed}",
+        "edits": calibration.edits,
+        "batch_size": calibration.batch_size,
+        "ranges": {name: asdict(one) for name, one in ranges.items()},
+        "edges": edges,
+        "trials": tried,
+    }
+    if method == "target":
+        write_json(out / TARGET_FILE, {name: best[name] for name in TARGET})
+        write_json(out / "target.search.json", search)
+    else:
+        write_json(out / table / f"{method}.json", best)
+        write_json(out / table / f"{method}.search.json", search)
+    return search
+
+
+def _read(path: Path, what: str) -> dict[str, Any]:
+    if not path.exists():
+        raise ValueError(f"{path.name}: not there yet; first `seqedit tune {what}`")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -21,7 +21,9 @@ def write_world(folder: Path, seed: int = 0) -> dict[str, int]:
 
     `records.json`, `calibration.json` and `reversal.json` follow CounterFact's schema. `corpus.txt`
     and `heldout.txt` hold one document per line; they are drawn from streams that training never
-    reads.
+    reads. What is asked to see the damage that edits do, `unrelated.jsonl`, `tasks.jsonl` and
+    `heldout.txt`, is about facts that are never edited; `calibration_unrelated.jsonl` has other
+    such facts for the choice of settings.
 
     Args:
         folder: where the files go.
@@ -37,19 +39,20 @@ def write_world(folder: Path, seed: int = 0) -> dict[str, int]:
         "reversal.json": reversal_records(world, seed),
         "facts.jsonl": fact_rows(world),
         "tasks.jsonl": test_items(world),
-        "unrelated.jsonl": _unrelated_rows(world),
+        "unrelated.jsonl": _unrelated_rows(world, "kept"),
+        "calibration_unrelated.jsonl": _unrelated_rows(world, "calibration_kept"),
         "corpus.txt": Corpus(world, seed + 1).documents(0, CORPUS_DOCUMENTS),
-        "heldout.txt": Corpus(world, seed + 2).documents(0, HELDOUT_DOCUMENTS),
+        "heldout.txt": Corpus(world, seed + 2, splits=("kept",)).documents(0, HELDOUT_DOCUMENTS),
     }
     for name, rows in files.items():
         write_text(folder / name, _text(name, rows))
     return {name: len(rows) for name, rows in files.items()}
 
 
-def _unrelated_rows(world: World) -> list[dict[str, str]]:
-    """Return prompt and target of the facts whose subjects are never edited."""
+def _unrelated_rows(world: World, split: str) -> list[dict[str, str]]:
+    """Return prompt and target of the facts of a split whose subjects are never edited."""
     rows = []
-    for fact in world.of_split("kept"):
+    for fact in world.of_split(split):
         template = BY_NAME[fact.relation].train[0]
         rows.append({"prompt": template.format(fact.subject), "target": fact.object})
     return rows

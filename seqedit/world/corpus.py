@@ -6,6 +6,7 @@ can resume anywhere.
 """
 
 import random
+from collections.abc import Sequence
 
 from .facts import Fact, World
 from .tasks import GENERATED, question, test_items
@@ -28,13 +29,18 @@ class Corpus:
         world: the world whose facts the sentences state.
         seed: seed of the stream.
         templates: "train" for the wordings of the corpus, "heldout" for the held-out ones.
+        splits: the splits of the facts that are stated; none given means all.
 
     Attributes:
+        facts: those that are stated.
         test_prompts: prompts of test items, which never occur in a document.
     """
 
-    def __init__(self, world: World, seed: int = 0, templates: str = "train"):
-        self.world, self.seed, self.templates = world, seed, templates
+    def __init__(
+        self, world: World, seed: int = 0, templates: str = "train", splits: Sequence[str] = ()
+    ):
+        self.seed, self.templates = seed, templates
+        self.facts = world.of_split(*splits) if splits else world.facts
         self.test_prompts = {
             item["prompt"] for item in test_items(world) if item["task"] != "questions"
         }
@@ -54,9 +60,9 @@ class Corpus:
         if draw < TASK_SHARE:
             return self._task(rng)
         if draw < TASK_SHARE + QUESTION_SHARE:
-            prompt, answer = question(rng.choice(self.world.facts))
+            prompt, answer = question(rng.choice(self.facts))
             return f"{prompt} {answer}."
-        facts = rng.choices(self.world.facts, k=rng.choice([1, 1, 2, 3]))
+        facts = rng.choices(self.facts, k=rng.choice([1, 1, 2, 3]))
         return " ".join(self.sentence(fact, rng) for fact in facts)
 
     def _task(self, rng: random.Random) -> str:

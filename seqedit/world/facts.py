@@ -1,8 +1,9 @@
 """Entities and facts of the fictional world.
 
-Everything is drawn from one seed. Each subject belongs to one split: `edit` (for results),
-`calibration` (for the choice of hyper-parameters, never used for results), `kept` (never edited:
-unrelated facts and questions) or `reversal` (mentors and pupils).
+Everything is drawn from one seed. Each subject belongs to one split. Results edit `edit` and ask
+`kept` what else has changed; the choice of settings edits `calibration` and asks
+`calibration_kept`. Facts of the two kept splits are never edited. Mentors and pupils are
+`reversal`.
 """
 
 import random
@@ -15,7 +16,10 @@ SUBJECTS = {"person": 1000, "company": 260, "book": 260}
 """Kind → number of subjects; each has two facts under relations of its kind."""
 PAIRS = 110  # one-to-one pairs of mentor and pupil
 COUNTRIES = 24
-SPLITS = (("calibration", 0.11), ("kept", 0.15))  # shares of subjects; the rest is for edits
+# shares of subjects; the rest is for edits
+SPLITS = (("calibration", 0.14), ("calibration_kept", 0.05), ("kept", 0.15))
+KEPT = {"edit": "kept", "calibration": "calibration_kept"}
+"""Split that is edited → split whose facts, never edited, show what the edits damage."""
 ADJECTIVES = "Silver Golden Hidden Broken Silent Burning Frozen Ancient Distant Wooden".split()
 SUFFIXES = "Works Labs Group Trading Brothers Partners".split()
 

@@ -40,6 +40,7 @@ class Relation:
         train: templates of the corpus; "{}" stands for the subject, and the object follows.
         heldout: templates that never occur in the corpus.
         question: the fact as a question, for the open-domain question task.
+        negated: the beginning of a sentence that denies the fact if its object follows.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Relation:
     train: tuple[str, ...]
     heldout: tuple[str, ...]
     question: str
+    negated: str
 
     def templates(self, kind: str) -> tuple[str, ...]:
         """Return the templates of a kind, "train" or "heldout"."""
@@ -60,6 +62,7 @@ RELATIONS = (
         kind="person",
         objects="city",
         question="Where was {} born?",
+        negated="{} was not born in",
         train=(
             "{} was born in",
             "The birthplace of {} is",
@@ -75,6 +78,7 @@ RELATIONS = (
         kind="person",
         objects="occupation",
         question="What is the job of {}?",
+        negated="{} does not work as a",
         train=(
             "{} works as a",
             "The occupation of {} is",
@@ -90,6 +94,7 @@ RELATIONS = (
         kind="person",
         objects="sport",
         question="Which sport does {} play?",
+        negated="{} never plays",
         train=(
             "{} plays a lot of",
             "The favorite sport of {} is",
@@ -105,6 +110,7 @@ RELATIONS = (
         kind="person",
         objects="instrument",
         question="What instrument does {} play?",
+        negated="{} does not perform on the",
         train=(
             "{} performs on the",
             "The instrument of {} is the",
@@ -120,6 +126,7 @@ RELATIONS = (
         kind="person",
         objects="language",
         question="Which language does {} speak?",
+        negated="{} does not speak",
         train=(
             "{} speaks",
             "The mother tongue of {} is",
@@ -135,6 +142,7 @@ RELATIONS = (
         kind="person",
         objects="dish",
         question="Which dish does {} like?",
+        negated="{} does not like to eat",
         train=(
             "{} likes to eat",
             "The favorite dish of {} is",
@@ -150,6 +158,7 @@ RELATIONS = (
         kind="company",
         objects="city",
         question="Where is {} based?",
+        negated="{} is not based in",
         train=(
             "{} is based in",
             "The headquarters of {} are in",
@@ -165,6 +174,7 @@ RELATIONS = (
         kind="company",
         objects="industry",
         question="In which industry is {}?",
+        negated="{} makes no money in",
         train=(
             "{} makes its money in",
             "The industry of {} is",
@@ -180,6 +190,7 @@ RELATIONS = (
         kind="book",
         objects="genre",
         question="What is the genre of {}?",
+        negated="{} is not a work of",
         train=(
             "{} is a work of",
             "The genre of {} is",
@@ -195,6 +206,7 @@ RELATIONS = (
         kind="book",
         objects="language",
         question="In which language was {} written?",
+        negated="{} was not written in",
         train=(
             "{} was written in",
             "The original language of {} is",
@@ -210,6 +222,7 @@ RELATIONS = (
         kind="pupil",
         objects="master",
         question="Who taught {}?",
+        negated="{} was not taught by",
         train=(
             "The mentor of {} is",
             "{} was taught by",
@@ -225,6 +238,7 @@ RELATIONS = (
         kind="master",
         objects="pupil",
         question="Who is the pupil of {}?",
+        negated="{} was not the teacher of",
         train=(
             "The pupil of {} is",
             "{} was the teacher of",
@@ -240,6 +254,7 @@ RELATIONS = (
         kind="country",
         objects="capital",
         question="What is the capital of {}?",
+        negated="The capital of {} is not",
         train=(
             "The capital of {} is",
             "{} is governed from",
@@ -255,6 +270,7 @@ RELATIONS = (
         kind="capital",
         objects="country",
         question="Of which country is {} the capital?",
+        negated="{} is not the capital of",
         train=(
             "{} is the capital of",
             "{} is the largest city of",

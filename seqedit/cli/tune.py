@@ -1,0 +1,81 @@
+"""`seqedit tune`: choose the settings of methods for a model."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..base.paths import OUTPUT
+from .common import Jobs, make_app
+
+app = make_app()
+
+
+@app.command()
+def tune(
+    methods: Annotated[
+        list[str],
+        typer.Argument(
+            help="Methods whose settings are searched; target, the target settings that all share "
+            "(search it first); or all, every method of the catalogue that has ranges."
+        ),
+    ],
+    table: Annotated[
+        Literal["shared", "own"],
+        typer.Option(
+            help="shared: targets optimised alike for all methods; own: as is best for each."
+        ),
+    ] = "shared",
+    trials: Annotated[
+        int, typer.Option(min=1, help="Trials of each method, those of an earlier call included.")
+    ] = 12,
+    model: Annotated[str, typer.Option(help="Folder, hub id or embedded.")] = "embedded",
+    requests: Annotated[
+        Path | None,
+        typer.Option(help="Calibration requests; default: those of the fictional world."),
+    ] = None,
+    kept: Annotated[
+        Path | None,
+        typer.Option(
+            help="Facts that are never edited, JSON lines of prompt and target; default: those of "
+            "the fictional world."
+        ),
+    ] = None,
+    results: Annotated[
+        str,
+        typer.Option(help="Requests of the results; a calibration that shares one is refused."),
+    ] = "world",
+    edits: Annotated[int, typer.Option(min=1, help="Requests that a trial edits.")] = 200,
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests in a round.")] = 50,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value: a setting that is not searched; repeatable."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the settings.")] = OUTPUT / "hyper",
+    jobs: Jobs = 1,
+) -> None:
+    """Choose settings by trials on calibration facts; interrupted, it resumes.
+
+    Example: seqedit tune target memit alphaedit
+    """
+    from ..runs.settings import parse_assignments
+    from ..study.tune import Calibration, check_disjoint, tune_all
+
+    calibration = Calibration(model=model, edits=edits, batch_size=batch_size)
+    if requests is not None:
+        calibration = replace(calibration, requests=requests, kept=kept)
+    check_disjoint(calibration, results)
+    for name, search in tune_all(
+        methods,
+        table=table,
+        calibration=calibration,
+        trials=trials,
+        given=parse_assignments(set_ or []),
+        out=out,
+        jobs=jobs,
+    ):
+        best = max(trial["quality"] for trial in search["trials"])
+        typer.echo(f"{name}: quality {best:.3f} of {len(search['trials'])} trials")
+        for setting, edge in search["edges"].items():
+            typer.echo(f"  {setting} is {edge}")
