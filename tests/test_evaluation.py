@@ -155,7 +155,8 @@ def test_attribute_prompts_are_measured_on_request(tiny_lm, asked):
     prompts = ("The mother tongue of André is", LONG)
     asked = [replace(r, attribute_prompts=prompts[: i % 3]) for i, r in enumerate(asked)]
     plain, scores = score_edits(lm, asked), score_edits(lm, asked, extra_kinds=["attribute"])
-    added = ["attribute", "attribute_accuracy", "attribute_tokens"]
+    added = [name for name in scores if name.startswith("attribute")]
+    assert {"attribute", "attribute_accuracy", "attribute_outcomes"} <= set(added)
     pd.testing.assert_frame_equal(scores.drop(columns=added), plain)
     for request, row in zip(asked, scores.to_dict("records"), strict=True):
         new = [naive(lm, prompt, request.target_new) for prompt in request.attribute_prompts]
@@ -307,7 +308,7 @@ def test_abilities_are_shares_by_task(tiny_lm, tmp_path):
     (tmp_path / "heldout.txt").write_text("\n".join(text[:50] for text in SENTENCES) + "\n")
     right = [naive(lm, row["prompt"], row["answer"])[1] for row in rows]
     assert score_abilities(lm, tmp_path) == {"a": np.mean(right[:2]), "b": np.mean(right[2:])}
-    assert unrelated_facts(lm, tmp_path) == np.mean(right)
+    assert unrelated_facts(lm, tmp_path / "unrelated.jsonl") == np.mean(right)
 
 
 def test_report_has_a_section_for_each_argument(tiny_lm, asked, tmp_path):
@@ -332,14 +333,19 @@ def test_report_has_a_section_for_each_argument(tiny_lm, asked, tmp_path):
         "abilities",
         "unrelated_facts",
         "perplexity",
+        "answers",
         "fluency",
+        "probes",
     ]
+    known = round(report["unrelated_facts"])
+    assert report["answers"] == {"unrelated_facts": str(known), "a": str(known)}
     assert [(row["round"], row["age"], row["n"]) for row in report["retention"]] == [
         (0, 1, 4),
         (1, 0, 2),
     ]
     json.dumps(report, allow_nan=False)
-    assert "retention:" in report_text(report)
+    text = report_text(report)
+    assert "retention:" in text and "answers" not in text and "probes" not in text
     lm.model.get_submodule("transformer.ln_f").weight.fill_(float("inf"))  # broken beyond measure
     report = evaluate(lm, short, world=tmp_path)
     assert report["perplexity"] is None and report["edits"]["efficacy_accuracy"] == 0.0

@@ -11,6 +11,7 @@ import pytest
 
 from seqedit.requests.formats import in_our_schema, read_rounds
 from seqedit.requests.published import load_requests
+from seqedit.requests.record import Probe
 from seqedit.requests.request import (
     EditRequest,
     RequestError,
@@ -66,6 +67,9 @@ COUNTERFACT = {
 }
 
 
+PROBE = {"prompt": "x is", "ground_truth": "y"}
+
+
 def requests_of(*records):
     return parse_requests([in_our_schema(record, i) for i, record in enumerate(records)])
 
@@ -81,7 +85,7 @@ def test_zsre_record_is_converted():
         target_new="University of Michigan",
         target_true="Illinois Institute of Technology",
         paraphrase_prompts=("What university did Watts Humphrey take part in?",),
-        locality=(("nq question: who played desmond doss father?", "Hugo Weaving"),),
+        locality=(Probe("nq question: who played desmond doss father?", "Hugo Weaving"),),
     )
 
 
@@ -94,10 +98,12 @@ def test_knowedit_record_is_converted():
         target_new="Archbishop",
         target_true="mayor of Vienna",
         locality=(
-            ("The gender of Frederic Piesch is", "male"),
-            ("Frederic Piesch was once", "mayor"),
+            Probe("The gender of Frederic Piesch is", "male", "relation_specificity"),
+            Probe("Frederic Piesch was once", "mayor", "forgetfulness"),
         ),
-        portability=(("The position of Frederic of Pieschen is", "Archbishop"),),
+        portability=(
+            Probe("The position of Frederic of Pieschen is", "Archbishop", "subject_aliasing"),
+        ),
     )
     assert requests_of(KNOWEDIT | {"rephrase_prompt": "Piesch is"})[0].paraphrase_prompts == (
         "Piesch is",
@@ -109,19 +115,35 @@ def test_knowedit_record_is_converted():
     [
         (ZSRE | {"alt": ""}, "target_new: is empty"),
         (ZSRE | {"subject": "Humphrey Watts"}, "prompt: the subject"),
-        (ZSRE | {"loc_ans": None}, "locality: expected a list of"),
         (KNOWEDIT | {"target_new": 3}, "target_new: expected"),
-        (
-            KNOWEDIT | {"locality": {"Forgetfulness": [{"prompt": "x"}]}},
-            "locality: expected a list of",
-        ),
-        (KNOWEDIT | {"portability": {"Reasoning": ["x"]}}, "portability: expected a list of"),
+        (KNOWEDIT | {"locality": "x"}, "locality: expected a list of"),
     ],
 )
 def test_wrong_records_of_other_schemas(record, field):
     """They are judged like our own: record and field are named."""
     with pytest.raises(RequestError, match=rf"requests, record 0 \(case_id 0\): {field}"):
         requests_of(record)
+
+
+@pytest.mark.parametrize(
+    ("record", "where", "kept"),
+    [
+        (ZSRE | {"loc_ans": None}, "locality[0]", (0, 0)),
+        (KNOWEDIT | {"locality": {"Forgetfulness": [{"prompt": "x"}]}}, "locality[0]", (0, 1)),
+        (KNOWEDIT | {"portability": {"Reasoning": ["x"]}}, "portability[0]", (2, 0)),
+        (
+            KNOWEDIT | {"portability": {"A": [{"prompt": "", "ground_truth": "y"}, PROBE]}},
+            "portability[0]",
+            (2, 1),
+        ),
+    ],
+)
+def test_a_probe_without_an_answer_costs_itself(record, where, kept):
+    """The edit and the other probes stay, and a message names the probe."""
+    (request,) = requests_of(record)
+    assert (len(request.locality), len(request.portability)) == kept
+    (message,) = request.left_out_probes
+    assert message.startswith(f"requests, record 0 (case_id 0): {where}: left out")
 
 
 def test_counterfact_as_parquet(tmp_path):

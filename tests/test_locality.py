@@ -13,10 +13,12 @@ from test_evaluation import LONG
 
 from seqedit.evaluation.edits import score_edits, summarise
 from seqedit.evaluation.locality import score_probes
+from seqedit.evaluation.probes import EditedFacts
 from seqedit.lm.weights import apply_update
+from seqedit.requests.record import Probe
 
-LOCALITY = (("I heard a", "song"), (LONG, "architecture and law"))
-PORTABILITY = (("The old town is", "quiet"),)
+LOCALITY = (Probe("I heard a", "song"), Probe(LONG, "architecture and law"))
+PORTABILITY = (Probe("The old town is", "quiet"),)
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def by_hand(lm, prompt: str, answer: str) -> tuple[list[int], list[int]]:
 
 def shares(lm, pairs) -> tuple[float, float]:
     """Mean token accuracy and exact match."""
-    found = [np.equal(*by_hand(lm, prompt, answer)) for prompt, answer in pairs]
+    found = [np.equal(*by_hand(lm, *pair[:2])) for pair in pairs]
     return (
         (np.mean([row.mean() for row in found]), np.mean([row.all() for row in found]))
         if found
@@ -92,7 +94,7 @@ def test_a_right_answer_scores_one_whatever_the_tokenizer(tiny_lm, requests, bos
         requests[0],
         target_new="the the the",
         target_true="the the town",
-        locality=(("It was", "the"),),
+        locality=(Probe("It was", "the"),),
     )
     row = score_edits(lm, [said]).iloc[0]
     assert row["efficacy_tokens"] == row["efficacy_accuracy"] == row["locality_gold"] == 1.0
@@ -129,7 +131,7 @@ def test_gold_and_unedited_are_two_things(tiny_lm, asked):
         asked, after.to_dict("records"), before["locality_best"], strict=True
     ):
         expected = [
-            np.mean(np.equal(by_hand(lm, *pair)[1], then))
+            np.mean(np.equal(by_hand(lm, *pair[:2])[1], then))
             for pair, then in zip(request.locality, best, strict=True)
         ]
         assert row["locality_unedited"] == pytest.approx(
@@ -143,7 +145,7 @@ def test_gold_and_unedited_are_two_things(tiny_lm, asked):
 def test_nothing_to_measure(tiny_lm, requests):
     """Without such prompts there are no such columns."""
     lm = tiny_lm("gpt2")
-    assert score_probes(lm, requests).shape == (6, 0)
+    assert score_probes(lm, requests, EditedFacts([])).shape == (6, 0)
     assert not [
         name for name in score_edits(lm, requests) if name.startswith(("locality", "portability"))
     ]

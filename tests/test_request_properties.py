@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from seqedit.requests.formats import READERS, in_our_schema
 from seqedit.requests.published import load_requests
+from seqedit.requests.record import PROMPTS, Probe
 from seqedit.requests.request import (
     EditRequest,
     RequestError,
@@ -17,7 +18,6 @@ from seqedit.requests.request import (
     usable_requests,
 )
 
-PROMPTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
 FIELDS = (
     *("case_id", "requested_rewrite", "prompt", "subject", "target_new", "target_true"),
     *(*PROMPTS, "locality", "portability", "relation_id"),
@@ -33,7 +33,8 @@ prompts = st.lists(text, max_size=3).map(tuple)
 @st.composite
 def fields_with(draw, paraphrases: int = 3, probes: int = 3, **fixed) -> dict:
     """Fields of a request, with random text and at most so many paraphrases and probes."""
-    probe = st.tuples(text, text)
+    kinds = st.sampled_from(["", "two_hop", "alias"])
+    probe = st.builds(Probe, text, text, kinds, st.none() | text, st.none() | text)
     prompt = f"{draw(st.text(characters, max_size=8))}{{}}{draw(st.text(characters, max_size=8))}"
     fields = {
         "case_id": draw(st.integers() | text),
@@ -55,8 +56,13 @@ def all_fields(draw) -> dict:
     return draw(fields_with(**more))
 
 
-def probes_as_dicts(probes, answer: str = "answer"):
-    return [{"prompt": prompt, answer: gold} for prompt, gold in probes]
+def probes_as_dicts(probes):
+    return [probe._asdict() for probe in probes]
+
+
+def of_kind(probes, kind: str) -> tuple[Probe, ...]:
+    """The probes as a schema keeps them that knows prompt, answer and kind only."""
+    return tuple(Probe(probe.prompt, probe.answer, kind) for probe in probes)
 
 
 def plain(request: EditRequest) -> dict:
@@ -64,7 +70,7 @@ def plain(request: EditRequest) -> dict:
     record = asdict(request) | {
         name: probes_as_dicts(getattr(request, name)) for name in ("locality", "portability")
     }
-    del record["target_new_id"]  # has no place of its own there
+    del record["target_new_id"], record["left_out_probes"]  # have no place of their own there
     return record
 
 
@@ -110,7 +116,7 @@ def test_zsre_records_are_read_back_equal(fields):
         "loc_ans": probe[1],
     }
     (found,) = read_back(record)
-    questions = tuple((f"{prompt.rstrip('?')}?", answer) for prompt, answer in request.locality)
+    questions = tuple(Probe(f"{p.prompt.rstrip('?')}?", p.answer) for p in request.locality)
     assert found.text == request.text
     expected = asdict(request) | {"prompt": found.prompt, "locality": questions}
     assert found == EditRequest(**expected)
@@ -127,12 +133,21 @@ def test_knowedit_records_are_read_back_equal(fields):
         "target_new": request.target_new,
         "ground_truth": [[request.target_true, "another wording"]] if request.target_true else [],
         "rephrase": list(request.paraphrase_prompts),
-        "locality": {"Forgetfulness": probes_as_dicts(request.locality, "ground_truth")},
-        "portability": {"Reasoning": probes_as_dicts(request.portability, "ground_truth")},
+        "locality": {
+            "Forgetfulness": [{"prompt": p[0], "ground_truth": p[1]} for p in request.locality]
+        },
+        "portability": {
+            "Two Hop": [{"prompt": p[0], "ground_truth": p[1]} for p in request.portability]
+        },
     }
     (found,) = read_back(record)
     assert found.text == request.text
-    assert found == EditRequest(**asdict(request) | {"prompt": found.prompt})
+    expected = asdict(request) | {
+        "prompt": found.prompt,
+        "locality": of_kind(request.locality, "forgetfulness"),
+        "portability": of_kind(request.portability, "two_hop"),
+    }
+    assert found == EditRequest(**expected)
 
 
 @once

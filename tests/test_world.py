@@ -12,6 +12,7 @@ import torch
 from seqedit.base.paths import DATA, MODEL, WORLD
 from seqedit.evaluation.abilities import score_abilities
 from seqedit.evaluation.continuations import exact_match
+from seqedit.evaluation.probes import EditedFacts
 from seqedit.lm.fingerprint import identity
 from seqedit.lm.load import load_model
 from seqedit.lm.weights import read_weight, restored, write_weight
@@ -34,6 +35,7 @@ FILES = (
     "facts.jsonl",
     "tasks.jsonl",
     "unrelated.jsonl",
+    "calibration_unrelated.jsonl",
     "corpus.txt",
     "heldout.txt",
 )
@@ -114,6 +116,7 @@ def test_neighbours_have_the_true_object(world):
     }
     requests = load_requests(WORLD / "records.json")
     assert sum(len(r.neighborhood_prompts) for r in requests) > 5000
+    assert all(len(set(r.neighborhood_prompts)) == len(r.neighborhood_prompts) for r in requests)
     for request in requests:
         assert (request.text, request.target_true) in truth
         assert all(
@@ -127,16 +130,65 @@ def test_splits_do_not_mix(world):
     edit, calibration, reversal = (
         subjects(n) for n in ("records.json", "calibration.json", "reversal.json")
     )
-    kept = {fact.subject for fact in world.of_split("kept")}
-    groups = (edit, calibration, reversal, kept)
+    kept, calibration_kept = (
+        {fact.subject for fact in world.of_split(split)} for split in ("kept", "calibration_kept")
+    )
+    groups = (edit, calibration, reversal, kept, calibration_kept)
     assert all(not a & b for i, a in enumerate(groups) for b in groups[i + 1 :])
-    assert len(edit) > 1000 and len(calibration) > 100
+    assert len(edit) >= 1000 and len(calibration) >= 200
     never_edited = {
         (BY_NAME[f.relation].train[0].format(f.subject), f.object) for f in world.of_split("kept")
     }
     assert {(row["prompt"], row["target"]) for row in rows("unrelated.jsonl")} == never_edited
     cases = [row["case_id"] for name in ("records.json", "calibration.json") for row in rows(name)]
     assert len(set(cases)) == len(cases)
+
+
+@pytest.mark.parametrize(
+    ("edits", "splits"),
+    [("records.json", ("kept",)), ("calibration.json", ("calibration_kept",))],
+)
+def test_no_probe_of_damage_asks_for_an_edited_fact(world, edits, splits):
+    """Neighbours, attributes, other facts of the subject, unrelated facts, tasks and texts."""
+    requests = load_requests(WORLD / edits)
+    edited = EditedFacts(requests)
+    never = {fact.subject for fact in world.of_split(*splits)}
+    for request in requests:
+        for prompt in request.neighborhood_prompts + request.attribute_prompts:
+            assert not edited.asked_by(prompt, request.relation_id)
+            assert any(subject in prompt for subject in never)
+        for probe in request.locality:
+            assert not edited.asked_by(probe.prompt, probe.relation_id)
+    prefix = "calibration_" if edits == "calibration.json" else ""
+    texts = [row["prompt"] for row in rows(f"{prefix}unrelated.jsonl")]
+    if not prefix:
+        texts += [row["prompt"] for row in rows("tasks.jsonl")]
+        texts += (WORLD / "heldout.txt").read_text(encoding="utf-8").splitlines()
+    words = [r.subject for r in requests]
+    assert not [text for text in texts if any(subject in text for subject in words)]
+
+
+def test_answers_of_probes_are_the_worlds(world):
+    """Same-subject probes, aliases, inverses and two-hop questions, from the facts themselves."""
+    truth = {(f.subject, f.relation): f.object for f in world.facts}
+    for request in load_requests(WORLD / "records.json"):
+        for probe in request.locality:
+            assert truth[request.subject, probe.relation_id] == probe.answer
+            assert request.subject in probe.prompt and probe.relation_id != request.relation_id
+        (alias,) = request.portability
+        assert (alias.kind, alias.answer, alias.previous) == (
+            "alias",
+            request.target_new,
+            request.target_true,
+        )
+        assert request.subject not in alias.prompt
+        (word,) = [word for word in request.subject.split() if word in alias.prompt.split()]
+        assert sum(word in subject.split() for subject, _ in truth) <= 2  # its own two facts
+        assert all(request.subject in prompt for prompt in request.negated_prompts)
+    for request in load_requests(WORLD / "reversal.json"):
+        inverse, two_hop = request.portability
+        assert inverse.answer == request.subject == two_hop.previous
+        assert inverse.previous == two_hop.answer == truth[request.target_new, "pupil"]
 
 
 def test_facts_of_one_subject_do_not_contradict(world):

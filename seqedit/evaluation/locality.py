@@ -147,6 +147,9 @@ def _rate_answers(
 ) -> list[Ratings]:
     """Ratings of each request's gold answers, all rated in one call."""
     flat = [probe for own in probes for probe in own]
+    if not flat:
+        nothing = Ratings(*(np.zeros(0, kind) for kind in (float, bool, int, float)), [])
+        return [nothing] * len(probes)
     ratings = rate(
         lm,
         [probe.prompt for probe in flat],

@@ -29,6 +29,7 @@ LISTS = {
     "neighborhood_prompts",
     "attribute_prompts",
     "generation_prompts",
+    "negated_prompts",
     "locality",
     "portability",
 }
