@@ -92,8 +92,8 @@ def train_editor(
     out = out or OUTPUT / "editors" / f"{name}.safetensors"
     make_parent(out)
     losses = train_network(name, out)
-    last = losses[-20:]
+    batches, best = min(losses, key=lambda one: one[1])
     typer.echo(
-        f"{out.name}: loss {losses[0]:.3f} at the first batch, {sum(last) / len(last):.3f} on "
-        f"average over the last {len(last)}"
+        f"{out.name}: held-out loss {losses[0][1]:.3f} before training, {best:.3f} at its best, "
+        f"after {batches} batches of {losses[-1][0]}"
     )

@@ -148,7 +148,8 @@ def _rate_answers(
     """Ratings of each request's gold answers, all rated in one call."""
     flat = [probe for own in probes for probe in own]
     if not flat:
-        nothing = Ratings(*(np.zeros(0, kind) for kind in (float, bool, int, float)), [])
+        none = np.zeros(0)
+        nothing = Ratings(none, none.astype(bool), none.astype(int), none, [])
         return [nothing] * len(probes)
     ratings = rate(
         lm,

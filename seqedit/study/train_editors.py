@@ -1,128 +1,79 @@
-"""Trains the networks of MEND and RLEdit for the embedded model, on calibration facts only."""
+"""Trains the networks of MEND and RLEdit for the embedded model, on calibration facts only.
 
-import random
-from collections import deque
-from dataclasses import dataclass
+A fifth of the calibration's subjects is held out. Training ends when the loss of their edits has
+stopped falling, and the network that was best on them is kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
 from tqdm import tqdm
 
+from ..base.files import write_json
 from ..base.paths import MODEL
-from ..lm.likelihood import (
-    Features,
-    hidden_states,
-    log_likelihood,
-    read_features,
-    shifted,
-)
+from ..lm.likelihood import read_features
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
-from ..lm.tokens import ContinuationRow, continuation_rows
-from ..lm.weights import (
-    apply_update,
-    read_weight,
-    restored,
-    write_weight,
-)
-from ..methods.kinds.gradients import learned_residuals, mend_update
-from ..methods.kinds.hypernetwork import (
-    Hypernetwork,
-    add_features,
-    both,
-    save_hypernetwork,
-    standardised,
-)
-from ..world.corpus import Corpus
-from ..world.facts import World, build_world
-from ..world.vocabulary import BY_NAME
-
-LAYERS = (0, 1, 2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditorConfig:
-    """How a network is trained.
-
-    Attributes:
-        kind: "mend"; "rledit", a step of the optimiser after every batch of the sequence, as the
-            paper describes; or "rledit_released", one step in all, as the released defaults do.
-        steps: number of batches.
-        step: initial step size of the network.
-        batch: edits in a batch.
-        lr: Adam's learning rate.
-        kept: weight of KL(edited ‖ unedited) on ordinary text.
-        length: batches of a sequence, after which the model starts afresh (RLEdit).
-        memory: number of earlier batches whose edits still count in the loss.
-        decay: weight of a batch relative to that of the batch after it.
-        size: weight of ‖Δ‖².
-    """
-
-    kind: str
-    steps: int
-    step: float
-    batch: int = 8
-    lr: float = 1e-3
-    kept: float = 1.0
-    length: int = 20
-    memory: int = 10
-    decay: float = 0.95
-    size: float = 0.0
-
+from ..lm.weights import apply_update, read_weight, restored
+from ..methods.kinds.hypernetwork import Hypernetwork, add_features, both, save_hypernetwork
+from ..world.facts import Fact, World, build_world
+from .editor_losses import LAYERS, Batch, Batches, EditorConfig, RleditSequence, mend_loss
 
 CONFIGS = {
-    "mend": EditorConfig(kind="mend", steps=1500, step=1e-3, lr=3e-4),
-    "rledit": EditorConfig(kind="rledit", steps=400, step=3e-3, lr=3e-4, kept=0.6, size=1e-4),
+    "mend": EditorConfig(kind="mend", steps=20_000, step=1e-3, lr=3e-4),
+    "rledit": EditorConfig(kind="rledit", steps=4000, step=3e-3, lr=3e-4, kept=0.6, size=1e-4),
     "rledit_released": EditorConfig(
-        kind="rledit_released", steps=20, step=3e-3, lr=1e-5, kept=0.6, size=1e-4
+        kind="rledit_released", steps=20, step=3e-3, lr=1e-5, kept=0.6, size=1e-4, patience=0
     ),
 }
 
 
-class Batches:
-    """Draws edits of calibration facts to random new objects, and ordinary text beside them."""
+class Stopping:
+    """Ends a training once the held-out loss has stopped falling, and keeps the best network.
 
-    def __init__(self, lm: LanguageModel, world: World, seed: int):
-        self.lm, self.world, self.rng = lm, world, random.Random(f"{seed}/editors")
-        self.facts = list(world.of_split("calibration"))
-        self.texts = Corpus(world, seed + 7).documents(0, 2000)
+    Attributes:
+        losses: (batches trained, held-out loss) of every measurement.
+    """
 
-    def draw(
-        self, count: int
-    ) -> tuple[list[ContinuationRow], list[ContinuationRow], list[ContinuationRow]]:
-        facts = self.rng.sample(self.facts, count)
-        new = [
-            self.rng.choice(
-                [o for o in self.world.objects[BY_NAME[f.relation].objects] if o != f.object]
-            )
-            for f in facts
-        ]
+    def __init__(self, network: Hypernetwork, patience: int):
+        self.network, self.patience = network, patience
+        self.losses: list[tuple[int, float]] = []
+        self._best: dict[str, Tensor] = {}
 
-        def ask() -> list[str]:
-            return [self.rng.choice(BY_NAME[f.relation].train).format(f.subject) for f in facts]
+    def note(self, batches: int, loss: float) -> bool:
+        """Note a held-out loss; return whether training should end."""
+        if not self.losses or loss < min(known for _, known in self.losses):
+            self._best = {name: t.clone() for name, t in self.network.state_dict().items()}
+        self.losses.append((batches, round(loss, 4)))
+        values = [known for _, known in self.losses]
+        return bool(self.patience) and len(values) - 1 - values.index(min(values)) >= self.patience
 
-        texts = self.rng.sample(self.texts, count)
-        heads = [" ".join(text.split()[:-1]) for text in texts]
-        return (
-            continuation_rows(self.lm, ask(), new),
-            continuation_rows(self.lm, ask(), new),
-            continuation_rows(self.lm, heads, [text.split()[-1] for text in texts]),
-        )
+    def restore_best(self) -> None:
+        """Put the best network back."""
+        if self._best:
+            self.network.load_state_dict(self._best)
 
 
-def train_editor(name: str, out: Path, seed: int = 0) -> list[float]:
-    """Train the network that `CONFIGS` names, write it to `out` and return the loss of every batch.
+def train_editor(name: str, out: Path, seed: int = 0) -> list[tuple[int, float]]:
+    """Train the network that `CONFIGS` names and write it to `out`.
+
+    How the training went is written beside it, as a .json file of the same name.
+
+    Returns:
+        (batches trained, held-out loss) of every measurement.
 
     Raises:
         ValueError: there is no such editor.
     """
     if name not in CONFIGS:
         raise ValueError(f"editor: {name!r}; there are {', '.join(CONFIGS)}")
-    config, lm = CONFIGS[name], load_model(MODEL)
+    config, lm, world = CONFIGS[name], load_model(MODEL), build_world(0)
     torch.manual_seed(seed)
-    batches = Batches(lm, build_world(0), seed)
+    trained, held_out = split_facts(world)
+    batches = Batches(lm, world, trained, seed)
     W = read_weight(lm, LAYERS[0])
     mend = config.kind == "mend"
     network = Hypernetwork(
@@ -133,106 +84,100 @@ def train_editor(name: str, out: Path, seed: int = 0) -> list[float]:
         lm, [row for _ in range(8) for row in batches.draw(64)[0]], LAYERS, everywhere=mend
     )[0]
     network.running = torch.stack([add_features(None, both(seen[layer])) for layer in LAYERS])
+    fixed = Batches(lm, world, held_out, seed + 1)
+    checked = [fixed.draw(config.batch) for _ in range(config.length)]
+    stopping = Stopping(network, config.patience)
     with restored(lm, LAYERS):
-        losses = (_train_mend if mend else _train_rledit)(lm, network, batches, config)
+        (_train_mend if mend else _train_rledit)(lm, network, batches, checked, config, stopping)
+    stopping.restore_best()
     save_hypernetwork(out, network, lm)
-    return losses
+    about = {
+        "config": asdict(config),
+        "facts": len(trained),
+        "held_out_facts": len(held_out),
+        "held_out_loss": stopping.losses,
+    }
+    write_json(out.with_suffix(".json"), about)
+    return stopping.losses
+
+
+def split_facts(world: World) -> tuple[list[Fact], list[Fact]]:
+    """The calibration facts to train on, and those of every fifth subject, which are held out."""
+    subjects = list(dict.fromkeys(fact.subject for fact in world.of_split("calibration")))
+    apart = set(subjects[::5])
+    facts = world.of_split("calibration")
+    return [f for f in facts if f.subject not in apart], [f for f in facts if f.subject in apart]
 
 
 def _train_mend(
-    lm: LanguageModel, network: Hypernetwork, batches: Batches, config: EditorConfig
-) -> list[float]:
-    """Train on batches that are each written into the unedited model.
-
-    The loss asks for the edits and their paraphrases, and for unchanged ordinary text.
-    """
-    optimizer, losses = _adam(network, config), []
-    for _ in tqdm(range(config.steps), desc=config.kind, unit="batch", disable=None):
-        edits, paraphrases, text = batches.draw(config.batch)
-        features = read_features(lm, edits, LAYERS, everywhere=True)[0]
-        before = _log_p(lm, text)
-        with shifted(lm, {layer: mend_update(network, layer, features[layer]) for layer in LAYERS}):
-            written = -log_likelihood(lm, edits + paraphrases)[0].mean()
-            loss = 0.1 * written + config.kept * _kl(before, _log_p(lm, text))
-        losses.append(_learn(optimizer, network, loss))
-    return losses
+    lm: LanguageModel,
+    network: Hypernetwork,
+    batches: Batches,
+    checked: Sequence[Batch],
+    config: EditorConfig,
+    stopping: Stopping,
+) -> None:
+    """Train on batches that are each written into the unedited model."""
+    optimizer = _adam(network, config)
+    for step in tqdm(range(config.steps), desc=config.kind, unit="batch", disable=None):
+        if step % config.check == 0:
+            with torch.no_grad():
+                losses = [mend_loss(lm, network, one, config).item() for one in checked]
+            if stopping.note(step, sum(losses) / len(losses)):
+                return
+        _learn(optimizer, network, mend_loss(lm, network, batches.draw(config.batch), config))
 
 
 def _train_rledit(
-    lm: LanguageModel, network: Hypernetwork, batches: Batches, config: EditorConfig
-) -> list[float]:
-    """Train on batches that are written one after the other.
-
-    The loss asks for the latest batches too, and for unchanged ordinary text.
-    """
-    optimizer, losses = _adam(network, config), []
+    lm: LanguageModel,
+    network: Hypernetwork,
+    batches: Batches,
+    checked: Sequence[Batch],
+    config: EditorConfig,
+    stopping: Stopping,
+) -> None:
+    """Train on sequences of batches that are written one after the other."""
+    optimizer = _adam(network, config)
     original = {layer: read_weight(lm, layer) for layer in LAYERS}
     for step in tqdm(range(config.steps), desc=config.kind, unit="batch", disable=None):
-        if step % config.length == 0:  # a new sequence, on the unedited model
-            recent: deque[list[ContinuationRow]] = deque(maxlen=config.memory + 1)
-            running = {layer: network.seen(layer) for layer in LAYERS}
-            for layer, W in original.items():
-                write_weight(lm, layer, W)
-        edits, paraphrases, text = batches.draw(config.batch)
-        recent.appendleft(paraphrases)
-        features = read_features(lm, edits, LAYERS)[0]
-        before = _log_p(lm, text)
-        running = {layer: add_features(running[layer], both(features[layer])) for layer in LAYERS}
-        updates = {
-            layer: _ridge(network, layer, features[layer], running[layer]) for layer in LAYERS
-        }
-        with shifted(lm, updates):
-            weights = torch.tensor(
-                [config.decay**age for age, rows in enumerate(recent) for _ in rows]
-            )
-            said = log_likelihood(lm, [row for rows in recent for row in rows])[0]
-            loss = -(weights.to(said) * said).sum() / len(edits) + config.kept * _kl(
-                before, _log_p(lm, text)
-            )
-            loss = loss + config.size * sum(update.square().sum() for update in updates.values())
+        if step % config.check == 0 and stopping.note(
+            step, _held_out_loss(RleditSequence(lm, network, config, original), checked)
+        ):
+            return
+        if step % config.length == 0:
+            sequence = RleditSequence(lm, network, config, original)
+        loss, updates = sequence.loss(batches.draw(config.batch))
         if config.kind == "rledit":
-            losses.append(_learn(optimizer, network, loss))
+            _learn(optimizer, network, loss)
         else:  # gradients add up to the only step
-            losses.append(loss.item())
             loss.backward()
         for layer, update in updates.items():
             apply_update(lm, layer, update.detach())
     if config.kind == "rledit_released":
         optimizer.step()
-    return losses
+    stopping.note(
+        config.steps, _held_out_loss(RleditSequence(lm, network, config, original), checked)
+    )
+
+
+@torch.no_grad()
+def _held_out_loss(sequence: RleditSequence, checked: Sequence[Batch]) -> float:
+    """Mean loss of a sequence of held-out batches."""
+    total = 0.0
+    for batch in checked:
+        loss, updates = sequence.loss(batch)
+        total += loss.item()
+        for layer, update in updates.items():
+            apply_update(sequence.lm, layer, update)
+    return total / len(checked)
 
 
 def _adam(network: Hypernetwork, config: EditorConfig) -> torch.optim.Optimizer:
     return torch.optim.Adam(network.parameters(), lr=config.lr)
 
 
-def _learn(optimizer: torch.optim.Optimizer, network: Hypernetwork, loss: Tensor) -> float:
+def _learn(optimizer: torch.optim.Optimizer, network: Hypernetwork, loss: Tensor) -> None:
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
-    return loss.item()
-
-
-def _ridge(network: Hypernetwork, layer: int, features: Features, running: Tensor) -> Tensor:
-    """RLEdit's update R(KᵀK + λI)⁻¹Kᵀ, differentiable in the network."""
-    R = learned_residuals(network, layer, features.x, standardised(running, both(features)).float())
-    system = features.x @ features.x.T + network.ridge(layer) * torch.eye(len(features.x)).to(
-        features.x
-    )
-    return R @ torch.linalg.solve(system, features.x)
-
-
-def _log_p(lm: LanguageModel, rows: list[ContinuationRow]) -> Tensor:
-    """Log-probabilities of the next token after every token of the rows, (tokens, vocabulary)."""
-    hidden = hidden_states(lm, rows)
-    return log_softmax(
-        lm.logits(torch.cat([hidden[i, : len(row.ids)] for i, row in enumerate(rows)])), dim=-1
-    )
-
-
-def _kl(before: Tensor, after: Tensor) -> Tensor:
-    """KL(after ‖ before), averaged over tokens; both are log-probabilities, (tokens,
-    vocabulary).
-    """
-    return kl_div(before, after, reduction="batchmean", log_target=True)

@@ -1,0 +1,166 @@
+"""Settings are searched alike for every method, on calibration facts only, and resumably."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqedit.base.paths import WORLD
+from seqedit.methods.catalogue import CATALOGUE
+from seqedit.methods.ranges import EDGE, TARGET, Choice, Range
+from seqedit.runs.resolve import HYPER, TARGET_FILE
+from seqedit.study import tune as module
+from seqedit.study.tune import TRIALS, Calibration, check_disjoint, search_space, tune
+
+FEW = Calibration(edits=4, batch_size=2)
+
+
+@given(st.floats(0, 1), st.booleans(), st.sampled_from([0.0, 1.0]))
+def test_places_in_a_range(place, log, above):
+    """A value's place is that of the scale; its outer parts are the edges."""
+    low, high = 0.01, 10.0
+    value = low * (high / low) ** place if log else low + place * (high - low)
+    one = Range(low + above, high + above, log=log, above=above, high_may_stay="it is the end")
+    assert one.place(value + above) == pytest.approx(place, abs=1e-9)
+    found = one.edge(value + above)
+    if place < EDGE - 1e-9:
+        assert found is not None and "lower end" in found
+    elif place > 1 - EDGE + 1e-9:
+        assert found is not None and found.endswith("it is the end")
+    elif EDGE + 1e-9 < place < 1 - EDGE - 1e-9:
+        assert found is None
+
+
+def fake_quality(monkeypatch, best: float):
+    """`judge` without a model: the best λ is known."""
+    asked = []
+
+    def judge(method, settings, calibration):
+        asked.append(settings)
+        quality = 1 / (1 + abs(math.log10(settings["lam"]) - best))
+        return {"settings": dict(settings), "quality": quality}
+
+    monkeypatch.setattr(module, "judge", judge)
+    return asked
+
+
+def shared_target(folder):
+    values = {name: 1.0 for name in TARGET} | {"steps": 25, "weight_decay": 0.05}
+    (folder / TARGET_FILE).write_text(json.dumps(values))
+    return values
+
+
+def search(tmp_path, trials, method="memit", **options):
+    return tune(
+        method,
+        trials=trials,
+        calibration=FEW,
+        out=tmp_path,
+        work=tmp_path / "work",
+        say=lambda line: None,
+        **options,
+    )
+
+
+def test_a_search_that_was_interrupted_finds_the_same(tmp_path, monkeypatch):
+    """The trials of two halves are those of one search, and nothing is tried twice."""
+    asked = fake_quality(monkeypatch, best=2.0)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shared_target(tmp_path / folder)
+    whole = search(tmp_path / "a", 9)
+    search(tmp_path / "b", 4)
+    halves = search(tmp_path / "b", 9)
+    assert whole == halves and len(whole["trials"]) == 9 and len(asked) == 18
+    best = json.loads((tmp_path / "a" / "shared" / "memit.json").read_text())
+    assert abs(math.log10(best["lam"]) - 2.0) < 0.5 and whole["edges"] == {}
+
+
+def test_the_edge_of_a_range_is_reported(tmp_path, monkeypatch):
+    """With the reason why it may stay, where there is one."""
+    fake_quality(monkeypatch, best=-9.0)
+    shared_target(tmp_path)
+    found = search(tmp_path, 8)
+    assert "lower end" in found["edges"]["lam"]
+    assert CATALOGUE["memit"].search["lam"].low_may_stay in found["edges"]["lam"]
+
+
+def test_two_tables(tmp_path):
+    """In "shared" the target's settings are the common ones, in "own" they are searched."""
+    values = shared_target(tmp_path)
+    ranges, fixed = search_space("memit", "shared", {}, tmp_path)
+    assert set(ranges) == {"lam"} and values.items() <= fixed.items()
+    ranges, fixed = search_space("memit", "own", {}, tmp_path)
+    assert set(ranges) == {"lam", "lr", "clamp"} and "lr" not in fixed
+    ranges, fixed = search_space("ft_m", "shared", {}, tmp_path)  # it has no targets
+    assert "lr" in ranges
+    ranges, fixed = search_space("memit", "shared", {"layers": [7], "lam": 3.0}, tmp_path)
+    assert not ranges and fixed["layers"] == [7]
+
+
+def test_a_composed_system_keeps_the_settings_of_its_method(tmp_path):
+    shared_target(tmp_path)
+    with pytest.raises(ValueError, match="alphaedit.json: not there yet; first `seqedit tune"):
+        search_space("alphaedit+sphere", "shared", {}, tmp_path)
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "alphaedit.json").write_text('{"l2": 7.0, "lr": 0.5}')
+    ranges, fixed = search_space("alphaedit+sphere", "shared", {}, tmp_path)
+    assert set(ranges) == {"share", "strength"} and fixed == {"l2": 7.0, "lr": 0.5}
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(ValueError, match="'grac' has no ranges to search; there are ranges for"):
+        search(tmp_path, 1, method="grac")
+    with pytest.raises(ValueError, match="first `seqedit tune target`"):
+        search(tmp_path, 1)
+    with pytest.raises(ValueError, match=r"the calibration edits .* and so do the results"):
+        check_disjoint(Calibration(requests=WORLD / "records.json"), "world")
+    check_disjoint(Calibration(), "world")
+
+
+def test_a_trial_is_judged_by_calibration_probes(tmp_path):
+    """Real trials on the embedded model; the same settings give the same figures."""
+    shared_target(tmp_path)
+    found = search(tmp_path, 2)
+    for trial in found["trials"]:
+        again = module.judge("memit", trial["settings"], FEW)
+        assert again | {"seconds": 0} == trial | {"seconds": 0}
+        shares = [trial[name] for name in (*module.KINDS, "kept_facts")]
+        harmonic = len(shares) / sum(1 / max(share, 1e-3) for share in shares)
+        assert trial["quality"] == pytest.approx(harmonic, abs=1e-3)
+
+
+def searches():
+    return sorted(HYPER.glob("*/*.search.json"))
+
+
+@pytest.mark.parametrize("path", searches(), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_committed_searches(path):
+    """Every method had the same number of trials, at a horizon of 200 edits, and no value of the
+    settings in use lies on an edge without a reason.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert len(found["trials"]) == (TRIALS if found["ranges"] else 1)
+    assert found["edits"] >= 200
+    best = max(found["trials"], key=lambda trial: trial["quality"])
+    used = json.loads((path.parent / f"{found['method']}.json").read_text(encoding="utf-8"))
+    assert used == best["settings"]
+    search = CATALOGUE[found["method"]].search
+    for name in found["ranges"]:
+        one = search[name]
+        if isinstance(one, Choice):
+            value = used[name]
+            assert (tuple(value) if isinstance(value, list) else value) in one.values
+        elif edge := one.edge(used[name]):
+            assert ": " in edge, f"{path.stem}: {name} is {edge}, and nothing says that it may stay"
+        assert (name in found["edges"]) == bool(isinstance(one, Range) and one.edge(used[name]))
+
+
+@pytest.mark.parametrize("table", ["shared", "own"])
+def test_every_method_was_searched(table):
+    names = {
+        path.name.removesuffix(".search.json") for path in searches() if path.parent.name == table
+    }
+    assert names == {name for name, entry in CATALOGUE.items() if entry.search}
