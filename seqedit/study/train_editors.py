@@ -52,8 +52,8 @@ class Stopping:
         return bool(self.patience) and len(values) - 1 - values.index(min(values)) >= self.patience
 
     def restore_best(self) -> None:
-        """Put the best network back."""
-        if self._best:
+        """Put the best network back, if the training could end early."""
+        if self.patience:
             self.network.load_state_dict(self._best)
 
 
@@ -120,12 +120,21 @@ def _train_mend(
     """Train on batches that are each written into the unedited model."""
     optimizer = _adam(network, config)
     for step in tqdm(range(config.steps), desc=config.kind, unit="batch", disable=None):
-        if step % config.check == 0:
-            with torch.no_grad():
-                losses = [mend_loss(lm, network, one, config).item() for one in checked]
-            if stopping.note(step, sum(losses) / len(losses)):
-                return
+        if step % config.check == 0 and stopping.note(
+            step, _held_out_mean(lm, network, checked, config)
+        ):
+            return
         _learn(optimizer, network, mend_loss(lm, network, batches.draw(config.batch), config))
+    stopping.note(config.steps, _held_out_mean(lm, network, checked, config))
+
+
+@torch.no_grad()
+def _held_out_mean(
+    lm: LanguageModel, network: Hypernetwork, checked: Sequence[Batch], config: EditorConfig
+) -> float:
+    """Mean loss of held-out batches, each written into the unedited model."""
+    losses = [mend_loss(lm, network, one, config).item() for one in checked]
+    return sum(losses) / len(losses)
 
 
 def _train_rledit(
