@@ -4,7 +4,13 @@ from typing import Any, NoReturn, TypeGuard
 
 from .formats import RequestError
 
-PROMPTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
+PROMPTS = (
+    "paraphrase_prompts",
+    "neighborhood_prompts",
+    "attribute_prompts",
+    "generation_prompts",
+    "questions",
+)
 """Fields that hold a list of prompts."""
 
 PROBES = ("locality", "portability")

@@ -26,6 +26,7 @@ class EditRequest:
             must stay true.
         attribute_prompts: the relation for other subjects, for which `target_new` is true already.
         generation_prompts: beginnings of free text about the subject.
+        questions: the fact as a question, with the subject filled in.
         locality: (prompt, gold answer) of facts that must not change, as in ZsRE and KnowEdit.
         portability: (prompt, gold answer) of facts that follow from the edit, as in KnowEdit.
         target_new_id: identifier of `target_new` (Wikidata's in CounterFact), by which reference
@@ -42,6 +43,7 @@ class EditRequest:
     neighborhood_prompts: tuple[str, ...] = ()
     attribute_prompts: tuple[str, ...] = ()
     generation_prompts: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
     locality: tuple[tuple[str, str], ...] = ()
     portability: tuple[tuple[str, str], ...] = ()
     target_new_id: str | None = None
@@ -64,6 +66,7 @@ class EditRequest:
             "neighborhood_prompts": self.neighborhood_prompts,
             "attribute_prompts": self.attribute_prompts,
             "generation_prompts": self.generation_prompts,
+            "questions": self.questions,
         }
         probes = {"locality": self.locality, "portability": self.portability}
         return {

@@ -43,6 +43,7 @@ class RunConfig:
         evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
         fluency: generate text at the end and measure its entropy.
         references: with `fluency`, file of reference texts for consistency (see `load_references`).
+        wild: let the model answer freely at the end and judge the answers (see `score_wild`).
         save_rounds: keep the edited matrices after every round.
         dtype: of the model's weights; the edited matrices are kept in float32 as well.
         device: where the model is loaded, see `seqedit.lm.load.load_model`.
@@ -68,6 +69,7 @@ class RunConfig:
     evaluate_every: int = 0
     fluency: bool = False
     references: Path | None = None
+    wild: bool = False
     save_rounds: bool = False
     dtype: str = "float32"
     device: str = "auto"
