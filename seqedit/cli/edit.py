@@ -34,6 +34,13 @@ Measures = Annotated[
         "attribute, negated, neighborhood_plus."
     ),
 ]
+Wild = Annotated[
+    bool,
+    typer.Option(
+        "--wild",
+        help="Let the edited model answer freely until it ends by itself, and judge its answers.",
+    ),
+]
 References = Annotated[
     Path | None,
     typer.Option(
@@ -117,6 +124,7 @@ def edit(
         bool, typer.Option(help="Generate text at the end and measure its entropy.")
     ] = False,
     references: References = None,
+    wild: Wild = False,
     save_rounds: Annotated[
         bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")
     ] = False,
@@ -157,6 +165,7 @@ def edit(
         measures=parse_names(measures),
         fluency=fluency,
         references=references,
+        wild=wild,
         save_rounds=save_rounds,
         dtype=dtype,
         device=device,
@@ -179,9 +188,15 @@ def _print_summary(out: Path) -> None:
     refused = record.outcomes.query("status == 'refused'")
     for reason, count in Counter(refused["reason"]).items():
         typer.echo(f"  refused ({count}): {reason}")
-    last = record.scores.iloc[-1].reindex([f"edits.{name}" for name in HEADLINES]).dropna()
-    shown = [f"{str(name).removeprefix('edits.')} {value:.3f}" for name, value in last.items()]
+    last = record.scores.iloc[-1].filter(regex=r"^(edits|wild)\.").rename(_metric)
+    values = last.reindex(list(HEADLINES)).dropna()
+    shown = [f"{name} {value:.3f}" for name, value in values.items()]
     typer.echo("  ".join(shown))
+
+
+def _metric(column: str) -> str:
+    """A column of a record's scores without its section: "efficacy" of "edits.efficacy"."""
+    return column.partition(".")[2]
 
 
 @app.command()
@@ -196,6 +211,7 @@ def score(
     measures: Measures = None,
     fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
     references: References = None,
+    wild: Wild = False,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of generated text.")] = 0,
     dtype: Dtype = "float32",
     device: Device = "auto",
@@ -214,6 +230,7 @@ def score(
     from ..evaluation.consistency import load_references
     from ..evaluation.edits import score_edits
     from ..evaluation.report import evaluate, report_text
+    from ..evaluation.wild import wild_prompts
     from ..exchange.edited import put_edited
     from ..lm.keys import BARE
     from ..lm.load import load_model
@@ -233,6 +250,8 @@ def score(
     wanted = loaded.requests
     lm = load_model(model, device=device, dtype=getattr(torch, dtype))
     validate_requests(lm, wanted, BARE)
+    if wild:
+        wild_prompts(lm, wanted)
     world = WORLD if is_embedded(lm) else None
     unedited = score_edits(lm, wanted, progress=True)
     put_edited(lm, edited)
@@ -245,6 +264,7 @@ def score(
         world=world,
         generator=generator,
         references=texts,
+        wild=wild,
         progress=True,
     )
     if out:

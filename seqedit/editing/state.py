@@ -12,7 +12,7 @@ from ..algebra.compact import CompactMoment
 from ..algebra.solver import Solver
 from ..lm.keys import Contexts
 from ..lm.model import LanguageModel
-from ..lm.target_loss import TargetConfig
+from ..lm.target_loss import TargetConfig, end_tokens
 from ..lm.weights import read_weight
 
 NAN = float("nan")
@@ -26,7 +26,7 @@ class EditPlan:
         layers: edited layers in ascending order. Targets are defined at the last one.
         moments: layer → C, second moment of preserved keys, (d_ff, d_ff), or its compact form.
         contexts: groups of context templates.
-        target: how targets are optimised.
+        target: how targets are optimised, and what every method learns after them.
         max_update_ratio: a round is refused if ‖Δ‖ of a layer exceeds this multiple of ‖W₀‖.
     """
 
@@ -37,11 +37,12 @@ class EditPlan:
     max_update_ratio: float = 10.0
 
     def check(self, lm: LanguageModel) -> None:
-        """Check that layers and moments fit the model.
+        """Check that layers, moments and the end of targets fit the model.
 
         Raises:
-            ValueError: they do not. The message names the layer.
+            ValueError: they do not. The message names the layer or the setting.
         """
+        end_tokens(lm, self.target)
         if not self.layers or list(self.layers) != sorted(set(self.layers)):
             raise ValueError(
                 f"layers {list(self.layers)}: give at least one, in ascending order, none twice"

@@ -1,14 +1,21 @@
-"""Generate text, and measure how repetitive it is."""
+"""Generate text, by sampling or greedily up to a natural end, and measure how repetitive it is.
+
+Nothing here depends on the `generation_config.json` of a model's folder.
+"""
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase
 
 from ..lm.model import LanguageModel
+from ..lm.tokens import chunks
 
 
 @torch.no_grad()
@@ -24,8 +31,8 @@ def generate(
     """Continue prompts by top-k sampling.
 
     Texts never end early: the end token is suppressed, as in CounterFact's protocol. Only the
-    number of the model's positions can make a text shorter. Torch's global generator is unchanged
-    afterwards.
+    number of the model's positions can make a text shorter. The model's own generation settings,
+    such as a repetition penalty, have no effect. Torch's global generator is unchanged afterwards.
 
     Args:
         lm: the model.
@@ -40,6 +47,8 @@ def generate(
     """
     tokenizer: Any = lm.tokenizer
     model: Any = lm.model  # transformers declares `generate` of a type that cannot be called
+    settings = {"do_sample": True, "top_k": top_k, "top_p": 1.0, "temperature": 1.0}
+    end = tokenizer.eos_token_id
     texts: list[str] = []
     for start in range(0, len(prompts), batch):
         ids = [tokenizer(prompt)["input_ids"] for prompt in prompts[start : start + batch]]
@@ -51,21 +60,149 @@ def generate(
         with torch.random.fork_rng(devices=[lm.device] if lm.device.type == "cuda" else []):
             torch.manual_seed(seed)
             new = min(max(length - shortest, 1), lm.max_positions - longest)
-            out = model.generate(
-                input_ids=torch.tensor(padded, device=lm.device),
-                attention_mask=torch.tensor(mask, device=lm.device),
-                do_sample=True,
-                top_k=top_k,
-                top_p=1.0,
-                temperature=1.0,
-                min_new_tokens=new,
-                max_new_tokens=new,
-                pad_token_id=tokenizer.eos_token_id,
-            )
+            sizes = {"min_new_tokens": new, "max_new_tokens": new}
+            with _without_defaults(model):
+                out = model.generate(
+                    input_ids=torch.tensor(padded, device=lm.device),
+                    attention_mask=torch.tensor(mask, device=lm.device),
+                    generation_config=GenerationConfig(
+                        eos_token_id=end, pad_token_id=end, **settings, **sizes
+                    ),
+                )
         for row, gap, prompt in zip(out, gaps, ids, strict=True):
             text = row[gap:][: max(length, len(prompt) + 1)]  # without padding
             texts.append(tokenizer.decode(text, skip_special_tokens=True))
     return texts
+
+
+@contextmanager
+def _without_defaults(model: Any) -> Iterator[None]:
+    """Inside, the model has no generation settings of its own.
+
+    `transformers` fills whatever a given GenerationConfig leaves open from the model's.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+class Answer(NamedTuple):
+    """What a model says after a prompt.
+
+    Attributes:
+        text: the new text, without its end and surrounding white space.
+        ended: whether it ended by itself, rather than at a limit.
+    """
+
+    text: str
+    ended: bool
+
+
+def greedy_answers(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    new_tokens: int = 32,
+    batch_tokens: int = 4096,
+) -> list[Answer]:
+    """Let the model answer by its most probable tokens until it ends by itself.
+
+    An answer ends at the first new token that
+
+    * is a special token of the tokenizer: its end token, or one that ends a turn of a chat;
+    * holds a newline; or
+    * holds a full stop that no letter or digit of the same token follows. So "Paris" "." ends, and
+      so does "3" "." "5" after its second token, while a token such as ".5" or "U.S" goes on.
+
+    The end and what follows it in its token are cut off. Answers are those of decoding each prompt
+    alone, whatever else is in its batch, unless the two largest logits of a step are equal up to
+    the round-off by which a batch differs from a single row: then either token may come. In float32
+    that is rare; in half precision exactly equal logits are not, and the one with the lower id
+    comes first.
+
+    Args:
+        lm: the model.
+        prompts: token ids of each prompt, at least one and fewer than the model has positions.
+        new_tokens: largest number of tokens of an answer; the number of the model's positions
+            limits it, too.
+        batch_tokens: padded tokens that run together; bounds memory.
+
+    Source:
+        Evaluation in the wild (2502.11177), as released: there any full stop in a token ends the
+        answer, ".5" and "U.S" included, and only the tokens "</s>" and "<|endoftext|>" count as an
+        end.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    is_end = _end_of_answer(lm.tokenizer)
+    answers: dict[int, Answer] = {}
+    for part in chunks([len(prompts[i]) + new_tokens for i in order], batch_tokens):
+        said = _greedy_tokens(lm, [prompts[i] for i in order[part]], new_tokens, is_end)
+        for i, tokens in zip(order[part], said, strict=True):
+            text = str(lm.tokenizer.decode(tokens, skip_special_tokens=True))
+            text = _FULL_STOP.sub("", text.partition("\n")[0])
+            answers[i] = Answer(text.strip(), is_end(tokens[-1]))
+    return [answers[i] for i in range(len(prompts))]
+
+
+_FULL_STOP = re.compile(r"\.[\W_]*$")
+
+
+def _end_of_answer(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bool]:
+    """A function that tells whether an answer ends at a token, see `greedy_answers`."""
+    added = tokenizer.added_tokens_decoder.items()
+    special = {*tokenizer.all_special_ids, *(token for token, one in added if one.special)}
+
+    @cache
+    def is_end(token: int) -> bool:
+        text = str(tokenizer.decode([token]))
+        return token in special or "\n" in text or bool(_FULL_STOP.search(text))
+
+    return is_end
+
+
+@torch.no_grad()
+def _greedy_tokens(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    is_end: Callable[[int], bool],
+) -> list[list[int]]:
+    """The most probable new tokens of each row of one batch, its end included."""
+    longest = max(map(len, prompts))
+    gaps = [longest - len(row) for row in prompts]
+    padded = [[0] * gap + [*row] for gap, row in zip(gaps, prompts, strict=True)]
+    seen = [[0] * gap + [1] * len(row) for gap, row in zip(gaps, prompts, strict=True)]
+    ids = torch.tensor(padded, device=lm.device)  # (rows, longest), later (rows left, 1)
+    mask = torch.tensor(seen, device=lm.device)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    past = DynamicCache(config=lm.model.config)
+    said: list[list[int]] = [[] for _ in prompts]
+    limits = [min(new_tokens, lm.max_positions - len(row)) for row in prompts]
+    active = list(range(len(prompts)))  # rows that have not ended
+    while True:
+        logits = lm.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        for i, token in zip(active, logits.argmax(dim=-1).tolist(), strict=True):
+            said[i].append(token)
+        left = [
+            n for n, i in enumerate(active) if not is_end(said[i][-1]) and len(said[i]) < limits[i]
+        ]
+        if not left:
+            return said
+        active, rows = [active[n] for n in left], torch.tensor(left)  # blocks may be on any device
+        past.batch_select_indices(rows)
+        ids = torch.tensor([said[i][-1:] for i in active], device=lm.device)
+        mask = torch.cat([mask[rows], mask.new_ones(len(rows), 1)], dim=1)
+        positions = positions[rows, -1:] + 1
 
 
 def ngram_entropy(texts: Sequence[str]) -> float:

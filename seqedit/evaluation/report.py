@@ -18,6 +18,7 @@ from .consistency import References, consistency
 from .edits import outcome_rows, retention, score_edits, summarise
 from .generation import generate, ngram_entropy
 from .shift import hidden_shift
+from .wild import score_wild, summarise_wild
 
 
 def evaluate(
@@ -32,6 +33,7 @@ def evaluate(
     states: Float[Tensor, "n d_model"] | None = None,
     generator: torch.Generator | None = None,
     references: References | None = None,
+    wild: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure the edits of `requests`, and whatever else the arguments ask for.
@@ -52,6 +54,7 @@ def evaluate(
             measured.
         references: with a generator, all generation prompts are continued, as published, and
             consistency is measured.
+        wild: let the model answer each request freely and judge the answers.
         progress: show a progress bar.
 
     Returns:
@@ -67,10 +70,7 @@ def evaluate(
         extra_kinds=extra_kinds,
         progress=progress,
     )
-    summary = summarise(scores)
-    report: dict[str, Any] = {
-        "edits": {name: None if np.isnan(value) else value for name, value in summary.items()}
-    }
+    report: dict[str, Any] = {"edits": _without_nan(summarise(scores))}
     if rounds:
         scores["round"] = scores["case_id"].map(rounds)
         known = scores.dropna(subset=["round"])
@@ -79,7 +79,14 @@ def evaluate(
         report |= _world_report(lm, world, states)
     if generator is not None:
         report |= _text_report(lm, requests, generator, references)
+    if wild:
+        report["wild"] = _without_nan(summarise_wild(score_wild(lm, requests)))
     return report | {"probes": outcome_rows(scores)}
+
+
+def _without_nan(summary: dict[str, float]) -> dict[str, float | None]:
+    """The same metrics, None for NaN, which JSON does not have."""
+    return {name: None if np.isnan(value) else value for name, value in summary.items()}
 
 
 def _world_report(

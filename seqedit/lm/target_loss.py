@@ -1,18 +1,20 @@
 """The loss that targets minimise: its settings, and the texts on which it is measured.
 
+What tokens an edit learns is decided here for all methods, those without targets included.
+
 How the loss is computed, and what of it only once, is in `target_problem`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ..requests.request import EditRequest
 from .model import LanguageModel
-from .tokens import fill, lookup_rows
+from .tokens import ContinuationRow, continuation_rows, fill, lookup_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,9 @@ class TargetConfig:
         kl_prompt: a neutral sentence about the subject, with "{}" in its place.
         separator: what stands between prompt and target; the released NSE has "" when it finds its
             targets beforehand.
+        target_end: what every method learns after the new object: "", nothing, as published, or
+            "eos", the tokenizer's end token, with which an answer ends by itself, as in ordinary
+            fine-tuning and LocFT (2509.22072). Measures never see it.
     """
 
     steps: int = 25
@@ -40,6 +45,7 @@ class TargetConfig:
     stop_loss: float = 0.05
     kl_prompt: str = "{} is a"
     separator: str = " "
+    target_end: Literal["", "eos"] = ""
 
 
 class Anchors(NamedTuple):
@@ -95,7 +101,7 @@ def target_rows(
         suffixes += [config.separator + request.target_new] * len(templates) + [""]
         subjects += [request.subject] * (len(templates) + 1)
     tokens, positions = lookup_rows(lm, filled, subjects, suffixes)
-    rows = []
+    end, rows = end_tokens(lm, config), []
     for i, (position, text, subject) in enumerate(zip(positions, filled, subjects, strict=True)):
         ids = tokens.ids[i]
         if i % (len(templates) + 1) == len(templates):  # the KL prompt
@@ -103,6 +109,35 @@ def target_rows(
         else:
             prompt_end = tokens.first_after(i, len(text.replace("{}", subject)))
             start = max(prompt_end, position + 1)  # first token of the target
-            rows.append(TargetRow(ids[:-1], position, tuple(ids[start:])))
+            whole = [*ids, *end]
+            rows.append(TargetRow(whole[:-1], position, tuple(whole[start:])))
     per_request = len(templates) + 1
     return [rows[i : i + per_request] for i in range(0, len(rows), per_request)]
+
+
+def learned_rows(
+    lm: LanguageModel, requests: Sequence[EditRequest], config: TargetConfig
+) -> list[ContinuationRow]:
+    """The bare prompt of each request with the tokens that a method without targets learns."""
+    return continuation_rows(
+        lm,
+        [request.text for request in requests],
+        [request.target_new for request in requests],
+        end_tokens(lm, config),
+    )
+
+
+def end_tokens(lm: LanguageModel, config: TargetConfig) -> list[int]:
+    """The tokens that are learned after each new object, see `TargetConfig.target_end`.
+
+    Raises:
+        ValueError: the end token is asked for, and the tokenizer has none.
+    """
+    if not config.target_end:
+        return []
+    if lm.tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"target_end = {config.target_end!r}: the tokenizer names no end token; put "
+            '"eos_token" into its tokenizer_config.json, or leave target_end at ""'
+        )
+    return [lm.tokenizer.eos_token_id]

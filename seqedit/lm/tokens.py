@@ -90,17 +90,22 @@ class ContinuationRow(NamedTuple):
 
 
 def continuation_rows(
-    lm: LanguageModel, prompts: Sequence[str], continuations: Sequence[str]
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    continuations: Sequence[str],
+    end: Sequence[int] = (),
 ) -> list[ContinuationRow]:
     """Tokenise each prompt with its continuation as one text, with a space between them.
 
-    The continuation's tokens are those that reach beyond the prompt's characters.
+    The continuation's tokens are those that reach beyond the prompt's characters, and then those of
+    `end`.
     """
     tokens = tokenise(lm, [f"{p} {c}" for p, c in zip(prompts, continuations, strict=True)])
     rows = []
     for i, (prompt, ids) in enumerate(zip(prompts, tokens.ids, strict=True)):
         start = tokens.first_after(i, len(prompt))
-        rows.append(ContinuationRow(ids[:-1], ids[start:]))
+        whole = [*ids, *end]
+        rows.append(ContinuationRow(whole[:-1], whole[start:]))
     return rows
 
 

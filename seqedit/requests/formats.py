@@ -7,6 +7,7 @@ The schema of a record is recognised by its fields:
 | CounterFact | `requested_rewrite` | ROME, MEMIT (MultiCounterFact), this project's world |
 | ZsRE | `src` and `alt` | MEND, ROME, MEMIT |
 | KnowEdit | `target_new`, and `ground_truth` or a dict of probes | KnowEdit, EasyEdit |
+| QAEdit | `target` and `rephrase` | 2502.11177 |
 | plain | anything else | you: `prompt`, `subject`, `target_new` and other fields of `EditRequest` |
 
 KnowEdit keeps `locality` and `portability` as dicts of probes; the plain schema keeps them as
@@ -30,6 +31,7 @@ LISTS = {
     "attribute_prompts",
     "generation_prompts",
     "negated_prompts",
+    "questions",
     "locality",
     "portability",
 }
@@ -40,8 +42,8 @@ def read_rounds(path: Path | str, suffix: str = "") -> list[list[Any]]:
     """Read the records of a file in the plain or CounterFact's schema, grouped by the file's
     rounds.
 
-    A file without rounds is one round. Records of ZsRE and KnowEdit, and rows of a .csv file
-    without a column case_id, are numbered from 0 in file order.
+    A file without rounds is one round. Records of ZsRE, KnowEdit and QAEdit without an identifier,
+    and rows of a .csv file without a column case_id, are numbered from 0 in file order.
 
     Args:
         path: the file.
@@ -85,7 +87,7 @@ def _rounds_of(content: Any, path: Path) -> list[list[Any]]:
 
 
 def in_our_schema(record: Any, number: int) -> Any:
-    """Convert a record of ZsRE or KnowEdit to the plain schema; return any other unchanged.
+    """Convert a record of ZsRE, KnowEdit or QAEdit to the plain schema; return others unchanged.
 
     Args:
         record: what the file holds, of any type.
@@ -95,6 +97,8 @@ def in_our_schema(record: Any, number: int) -> Any:
         return record
     if "src" in record and "alt" in record:
         return from_zsre(record, number)
+    if "target" in record and "rephrase" in record:
+        return from_qaedit(record, number)
     if "target_new" in record and (
         "ground_truth" in record
         or isinstance(record.get("locality"), dict)
@@ -129,7 +133,35 @@ def from_zsre(record: dict[str, Any], number: int) -> dict[str, Any]:
         "target_new": record["alt"],
         "target_true": _first(record.get("answers")) or None,
         "paraphrase_prompts": [record["rephrase"]] if record.get("rephrase") else [],
+        "questions": [record["src"]],
         "locality": locality,
+    }
+
+
+def from_qaedit(record: dict[str, Any], number: int) -> dict[str, Any]:
+    """Convert a record of QAEdit, whose prompts are questions, to the plain schema.
+
+    Args:
+        record: with `target` and `rephrase`.
+        number: the case_id if the record has neither that nor an `id`.
+
+    Source:
+        QAEdit (2502.11177).
+    """
+    probes = record.get("locality")
+    if isinstance(probes, list):
+        probes = [
+            {"prompt": p.get("loc"), "answer": p.get("loc_ans")} if isinstance(p, dict) else p
+            for p in probes
+        ]
+    return {
+        "case_id": record.get("case_id", record.get("id", number)),
+        "prompt": record.get("prompt"),
+        "subject": record.get("subject"),
+        "target_new": record["target"],
+        "paraphrase_prompts": [record["rephrase"]] if record["rephrase"] else [],
+        "questions": [record.get("prompt")],
+        "locality": probes,
     }
 
 

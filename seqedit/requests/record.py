@@ -11,6 +11,7 @@ PROMPTS = (
     "attribute_prompts",
     "generation_prompts",
     "negated_prompts",
+    "questions",
 )
 """Fields that hold a list of prompts."""
 

@@ -30,6 +30,7 @@ class EditRequest:
             after them.
         locality: facts that must not change, with their answers, as in ZsRE and KnowEdit.
         portability: facts that follow from the edit, with their answers, as in KnowEdit.
+        questions: the fact as a question, with the subject filled in.
         target_new_id: identifier of `target_new` (Wikidata's in CounterFact), by which reference
             texts are found.
         left_out_probes: messages about the record's probes that cannot be used.
@@ -48,6 +49,7 @@ class EditRequest:
     negated_prompts: tuple[str, ...] = ()
     locality: tuple[Probe, ...] = ()
     portability: tuple[Probe, ...] = ()
+    questions: tuple[str, ...] = ()
     target_new_id: str | None = None
     left_out_probes: tuple[str, ...] = ()
 
@@ -70,6 +72,7 @@ class EditRequest:
             "attribute_prompts": self.attribute_prompts,
             "generation_prompts": self.generation_prompts,
             "negated_prompts": self.negated_prompts,
+            "questions": self.questions,
         }
         probes = {"locality": self.locality, "portability": self.portability}
         return {

@@ -52,6 +52,7 @@ class RunConfig:
             `seqedit.evaluation.probes.EXTRA_KINDS`.
         fluency: generate text at the end and measure its entropy.
         references: with `fluency`, file of reference texts for consistency (see `load_references`).
+        wild: let the model answer freely at the end and judge the answers (see `score_wild`).
         save_rounds: keep the edited matrices after every round.
         dtype: of the model's weights; the edited matrices are kept in float32 as well.
         device: where the model is loaded, see `seqedit.lm.load.load_model`.
@@ -79,6 +80,7 @@ class RunConfig:
     measures: tuple[str, ...] = ()
     fluency: bool = False
     references: Path | None = None
+    wild: bool = False
     save_rounds: bool = False
     dtype: str = "float32"
     device: str = "auto"

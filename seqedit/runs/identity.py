@@ -46,8 +46,12 @@ def run_parameters(
     }
     if config.measures:
         parameters["measures"] = [*config.measures]
+    if not settings.target.target_end:  # as published, and as in records from before the setting
+        del parameters["target"]["target_end"]
     if config.clean:
         parameters["clean"] = True
+    if config.wild:
+        parameters["wild"] = True
     if config.dtype != "float32":
         parameters["dtype"] = config.dtype
     return parameters

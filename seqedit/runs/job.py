@@ -12,6 +12,7 @@ from ..algebra.compact import CompactMoment
 from ..base.paths import MOMENTS, WORLD
 from ..editing.state import EditPlan
 from ..evaluation.consistency import References, load_references
+from ..evaluation.wild import wild_prompts
 from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.fingerprint import fingerprint
 from ..lm.keys import Contexts
@@ -93,6 +94,8 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
         max_update_ratio=settings.max_update_ratio,
     )
     plan.check(lm)
+    if config.wild:
+        wild_prompts(lm, [request for batch in rounds for request in batch])
     return Job(config, loaded, lm, rounds, settings, plan, references, is_embedded(lm))
 
 

@@ -48,8 +48,8 @@ def _round_row(done: Round, edits: int) -> Row:
 
 
 def _evaluate(job: Job, method: EditMethod, done: Round, baseline: Baseline, last: bool) -> Row:
-    """Metrics of the requests edited so far; after the last round also generated text and hidden
-    states in a plane.
+    """Metrics of the requests edited so far; after the last round also generated text, free answers
+    and hidden states in a plane.
     """
     requests = [request for batch in job.rounds[: done.state.round] for request in batch]
     edited = {request.case_id for request in requests}
@@ -65,6 +65,7 @@ def _evaluate(job: Job, method: EditMethod, done: Round, baseline: Baseline, las
         world=job.world,
         generator=generator,
         references=job.references,
+        wild=job.config.wild and last,
         rounds={case: i for case, i in job.edited_in.items() if case in edited},
     )
     keys = done.state.keys

@@ -278,6 +278,7 @@ def preset_rows(method: str, model: str) -> list[tuple[str, Any, str]]:
         names = [
             name
             for name in names
-            if name in method_parameters(method) or name not in vars(TargetConfig())
+            if name in (*method_parameters(method), "target_end")
+            or name not in vars(TargetConfig())
         ]
     return [(name, values[name], preset.source_of(name)) for name in names]

@@ -14,7 +14,8 @@ from ...editing.contract import EditMethod, Writer, Written, guard
 from ...editing.state import EditPlan, EditState, Outcome
 from ...lm.likelihood import log_likelihood
 from ...lm.model import LanguageModel
-from ...lm.tokens import ContinuationRow, chunks, continuation_rows
+from ...lm.target_loss import learned_rows
+from ...lm.tokens import ContinuationRow, chunks
 from ...lm.weights import TrainableWeight, read_weight
 from ...requests.request import EditRequest
 
@@ -54,9 +55,7 @@ class FineTuningWriter(Writer):
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         before = {layer: read_weight(self.lm, layer) for layer in self.plan.layers}
-        rows = continuation_rows(
-            self.lm, [r.text for r in requests], [r.target_new for r in requests]
-        )
+        rows = learned_rows(self.lm, requests, self.plan.target)
         with self._gradients_on(), clock.stage("targets"):
             updates, loss, right_before = self._train(rows)
         for layer, W in before.items():

@@ -11,7 +11,7 @@ from ...editing.contract import EditMethod, Writer, Written, guard
 from ...editing.state import EditPlan, EditState, Outcome
 from ...lm.likelihood import Features, read_features
 from ...lm.model import LanguageModel
-from ...lm.tokens import continuation_rows
+from ...lm.target_loss import learned_rows
 from ...lm.weights import apply_update
 from ...requests.request import EditRequest
 from .hypernetwork import (
@@ -71,9 +71,7 @@ class GradientWriter(LeastSquaresWriter):
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         with clock.stage("targets"):
-            rows = continuation_rows(
-                self.lm, [r.text for r in requests], [r.target_new for r in requests]
-            )
+            rows = learned_rows(self.lm, requests, self.plan.target)
             features, said, _ = read_features(self.lm, rows, self.plan.layers)
         memory, keys = dict(state.memory), {}
         with clock.stage("solve"):
@@ -146,9 +144,7 @@ class MendWriter(Writer):
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         with clock.stage("targets"):
-            rows = continuation_rows(
-                self.lm, [r.text for r in requests], [r.target_new for r in requests]
-            )
+            rows = learned_rows(self.lm, requests, self.plan.target)
             features, said, _ = read_features(self.lm, rows, self.plan.layers, everywhere=True)
         with clock.stage("solve"):
             for layer in self.plan.layers:

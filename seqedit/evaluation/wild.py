@@ -1,0 +1,156 @@
+"""Evaluation in the wild: what an edited model answers when nobody holds its hand.
+
+The other edit metrics feed the right answer to the model, token by token, and stop where it stops.
+Here the model writes, greedily, until it ends by itself; see `generation.greedy_answers` for the
+rule. An edited model that knows the fact but not when to stop does well there and badly here.
+"""
+
+import re
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..lm.model import LanguageModel
+from ..lm.tokens import tokenise
+from ..requests.request import EditRequest, RequestError
+from .generation import greedy_answers
+
+FRAME = "Please answer the question:\n\nQ: {}\nA:"
+"""The frame around a question, as released."""
+
+MEASURES = ("exact", "contains", "ended")
+"""What is measured of each answer, see `score_wild`."""
+
+Prompts = dict[str, dict[int, list[int]]]
+"""Kind of prompt → number of the request → token ids; requests without such a prompt are absent."""
+
+
+def score_wild(
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    *,
+    new_tokens: int = 32,
+    texts: bool = False,
+) -> pd.DataFrame:
+    """Let the model answer each request's prompts freely, and judge the answers.
+
+    Kinds of prompts:
+
+    * `bare`: the prompt itself.
+    * `question`: `FRAME` around the request's first question, or its prompt if it has none.
+    * `chat`: the same question as a user's message in the tokenizer's chat template; only for
+      tokenizers that have one.
+    * `paraphrase`: the first paraphrase, bare.
+
+    Args:
+        lm: the model, edited or not.
+        requests: what to measure.
+        new_tokens: largest number of tokens of an answer.
+        texts: also return the answers themselves.
+
+    Returns:
+        One row per request: case_id, and for each kind, with NaN where a request has no such
+        prompt,
+
+        * `wild_KIND_exact`: whether answer and new object are the same, both `normalised`;
+        * `wild_KIND_contains`: whether the answer contains the new object as whole words, both
+          `normalised`;
+        * `wild_KIND_ended`: whether the answer ended by itself within `new_tokens`;
+        * `wild_KIND_text`, with `texts`: the answer.
+
+        The first two are also NaN where nothing is left of the new object when it is normalised.
+
+    Raises:
+        RequestError: a prompt leaves no room for an answer in the model's positions.
+
+    Source:
+        WILD (2502.11177). Departs from it: the match by words is ours, beside the released exact
+        match; no other language model judges; and chats have no system message of our own.
+    """
+    scores = pd.DataFrame({"case_id": [request.case_id for request in requests]})
+    for kind, prompts in wild_prompts(lm, requests).items():
+        answers = greedy_answers(lm, list(prompts.values()), new_tokens=new_tokens)
+        rows = [
+            (*_judge(answer.text, requests[i].target_new), float(answer.ended))
+            for i, answer in zip(prompts, answers, strict=True)
+        ]
+        judged = pd.DataFrame(rows, index=list(prompts), columns=[*MEASURES], dtype=float)
+        if texts:
+            judged["text"] = [answer.text for answer in answers]
+        judged = judged.reindex(scores.index)
+        scores = scores.join(judged.add_prefix(f"wild_{kind}_"))
+    return scores
+
+
+def summarise_wild(scores: pd.DataFrame) -> dict[str, float]:
+    """Mean of every measure of `score_wild` over the requests that have it; NaN if none has."""
+    measures = scores.filter(regex=rf"^wild_.*_({'|'.join(MEASURES)})$")
+    return {str(name): float(mean) for name, mean in measures.mean().items()}
+
+
+def wild_prompts(lm: LanguageModel, requests: Sequence[EditRequest]) -> Prompts:
+    """Token ids of all prompts of `score_wild`.
+
+    Raises:
+        RequestError: a prompt leaves no room for an answer. The message names the request.
+    """
+    asked = [request.questions[0] if request.questions else request.text for request in requests]
+    paraphrases = {
+        i: r.paraphrase_prompts[0] for i, r in enumerate(requests) if r.paraphrase_prompts
+    }
+    prompts = {
+        "bare": _tokens(lm, dict(enumerate(request.text for request in requests))),
+        "question": _tokens(lm, dict(enumerate(map(FRAME.format, asked)))),
+    }
+    if lm.tokenizer.chat_template is not None:
+        prompts["chat"] = {i: _chat(lm, question) for i, question in enumerate(asked)}
+    prompts["paraphrase"] = _tokens(lm, paraphrases)
+    for kind, of_kind in prompts.items():
+        for i, ids in of_kind.items():
+            if len(ids) >= lm.max_positions:
+                raise RequestError(
+                    f"case_id {requests[i].case_id!r}: {kind} prompt in the wild: {len(ids)} "
+                    f"tokens, which leave no room for an answer in the model's {lm.max_positions} "
+                    "positions; shorten it or leave the request out"
+                )
+    return prompts
+
+
+def _tokens(lm: LanguageModel, texts: dict[int, str]) -> dict[int, list[int]]:
+    """Token ids of each text, with special tokens as the tokenizer adds them."""
+    ids = tokenise(lm, list(texts.values())).ids if texts else []
+    return dict(zip(texts, ids, strict=True))
+
+
+def _chat(lm: LanguageModel, question: str) -> list[int]:
+    """Token ids of a chat in which the user has asked and the model is to answer."""
+    messages = [{"role": "user", "content": question}]
+    encoded: Any = lm.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=True
+    )
+    return list(encoded["input_ids"])
+
+
+def _judge(answer: str, target: str) -> tuple[float, float]:
+    """Whether an answer is the target, and whether it contains it; see `score_wild`."""
+    said, wanted = normalised(answer), normalised(target)
+    if not wanted:
+        return np.nan, np.nan
+    return float(said == wanted), float(f" {wanted} " in f" {said} ")
+
+
+def normalised(text: str) -> str:
+    """A text in lower case, without ASCII punctuation and English articles, words one space apart.
+
+    Source:
+        SQuAD's answer normalisation, as WILD's released code has it. Punctuation is deleted, not
+        replaced by a space.
+    """
+    words = text.lower().translate(_NO_PUNCTUATION)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", words).split())
+
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
