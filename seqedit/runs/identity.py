@@ -24,7 +24,7 @@ def run_parameters(
 
     Args:
         fingerprint: of the unedited model, see `seqedit.lm.fingerprint.fingerprint`.
-        n_edits: how many requests the run edits.
+        n_edits: how many edits the run makes.
         requests: digest of the request file, or what identifies a benchmark.
     """
     given = {
@@ -44,6 +44,8 @@ def run_parameters(
         "fluency": config.fluency,
         "save_rounds": config.save_rounds,
     }
+    if config.stream:
+        parameters["stream"] = config.stream
     if config.clean:
         parameters["clean"] = True
     if config.dtype != "float32":
