@@ -50,8 +50,10 @@ WRONG_INPUT = {
     ("moments", "merge"): ["{}/none", "{}/none", "--out", "{}/out.safetensors"],
     ("plan",): ["--model", "gpt2-xl", "--edits", "{}/none.json"],
     ("presets",): ["nosuch"],
+    ("streams",): None,
     ("study",): ["nosuch"],
     ("world", "build"): ["--out", "{}/file/folder"],  # `file` is no folder
+    ("world", "subjects"): ["--out", "{}/file/folder"],
     ("world", "check"): ["--model", "{}/none"],
     ("world", "train"): ["--out", "{}/file/folder", "--device", "cpu"],
     ("world", "train-editor"): ["nosuch"],
@@ -103,7 +105,9 @@ def test_wrong_command_line(path):
             assert parameter.opts[0] in result.stderr, result.stderr
 
 
-@pytest.mark.parametrize("path", [path for path in COMMANDS if path != ("methods",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "path", [path for path in COMMANDS if WRONG_INPUT.get(path, []) is not None], ids=" ".join
+)
 def test_wrong_input(path, tmp_path):
     """A file or a name that is not there: exit code 1, one line that names it, nothing written."""
     (tmp_path / "file").write_text("")

@@ -98,6 +98,13 @@ def edit(
     n_edits: Annotated[
         int | None, typer.Option(help="Take only this many requests, the first ones.")
     ] = None,
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            help="Make a hard stream of the requests: see `seqedit streams`. It may make several "
+            "edits of each."
+        ),
+    ] = None,
     shuffle: Annotated[
         bool, typer.Option(help="Draw the order of the requests from the seed.")
     ] = False,
@@ -156,6 +163,7 @@ def edit(
         clean=clean,
         batch_size=batch_size,
         n_edits=n_edits,
+        stream=stream,
         shuffle=shuffle,
         seed=seed,
         contexts=contexts,
@@ -192,6 +200,9 @@ def _print_summary(out: Path) -> None:
     values = last.reindex(list(HEADLINES)).dropna()
     shown = [f"{name} {value:.3f}" for name, value in values.items()]
     typer.echo("  ".join(shown))
+    stream = record.scores.iloc[-1].filter(regex=r"^stream\.").dropna()
+    if len(stream):
+        typer.echo("  ".join(f"{name} {value:.3g}" for name, value in stream.items()))
 
 
 def _metric(column: str) -> str:

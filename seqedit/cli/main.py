@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, edit, exchange, methods, moments, plan, records, study, tune, world
+from . import bench, edit, exchange, methods, moments, plan, records, streams, study, tune, world
 from .common import make_app
 
 app = make_app()
@@ -24,7 +24,7 @@ def seqedit(
     """Sequential model editing: write facts into a model's weights, and measure what it cost."""
 
 
-for group in (edit, exchange, methods, plan, tune, study, bench):
+for group in (edit, streams, exchange, methods, plan, tune, study, bench):
     app.add_typer(group.app)  # without a name: its commands become commands of `seqedit` itself
 app.add_typer(moments.app, name="moments")
 app.add_typer(records.app, name="records")

@@ -28,6 +28,25 @@ def build(
 
 
 @app.command()
+def subjects(
+    out: Annotated[Path, typer.Option(help="JSON file for the records.")],
+    seed: Seed = 0,
+) -> None:
+    """Write edit records for both facts of each subject, for `--stream same_subject`.
+
+    Example: seqedit world subjects --out subjects.json
+    """
+    from ..base.files import write_json
+    from ..world.facts import build_world
+    from ..world.streams import subject_records
+
+    make_parent(out)
+    records = subject_records(build_world(seed), "edit", seed)
+    write_json(out, records)
+    typer.echo(f"{out}: {len(records)} records")
+
+
+@app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = OUTPUT / "model",
     seed: Seed = 0,

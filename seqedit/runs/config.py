@@ -40,7 +40,10 @@ class RunConfig:
         table: which settings chosen for the embedded model to take: "shared", whose targets are
             optimised alike for all methods, or "own", as is best for each.
         batch_size: requests per round; None keeps the rounds of the file, or makes one.
-        n_edits: only so many requests, from the first; None takes all.
+        n_edits: only so many requests, from the first; None takes all. A stream may make several
+            edits of each.
+        stream: name in `seqedit.requests.streams.STREAMS` of what is made of the requests; None
+            edits each once.
         shuffle: put the requests in an order drawn from the seed first.
         seed: of the context templates, the order and generated text.
         contexts: JSON file of context templates; None samples them.
@@ -71,6 +74,7 @@ class RunConfig:
     table: Table = "shared"
     batch_size: int | None = None
     n_edits: int | None = None
+    stream: str | None = None
     shuffle: bool = False
     seed: int = 0
     contexts: Path | None = None

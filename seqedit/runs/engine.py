@@ -127,6 +127,8 @@ def _new_record(job: Job) -> dict[str, Any]:
         "seconds": 0.0,
         "elapsed": 0.0,
     }
+    if config.stream:
+        record["stream"] = {"name": config.stream, "facts": job.stream.facts}
     if job.loaded.left_out:
         record["left_out"] = {
             reason: {"count": len(messages), "first": messages[0]}

@@ -24,7 +24,7 @@ def run_parameters(
 
     Args:
         fingerprint: of the unedited model, see `seqedit.lm.fingerprint.fingerprint`.
-        n_edits: how many requests the run edits.
+        n_edits: how many edits the run makes.
         requests: digest of the request file, or what identifies a benchmark.
     """
     given = {
@@ -48,6 +48,8 @@ def run_parameters(
         parameters["measures"] = [*config.measures]
     if not settings.target.target_end:  # as published, and as in records from before the setting
         del parameters["target"]["target_end"]
+    if config.stream:
+        parameters["stream"] = config.stream
     if config.clean:
         parameters["clean"] = True
     if config.wild:

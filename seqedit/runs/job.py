@@ -1,6 +1,7 @@
 """Prepares a run: loads and checks everything that it needs."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..moments.cache import check_layers, corpus_moments
 from ..moments.files import check_belongs, load_moments
 from ..requests.published import RequestSet, load_request_set
 from ..requests.request import EditRequest, batched
+from ..requests.streams import Stream, make_stream
 from ..world.embedded import is_embedded
 from ..world.vocabulary import SENTENCES
 from .config import RunConfig, Say, ignore
@@ -38,7 +40,8 @@ class Job:
         config: what was asked for.
         loaded: the request file.
         lm: the unedited model.
-        rounds: the requests in the order and the rounds in which they are edited.
+        stream: the edits in order, each with its fact.
+        rounds: the edits of the stream in the rounds in which they are made.
         settings: of the method.
         plan: what the editing loop needs beside the method.
         references: reference texts for consistency; None without.
@@ -48,6 +51,7 @@ class Job:
     config: RunConfig
     loaded: RequestSet
     lm: LanguageModel
+    stream: Stream
     rounds: list[list[EditRequest]]
     settings: Settings
     plan: EditPlan
@@ -56,7 +60,7 @@ class Job:
 
     @property
     def requests(self) -> list[EditRequest]:
-        """The requests of all rounds, in order."""
+        """The edits of all rounds, in order."""
         return [request for batch in self.rounds for request in batch]
 
     @property
@@ -79,11 +83,17 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     loaded = load_request_set(config.requests, clean=config.clean)
     for remark in loaded.remarks():
         say(f"{config.requests}: {remark}")
+    stream = choose_edits(
+        loaded.requests, config.stream, config.n_edits, config.shuffle, config.seed
+    )
     references = load_references(config.references, SENTENCES) if config.references else None
     lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     settings = resolve(config, lm, file_has_rounds=len(loaded.rounds) > 1, say=say)
     check_layers(lm, settings.layers)
-    rounds = _divide(loaded.rounds, config, settings.batch_size)
+    sizes = [len(batch) for batch in loaded.rounds]
+    rounds = [
+        batch for edits in stream.passes for batch in _divide(edits, sizes, settings.batch_size)
+    ]
     contexts = _contexts(config, lm, settings)
     validate_requests(lm, [request for batch in rounds for request in batch], contexts)
     plan = EditPlan(
@@ -96,25 +106,37 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     plan.check(lm)
     if config.wild:
         wild_prompts(lm, [request for batch in rounds for request in batch])
-    return Job(config, loaded, lm, rounds, settings, plan, references, is_embedded(lm))
+    return Job(config, loaded, lm, stream, rounds, settings, plan, references, is_embedded(lm))
+
+
+def choose_edits(
+    requests: Sequence[EditRequest],
+    stream: str | None,
+    n_edits: int | None,
+    shuffle: bool,
+    seed: int,
+) -> Stream:
+    """The edits of a run: the file's requests shuffled as asked, from which a stream is made.
+
+    The arguments after the requests are those of `RunConfig`.
+
+    Raises:
+        ValueError: see `make_stream`.
+    """
+    ordered = list(requests)
+    if shuffle:
+        random.Random(seed).shuffle(ordered)
+    return make_stream(stream, ordered, n=n_edits, seed=seed)
 
 
 def _divide(
-    in_file: list[list[EditRequest]], config: RunConfig, batch_size: int | None
+    edits: list[EditRequest], sizes: list[int], batch_size: int | None
 ) -> list[list[EditRequest]]:
-    """The file's requests, shuffled and cut as asked, in rounds of `batch_size` or of the file's
-    own sizes.
-    """
-    requests = [request for batch in in_file for request in batch]
-    if config.shuffle:
-        random.Random(config.seed).shuffle(requests)
-    if config.n_edits is not None and not 1 <= config.n_edits <= len(requests):
-        raise ValueError(f"n_edits is {config.n_edits}; the file has {len(requests)} requests")
-    requests = requests[: config.n_edits]
+    """A pass of a stream in rounds of `batch_size`, or of the sizes of the file's rounds."""
     if batch_size is not None:
-        return list(batched(requests, batch_size))
-    left = iter(requests)
-    rounds = [list(islice(left, len(batch))) for batch in in_file]
+        return list(batched(edits, batch_size))
+    left = iter(edits)
+    rounds = [list(islice(left, size)) for size in sizes]
     return [batch for batch in rounds if batch]
 
 

@@ -9,6 +9,7 @@ from ..editing.contract import EditMethod
 from ..editing.state import Round
 from ..evaluation.report import evaluate, ordinary_states
 from ..evaluation.shift import key_drift, plane
+from ..evaluation.streams import score_stream
 from .baseline import Baseline
 from .job import Job
 
@@ -48,18 +49,20 @@ def _round_row(done: Round, edits: int) -> Row:
 
 
 def _evaluate(job: Job, method: EditMethod, done: Round, baseline: Baseline, last: bool) -> Row:
-    """Metrics of the requests edited so far; after the last round also generated text, free answers
-    and hidden states in a plane.
+    """Metrics of the facts edited so far, each measured by its last edit; after the last round also
+    generated text, free answers and hidden states in a plane.
     """
     requests = [request for batch in job.rounds[: done.state.round] for request in batch]
-    edited = {request.case_id for request in requests}
+    current = job.stream.current(requests)
+    edited = {request.case_id for request in current}
     generator = None
     if job.config.fluency and last:
         generator = torch.Generator().manual_seed(job.config.seed)
     report = evaluate(
         job.lm,
-        requests,
+        current,
         unedited=baseline.scores,
+        edited=requests,
         extra_kinds=job.config.measures,
         states=baseline.states,
         world=job.world,
@@ -68,6 +71,8 @@ def _evaluate(job: Job, method: EditMethod, done: Round, baseline: Baseline, las
         wild=job.config.wild and last,
         rounds={case: i for case, i in job.edited_in.items() if case in edited},
     )
+    if stream := score_stream(job.lm, job.stream, requests):
+        report["stream"] = stream
     keys = done.state.keys
     all_written = all(K.shape[1] == len(requests) for K in keys.values())
     if method.key_average is not None and all_written:

@@ -1,0 +1,35 @@
+"""What a finished run edited, found again from its record."""
+
+from pathlib import Path
+from typing import Any
+
+from ..requests.published import load_request_set
+from ..requests.request import EditRequest
+from .job import choose_edits
+
+
+def edited_requests(run: dict[str, Any], source: Path | str) -> list[EditRequest]:
+    """The facts that a run edited, each as the last edit of it.
+
+    Args:
+        run: content of its run.json.
+        source: the requests that it was made with, see `load_request_set`.
+
+    Raises:
+        ValueError: the requests are others than those of the run, or cannot be loaded.
+    """
+    parameters = run["parameters"]
+    loaded = load_request_set(source, clean=parameters.get("clean", False))
+    if loaded.origin != parameters["files"]["requests"]:
+        raise ValueError(
+            f"requests: {source} is not what the run was made with (digest {loaded.origin}, the "
+            f"record has {parameters['files']['requests']}); give the run's own requests"
+        )
+    stream = choose_edits(
+        loaded.requests,
+        parameters.get("stream"),
+        run["stream"]["facts"] if "stream" in run else run["n_edits"],
+        parameters["shuffle"],
+        parameters["seed"],
+    )
+    return stream.current([edit for edits in stream.passes for edit in edits])
