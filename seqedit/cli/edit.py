@@ -104,6 +104,13 @@ def edit(
     evaluate_every: Annotated[
         int, typer.Option(min=0, help="Rounds between evaluations; 0: evaluate at the end only.")
     ] = 0,
+    evaluate_sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Measure only so many requests, drawn from the seed, before the last evaluation.",
+        ),
+    ] = None,
     fluency: Annotated[
         bool, typer.Option(help="Generate text at the end and measure its entropy.")
     ] = False,
@@ -145,6 +152,7 @@ def edit(
         moments=moments,
         corpus=corpus,
         evaluate_every=evaluate_every,
+        evaluate_sample=evaluate_sample,
         fluency=fluency,
         references=references,
         save_rounds=save_rounds,
@@ -201,13 +209,13 @@ def score(
     from ..base.files import write_json
     from ..base.paths import WORLD
     from ..evaluation.consistency import load_references
-    from ..evaluation.edits import score_edits
     from ..evaluation.report import evaluate, report_text
     from ..exchange.edited import put_edited
     from ..lm.keys import BARE
     from ..lm.load import load_model
     from ..lm.validation import validate_requests
     from ..requests.published import load_request_set
+    from ..runs.unedited import unedited_scores
     from ..world.embedded import is_embedded
     from ..world.vocabulary import SENTENCES
 
@@ -223,7 +231,7 @@ def score(
     lm = load_model(model, device=device, dtype=getattr(torch, dtype))
     validate_requests(lm, wanted, BARE)
     world = WORLD if is_embedded(lm) else None
-    unedited = score_edits(lm, wanted, progress=True)
+    unedited = unedited_scores(lm, wanted, say=say, progress=True)
     put_edited(lm, edited)
     generator = torch.Generator().manual_seed(seed) if fluency else None
     report = evaluate(

@@ -41,6 +41,8 @@ class RunConfig:
             embedded model.
         corpus: text to compute second moments from.
         evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
+        evaluate_sample: at evaluations before the last, measure only so many of the requests edited
+            so far, drawn from the seed (see `sample_by_round`); None measures all.
         fluency: generate text at the end and measure its entropy.
         references: with `fluency`, file of reference texts for consistency (see `load_references`).
         save_rounds: keep the edited matrices after every round.
@@ -66,6 +68,7 @@ class RunConfig:
     moments: Path | None = None
     corpus: Path | None = None
     evaluate_every: int = 0
+    evaluate_sample: int | None = None
     fluency: bool = False
     references: Path | None = None
     save_rounds: bool = False
@@ -77,6 +80,16 @@ class RunConfig:
             raise ValueError(
                 "references: consistency needs generated text; ask for it with --fluency"
             )
+        if self.evaluate_sample is not None:
+            if self.evaluate_sample < 1:
+                raise ValueError(
+                    f"evaluate_sample is {self.evaluate_sample}; a sample has at least one request"
+                )
+            if not self.evaluate_every:
+                raise ValueError(
+                    "evaluate_sample: only evaluations before the last are sampled; ask for some "
+                    "with --evaluate-every"
+                )
         if self.preset and self.hyper:
             raise ValueError("preset: give --preset or --hyper, not both")
 

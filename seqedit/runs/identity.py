@@ -44,6 +44,8 @@ def run_parameters(
         "fluency": config.fluency,
         "save_rounds": config.save_rounds,
     }
+    if config.evaluate_sample is not None:
+        parameters["evaluate_sample"] = config.evaluate_sample
     if config.clean:
         parameters["clean"] = True
     if config.dtype != "float32":

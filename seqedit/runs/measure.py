@@ -11,6 +11,7 @@ from ..evaluation.report import evaluate, ordinary_states
 from ..evaluation.shift import key_drift, plane
 from .baseline import Baseline
 from .job import Job
+from .sampling import sample_by_round
 
 Row = dict[str, Any]
 
@@ -47,17 +48,21 @@ def _round_row(done: Round, edits: int) -> Row:
 
 
 def _evaluate(job: Job, method: EditMethod, done: Round, baseline: Baseline, last: bool) -> Row:
-    """Metrics of the requests edited so far; after the last round also generated text and hidden
-    states in a plane.
+    """Metrics of the requests edited so far, or of a sample of them; after the last round always of
+    all, and also generated text and hidden states in a plane.
     """
-    requests = [request for batch in job.rounds[: done.state.round] for request in batch]
+    rounds = job.rounds[: done.state.round]
+    requests = [request for batch in rounds for request in batch]
+    measured = requests
+    if job.config.evaluate_sample is not None and not last:
+        measured = sample_by_round(rounds, job.config.evaluate_sample, job.config.seed)
     edited = {request.case_id for request in requests}
     generator = None
     if job.config.fluency and last:
         generator = torch.Generator().manual_seed(job.config.seed)
     report = evaluate(
         job.lm,
-        requests,
+        measured,
         unedited=baseline.scores,
         states=baseline.states,
         world=job.world,
