@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from seqedit.bench.rating import bench_rating, rating_line
 from seqedit.bench.rounds import (
     bench_evaluation,
     bench_flops,
@@ -41,6 +42,35 @@ def test_counts_and_sizes():
     ]  # float32 keys, float64 Gram matrix
     assert result["history_bytes"] == sizes and result["dense_cache_bytes"] == 4 * 1536**2
     assert bench_evaluation(3)["edits"] == 3
+
+
+def test_both_ways_of_rating_agree():
+    """−log p to float32 round-off; every most probable token is the same."""
+    result = bench_rating(n_edits=3)
+    assert result["requests"] == 3 and result["prompts"] > 20
+    assert result["nll_differs"] < 1e-4 and result["top_differs"] == 0
+    assert result["ratio"] == pytest.approx(result["plain_seconds"] / result["seconds"])
+    assert "CPU-s a request" in rating_line(result)
+
+
+def test_rating_of_another_model(tiny_folder, tmp_path):
+    """The command takes a model and requests; the record says which."""
+    records = [
+        {
+            "case_id": i,
+            "prompt": "The mother tongue of {} is",
+            "subject": subject,
+            "target_new": "Dutch",
+        }
+        for i, subject in enumerate(("André", "Zoë", "Gamith"))
+    ]
+    (tmp_path / "few.json").write_text(json.dumps(records))
+    words = ["bench", "rating", "--model", str(tiny_folder), "--n-edits", "2"]
+    words += ["--requests", str(tmp_path / "few.json"), "--out", str(tmp_path / "out.json")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and f"of 2 requests ({tiny_folder.name})" in done.stdout
+    result = json.loads((tmp_path / "out.json").read_text())["results"]["rating"]
+    assert (result["model"], result["requests"], result["prompts"]) == (tiny_folder.name, 2, 2)
 
 
 def test_solve_at_a_small_size():

@@ -1,6 +1,7 @@
 """Run the measurements of `seqedit bench`, each beside the plain way in the same process."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import torch
 
 from ..base.files import write_json
 from .full_size import bench_full_size, report_full_size
+from .rating import bench_rating, rating_line
 from .rounds import (
     bench_evaluation,
     bench_flops,
@@ -33,6 +35,7 @@ BENCHES = {
     "flops": Bench(bench_flops, flops_line),
     "rounds": Bench(bench_rounds, rounds_line),
     "evaluation": Bench(bench_evaluation, evaluation_line),
+    "rating": Bench(bench_rating, rating_line),
     "solve": Bench(bench_solve, solve_line),
     "forms": Bench(bench_forms, forms_line),
 }
@@ -43,7 +46,11 @@ ON_REQUEST = {"full-size": Bench(bench_full_size, report_full_size)}
 
 
 def run_benches(
-    names: list[str], out: Path | None = None, say: Callable[[str], object] = print
+    names: list[str],
+    out: Path | None = None,
+    say: Callable[[str], object] = print,
+    *,
+    rated: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run measurements one after the other.
 
@@ -51,6 +58,7 @@ def run_benches(
         names: names in `BENCHES` or `ON_REQUEST`; all of `BENCHES` if empty.
         out: file for the results as JSON.
         say: receives a line for each measurement as soon as it is done.
+        rated: what `bench_rating` measures, if not what it does by itself.
 
     Returns:
         Name → result.
@@ -59,6 +67,8 @@ def run_benches(
         ValueError: there is no such measurement.
     """
     known = BENCHES | ON_REQUEST
+    if rated:
+        known["rating"] = Bench(partial(bench_rating, **rated), rating_line)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"no measurement named {unknown[0]!r}; there are {', '.join(known)}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import make_app
+from .common import Model, make_app
 
 app = make_app()
 
@@ -15,16 +15,26 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="round, flops, rounds, evaluation, solve, forms; default: all of these. On a GPU "
-            "also full-size."
+            help="round, flops, rounds, evaluation, rating, solve, forms; default: all of these. "
+            "On a GPU also full-size."
         ),
     ] = None,
+    model: Model = "embedded",
+    requests: Annotated[
+        str, typer.Option(help="What `rating` rates; wrong records are left out.")
+    ] = "world",
+    n_edits: Annotated[
+        int, typer.Option(min=1, help="How many requests `rating` takes, the first ones.")
+    ] = 100,
     out: Annotated[Path | None, typer.Option(help="JSON file for the record.")] = None,
 ) -> None:
     """Measure the speed-ups beside the plain way (minutes; needs a clone with its embedded model).
+
+    Only `rating`, the cost of evaluating, takes another model and other requests.
 
     Example: seqedit bench round evaluation
     """
     from ..bench.speed import run_benches
 
-    run_benches(names or [], out, typer.echo)
+    rated = {"model": model, "requests": requests, "n_edits": n_edits}
+    run_benches(names or [], out, typer.echo, rated=rated)

@@ -127,6 +127,13 @@ def edit(
         int, typer.Option(min=0, help="Rounds between evaluations; 0: evaluate at the end only.")
     ] = 0,
     measures: Measures = None,
+    evaluate_sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Measure only so many requests, drawn from the seed, before the last evaluation.",
+        ),
+    ] = None,
     fluency: Annotated[
         bool, typer.Option(help="Generate text at the end and measure its entropy.")
     ] = False,
@@ -171,6 +178,7 @@ def edit(
         corpus=corpus,
         evaluate_every=evaluate_every,
         measures=parse_names(measures),
+        evaluate_sample=evaluate_sample,
         fluency=fluency,
         references=references,
         wild=wild,
@@ -239,7 +247,6 @@ def score(
     from ..base.files import write_json
     from ..base.paths import WORLD
     from ..evaluation.consistency import load_references
-    from ..evaluation.edits import score_edits
     from ..evaluation.report import evaluate, report_text
     from ..evaluation.wild import wild_prompts
     from ..exchange.edited import put_edited
@@ -247,6 +254,7 @@ def score(
     from ..lm.load import load_model
     from ..lm.validation import validate_requests
     from ..requests.published import load_request_set
+    from ..runs.unedited import unedited_scores
     from ..world.embedded import is_embedded
     from ..world.vocabulary import SENTENCES
 
@@ -264,7 +272,7 @@ def score(
     if wild:
         wild_prompts(lm, wanted)
     world = WORLD if is_embedded(lm) else None
-    unedited = score_edits(lm, wanted, progress=True)
+    unedited = unedited_scores(lm, wanted, say=say, progress=True)
     put_edited(lm, edited)
     generator = torch.Generator().manual_seed(seed) if fluency else None
     report = evaluate(

@@ -10,11 +10,12 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from ..evaluation.edits import score_edits
 from ..evaluation.report import ordinary_states
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
 from ..requests.request import EditRequest
+from .config import Say, ignore
+from .unedited import unedited_scores
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,24 @@ _MEASURED: dict[Hashable, Baseline] = {}
 
 
 def measure_baseline(
-    lm: LanguageModel, requests: Sequence[EditRequest], world: Path | None
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    world: Path | None,
+    say: Say = ignore,
 ) -> Baseline:
     """Measure a model that no run has edited yet.
 
     The runs of a study differ in method more often than in requests. The same requests in the same
     order on the same model give the same bits, so a process measures them once. Models are the same
-    if fingerprint, device and number format are.
+    if fingerprint, device and number format are. Scores are also kept on disk, see
+    `unedited_scores`.
 
     Args:
         world: folder of the fictional world, for the embedded model.
+        say: told what a user may want to know.
     """
     key = (fingerprint(lm), lm.device, next(lm.model.parameters()).dtype, tuple(requests), world)
     if key not in _MEASURED:
         states = None if world is None else ordinary_states(lm, world)
-        _MEASURED[key] = Baseline(score_edits(lm, requests), states)
+        _MEASURED[key] = Baseline(unedited_scores(lm, requests, say=say), states)
     return _MEASURED[key]

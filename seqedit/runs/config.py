@@ -53,6 +53,8 @@ class RunConfig:
         evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
         measures: kinds of prompts that are measured beside the usual ones, see
             `seqedit.evaluation.probes.EXTRA_KINDS`.
+        evaluate_sample: at evaluations before the last, measure only so many of the requests edited
+            so far, drawn from the seed (see `sample_by_round`); None measures all.
         fluency: generate text at the end and measure its entropy.
         references: with `fluency`, file of reference texts for consistency (see `load_references`).
         wild: let the model answer freely at the end and judge the answers (see `score_wild`).
@@ -82,6 +84,7 @@ class RunConfig:
     corpus: Path | None = None
     evaluate_every: int = 0
     measures: tuple[str, ...] = ()
+    evaluate_sample: int | None = None
     fluency: bool = False
     references: Path | None = None
     wild: bool = False
@@ -95,6 +98,16 @@ class RunConfig:
             raise ValueError(
                 "references: consistency needs generated text; ask for it with --fluency"
             )
+        if self.evaluate_sample is not None:
+            if self.evaluate_sample < 1:
+                raise ValueError(
+                    f"evaluate_sample is {self.evaluate_sample}; a sample has at least one request"
+                )
+            if not self.evaluate_every:
+                raise ValueError(
+                    "evaluate_sample: only evaluations before the last are sampled; ask for some "
+                    "with --evaluate-every"
+                )
         if self.preset and self.hyper:
             raise ValueError("preset: give --preset or --hyper, not both")
 

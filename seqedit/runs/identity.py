@@ -50,6 +50,8 @@ def run_parameters(
         del parameters["target"]["target_end"]
     if config.stream:
         parameters["stream"] = config.stream
+    if config.evaluate_sample is not None:
+        parameters["evaluate_sample"] = config.evaluate_sample
     if config.clean:
         parameters["clean"] = True
     if config.wild:

@@ -12,6 +12,7 @@ from ..evaluation.shift import key_drift, plane
 from ..evaluation.streams import score_stream
 from .baseline import Baseline
 from .job import Job
+from .sampling import sample_by_round
 
 Row = dict[str, Any]
 
@@ -49,18 +50,23 @@ def _round_row(done: Round, edits: int) -> Row:
 
 
 def _evaluate(job: Job, method: EditMethod, done: Round, baseline: Baseline, last: bool) -> Row:
-    """Metrics of the facts edited so far, each measured by its last edit; after the last round also
-    generated text, free answers and hidden states in a plane.
+    """Metrics of the facts edited so far, each measured by its last edit, or of a sample of them;
+    after the last round always of all, and also generated text, free answers and hidden states in a
+    plane.
     """
-    requests = [request for batch in job.rounds[: done.state.round] for request in batch]
-    current = job.stream.current(requests)
-    edited = {request.case_id for request in current}
+    rounds = job.rounds[: done.state.round]
+    requests = [request for batch in rounds for request in batch]
+    measured = job.stream.current(requests)
+    edited = {request.case_id for request in measured}
+    if job.config.evaluate_sample is not None and not last:
+        current = [[request for request in own if request.case_id in edited] for own in rounds]
+        measured = sample_by_round(current, job.config.evaluate_sample, job.config.seed)
     generator = None
     if job.config.fluency and last:
         generator = torch.Generator().manual_seed(job.config.seed)
     report = evaluate(
         job.lm,
-        current,
+        measured,
         unedited=baseline.scores,
         edited=requests,
         extra_kinds=job.config.measures,
