@@ -3,7 +3,7 @@ read.
 """
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -262,7 +262,8 @@ def test_an_id_is_that_of_the_run_alone(monkeypatch):
         "batch_size": 7,
     }
     changes |= {"seed": 7, "requests": "reversal.json", "evaluate_every": 7, "corpus_lines": 7}
-    changes |= {"dtype": "bfloat16"}
+    changes |= {"dtype": "bfloat16", "stream": "undone", "measures": ("negated",), "wild": True}
+    assert {"label", "table", *changes} == {field.name for field in fields(StudyRun)}
     ids = {identify(replace(one, **{name: value})) for name, value in changes.items()}
     assert len(ids) == len(changes) and identify(one) not in ids
 

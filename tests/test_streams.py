@@ -16,6 +16,7 @@ from seqedit.cli.main import app
 from seqedit.evaluation import streams as measured
 from seqedit.evaluation.continuations import Ratings
 from seqedit.evaluation.edits import score_edits
+from seqedit.requests.record import Probe
 from seqedit.requests.request import EditRequest, RequestError, parse_requests
 from seqedit.requests.streams import REPETITIONS, STREAMS, TARGETS, make_stream
 from seqedit.runs.edited import edited_requests
@@ -39,7 +40,7 @@ def facts(n: int) -> list[EditRequest]:
             relation_id=("sport", "language")[i % 2],
             neighborhood_prompts=(f"neighbour {i}",),
             attribute_prompts=(f"attribute {i}",),
-            portability=((f"follows from {i}", "x"),),
+            portability=(Probe(f"follows from {i}", "x"),),
             target_new_id=f"Q{i}",
         )
         for i in range(n)

@@ -29,7 +29,7 @@ def tune(
     ] = "shared",
     trials: Annotated[
         int, typer.Option(min=1, help="Trials of each method, those of an earlier call included.")
-    ] = 12,
+    ] = 10,
     model: Annotated[str, typer.Option(help="Folder, hub id or embedded.")] = "embedded",
     requests: Annotated[
         Path | None,

@@ -6,10 +6,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from ..evaluation.edits import summarise
 from ..evaluation.report import ordinary_states
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
@@ -29,6 +31,13 @@ class Baseline:
 
     scores: pd.DataFrame
     states: Float[Tensor, "n d_model"] | None
+
+    def summary(self) -> dict[str, float | None]:
+        """The metrics of the unedited model, as `summarise` gives them; None for NaN."""
+        return {
+            name: None if np.isnan(value) else value
+            for name, value in summarise(self.scores).items()
+        }
 
 
 _MEASURED: dict[Hashable, Baseline] = {}

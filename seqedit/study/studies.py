@@ -255,8 +255,35 @@ def _short(value: Any) -> str:
     return f"{value:g}"
 
 
+def instrument() -> Iterator[StudyRun]:
+    """A thousand edits by three methods, with everything measured that can be: what the instrument
+    shows.
+    """
+    for name in ("memit_seq", "alphaedit", "grace"):
+        yield StudyRun(
+            name,
+            name,
+            n_edits=1000,
+            batch_size=50,
+            evaluate_every=4,
+            measures=("attribute", "negated", "neighborhood_plus"),
+            wild=True,
+        )
+
+
 STUDIES = {
     study.__name__: study
-    for study in (methods, choices, growth, lifelong, projection, prune, nse, matters, horizon)
+    for study in (
+        methods,
+        choices,
+        growth,
+        lifelong,
+        projection,
+        prune,
+        nse,
+        matters,
+        horizon,
+        instrument,
+    )
 }
 """Name of a study → its runs."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..base.paths import MODEL, WORLD
-from ..runs.config import RunConfig
+from ..runs.config import RunConfig, Table
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class StudyRun:
         corpus_lines: second moments come from so many lines of the corpus; None takes the shipped
             ones.
         dtype: of the model's weights.
+        table: which chosen settings to start from, see `RunConfig`.
+        stream: name of a stream of edits, see `seqedit.requests.streams`.
+        measures: kinds of prompts that are measured beside the usual ones.
+        wild: let the model answer freely at the end.
     """
 
     label: str
@@ -35,6 +39,10 @@ class StudyRun:
     evaluate_every: int = 0
     corpus_lines: int | None = None
     dtype: str = "float32"
+    table: Table = "shared"
+    stream: str | None = None
+    measures: tuple[str, ...] = ()
+    wild: bool = False
 
     def config(self) -> RunConfig:
         """What the engine is asked to do, but for the text of the second moments."""
@@ -49,5 +57,9 @@ class StudyRun:
             seed=self.seed,
             evaluate_every=self.evaluate_every,
             dtype=self.dtype,
+            table=self.table,
+            stream=self.stream,
+            measures=self.measures,
+            wild=self.wild,
             device="cpu",
         )

@@ -41,7 +41,7 @@ from ..runs.config import RunConfig, Say, Table, ignore
 from ..runs.job import prepare
 from ..runs.resolve import HYPER, TARGET_FILE
 
-TRIALS = 12
+TRIALS = 10
 BASE = "memit_seq"
 """The method for which the shared target settings are chosen."""
 
