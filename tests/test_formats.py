@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seqedit.requests.formats import in_our_schema, read_rounds
+from seqedit.requests.formats import read_rounds
+from seqedit.requests.layouts import in_our_schema
 from seqedit.requests.published import load_requests
 from seqedit.requests.record import Probe
 from seqedit.requests.request import (
@@ -71,7 +72,9 @@ PROBE = {"prompt": "x is", "ground_truth": "y"}
 
 
 def requests_of(*records):
-    return parse_requests([in_our_schema(record, i) for i, record in enumerate(records)])
+    return parse_requests(
+        [own for i, record in enumerate(records) for own in in_our_schema(record, i)]
+    )
 
 
 def test_zsre_record_is_converted():

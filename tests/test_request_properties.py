@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seqedit.requests.formats import READERS, in_our_schema
+from seqedit.requests.formats import READERS
+from seqedit.requests.layouts import in_our_schema
 from seqedit.requests.published import load_requests
 from seqedit.requests.record import PROMPTS, Probe
 from seqedit.requests.request import (
@@ -34,7 +35,9 @@ prompts = st.lists(text, max_size=3).map(tuple)
 def fields_with(draw, paraphrases: int = 3, probes: int = 3, **fixed) -> dict:
     """Fields of a request, with random text and at most so many paraphrases and probes."""
     kinds = st.sampled_from(["", "two_hop", "alias"])
-    probe = st.builds(Probe, text, text, kinds, st.none() | text, st.none() | text)
+    probe = st.builds(
+        Probe, text, text, kinds, st.none() | text, st.none() | text, st.lists(text).map(tuple)
+    )
     prompt = f"{draw(st.text(characters, max_size=8))}{{}}{draw(st.text(characters, max_size=8))}"
     fields = {
         "case_id": draw(st.integers() | text),
@@ -77,7 +80,9 @@ def plain(request: EditRequest) -> dict:
 def read_back(*records) -> list[EditRequest]:
     """The requests of records that have been through JSON."""
     records = json.loads(json.dumps(records))
-    return parse_requests([in_our_schema(record, i) for i, record in enumerate(records)])
+    return parse_requests(
+        [own for i, record in enumerate(records) for own in in_our_schema(record, i)]
+    )
 
 
 @given(all_fields())

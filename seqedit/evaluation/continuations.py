@@ -50,6 +50,13 @@ class Ratings:
             self.nll[part], self.correct[part], self.top[part], self.share[part], self.best[part]
         )
 
+    def take(self, rows: Sequence[int]) -> "Ratings":
+        """The ratings of some rows, in the given order."""
+        of = [*rows]
+        return Ratings(
+            self.nll[of], self.correct[of], self.top[of], self.share[of], [self.best[i] for i in of]
+        )
+
 
 @torch.no_grad()
 def rate(

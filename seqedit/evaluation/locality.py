@@ -145,18 +145,25 @@ def _is(kind: str, probes: Sequence[Probe]) -> np.ndarray:
 def _rate_answers(
     lm: LanguageModel, probes: Sequence[Sequence[Probe]], progress: bool
 ) -> list[Ratings]:
-    """Ratings of each request's gold answers, all rated in one call."""
+    """Ratings of each request's gold answers, all rated in one call.
+
+    Of an answer with aliases the one counts that the model says, else the most probable one.
+    """
     flat = [probe for own in probes for probe in own]
     if not flat:
         none = np.zeros(0)
         nothing = Ratings(none, none.astype(bool), none.astype(int), none, [])
         return [nothing] * len(probes)
+    named = [(probe.prompt, name) for probe in flat for name in (probe.answer, *probe.aliases)]
     ratings = rate(
-        lm,
-        [probe.prompt for probe in flat],
-        [probe.answer for probe in flat],
-        progress=progress,
+        lm, [prompt for prompt, _ in named], [name for _, name in named], progress=progress
     )
+    best, start = [], 0
+    for probe in flat:
+        names = range(start, start + 1 + len(probe.aliases))
+        best.append(min(names, key=lambda i: (not ratings.correct[i], ratings.nll[i])))
+        start = names.stop
+    ratings = ratings.take(best)
     ends = np.cumsum([len(own) for own in probes]).tolist()
     return [ratings.rows(end - len(own), end) for end, own in zip(ends, probes, strict=True)]
 

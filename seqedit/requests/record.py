@@ -3,7 +3,7 @@
 import re
 from typing import Any, NamedTuple, NoReturn, TypeGuard
 
-from .formats import RequestError
+from .plain import RequestError
 
 PROMPTS = (
     "paraphrase_prompts",
@@ -30,6 +30,7 @@ class Probe(NamedTuple):
         previous: the continuation that was right before the edit, if the edit changes it.
         relation_id: the relation that the prompt asks for, if it is known; a probe of locality is
             left out once its subject has been edited under this relation.
+        aliases: other continuations that count as the answer.
     """
 
     prompt: str
@@ -37,6 +38,7 @@ class Probe(NamedTuple):
     kind: str = ""
     previous: str | None = None
     relation_id: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 def parse_fields(raw: Any, where: str) -> dict[str, Any]:
@@ -172,7 +174,8 @@ class _Record:
                     '{"prompt": …, "answer": …} with non-empty strings'
                 )
                 continue
-            relation = probe.get("relation_id")
+            relation, aliases = probe.get("relation_id"), probe.get("aliases")
+            aliases = aliases if isinstance(aliases, list) else []
             probes.append(
                 Probe(
                     prompt.rstrip(),
@@ -180,6 +183,7 @@ class _Record:
                     _kind(probe.get("kind")),
                     previous.strip() if _is_text(previous) else None,
                     relation if _is_text(relation) else None,
+                    tuple(alias.strip() for alias in aliases if _is_text(alias)),
                 )
             )
         return tuple(probes)

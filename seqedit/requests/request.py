@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .formats import RequestError, read_rounds
+from .formats import read_rounds
+from .plain import RequestError
 from .record import Probe, parse_fields
 
 
@@ -82,7 +83,7 @@ class EditRequest:
             field: [
                 f"{probe.prompt} {answer}"
                 for probe in of_field
-                for answer in (probe.answer, probe.previous)
+                for answer in (probe.answer, probe.previous, *probe.aliases)
                 if answer is not None
             ]
             for field, of_field in probes.items()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .formats import RequestError
+from .plain import RequestError
 from .request import EditRequest
 
 CaseId = int | str

@@ -1,0 +1,41 @@
+"""Parts of records in the plain schema, from which converters of other layouts build."""
+
+from typing import Any
+
+Record = dict[str, Any]
+
+
+class RequestError(ValueError):
+    """A request that cannot be used as given; the message names the record and the field."""
+
+
+def objects(value: Any) -> list[Record]:
+    """The objects in a list; none if the value is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def pairs(record: Record, prompt: str, answer: str, kind: str = "") -> list[Record]:
+    """The probe of two fields of a record, or none if the record has no such prompt."""
+    return [pair(record[prompt], record.get(answer), kind)] if record.get(prompt) else []
+
+
+def pair(
+    prompt: Any, answer: Any, kind: str = "", previous: Any = None, aliases: Any = None
+) -> Record:
+    """A probe in the plain schema."""
+    probe = {"prompt": prompt, "answer": answer, "kind": kind}
+    if previous is not None:
+        probe["previous"] = previous
+    return probe | {"aliases": aliases} if aliases else probe
+
+
+def some(text: Any) -> list[Any]:
+    """A list of the text; empty without one."""
+    return [text] if text else []
+
+
+def first(value: Any) -> Any:
+    """The first leaf of nested lists, "Berlin" of [["Berlin", "DE-BE"]]; None of an empty list."""
+    while isinstance(value, list):
+        value = value[0] if value else None
+    return value
