@@ -17,7 +17,13 @@ from seqedit.requests.request import (
     usable_requests,
 )
 
-PROMPTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
+PROMPTS = (
+    "paraphrase_prompts",
+    "neighborhood_prompts",
+    "attribute_prompts",
+    "generation_prompts",
+    "questions",
+)
 FIELDS = (
     *("case_id", "requested_rewrite", "prompt", "subject", "target_new", "target_true"),
     *(*PROMPTS, "locality", "portability", "relation_id"),
@@ -113,6 +119,7 @@ def test_zsre_records_are_read_back_equal(fields):
     questions = tuple((f"{prompt.rstrip('?')}?", answer) for prompt, answer in request.locality)
     assert found.text == request.text
     expected = asdict(request) | {"prompt": found.prompt, "locality": questions}
+    expected["questions"] = (request.text,)
     assert found == EditRequest(**expected)
 
 

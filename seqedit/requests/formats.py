@@ -41,7 +41,7 @@ def read_rounds(path: Path | str, suffix: str = "") -> list[list[Any]]:
     """Read the records of a file in the plain or CounterFact's schema, grouped by the file's
     rounds.
 
-    A file without rounds is one round. Records of ZsRE, KnowEdit and QAEdit without an identifier,
+    A file without rounds is one round. Records of ZsRE, KnowEdit and QAEdit without a case_id,
     and rows of a .csv file without a column case_id, are numbered from 0 in file order.
 
     Args:
@@ -142,7 +142,7 @@ def from_qaedit(record: dict[str, Any], number: int) -> dict[str, Any]:
 
     Args:
         record: with `target` and `rephrase`.
-        number: the case_id if the record has neither that nor an `id`.
+        number: the case_id; the benchmark's `id` occurs more than once.
 
     Source:
         QAEdit (2502.11177).
@@ -154,7 +154,7 @@ def from_qaedit(record: dict[str, Any], number: int) -> dict[str, Any]:
             for p in probes
         ]
     return {
-        "case_id": record.get("case_id", record.get("id", number)),
+        "case_id": record.get("case_id", number),
         "prompt": record.get("prompt"),
         "subject": record.get("subject"),
         "target_new": record["target"],
