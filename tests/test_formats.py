@@ -88,8 +88,43 @@ def test_zsre_record_is_converted():
         target_new="University of Michigan",
         target_true="Illinois Institute of Technology",
         paraphrase_prompts=("What university did Watts Humphrey take part in?",),
+        questions=("What university did Watts Humphrey attend?",),
         locality=(Probe("nq question: who played desmond doss father?", "Hugo Weaving"),),
     )
+
+
+QAEDIT = {
+    "id": 1104,
+    "source": "NQ",
+    "prompt": "who has the most 70 point games?",
+    "target": "Wilt Chamberlain",
+    "subject": "most 70 point games",
+    "rephrase": "Who holds the record for 70 point games?",
+    "locality": [{"loc": "who protects police officers", "loc_ans": "Michael"}],
+}
+
+
+def test_qaedit_record_is_converted():
+    """Its prompt is a question, its probes have other names, and its id need not be its own."""
+    (found,) = requests_of(QAEDIT)
+    assert found == EditRequest(
+        case_id=0,
+        prompt="who has the {}?",
+        subject="most 70 point games",
+        target_new="Wilt Chamberlain",
+        paraphrase_prompts=("Who holds the record for 70 point games?",),
+        questions=("who has the most 70 point games?",),
+        locality=(("who protects police officers", "Michael"),),
+    )
+    (bare,) = requests_of(QAEDIT | {"rephrase": "", "locality": None})
+    assert bare.paraphrase_prompts == bare.locality == ()
+
+
+def test_real_qaedit_records(benchmarks):
+    """All of a thousand can be edited."""
+    requests = load_requests(benchmarks / "qaedit_1000.json")
+    assert len(requests) == 1000
+    assert all(r.questions == (r.text,) and len(r.locality) == 5 for r in requests)
 
 
 def test_knowedit_record_is_converted():
@@ -120,6 +155,9 @@ def test_knowedit_record_is_converted():
         (ZSRE | {"subject": "Humphrey Watts"}, "prompt: the subject"),
         (KNOWEDIT | {"target_new": 3}, "target_new: expected"),
         (KNOWEDIT | {"locality": "x"}, "locality: expected a list of"),
+        (QAEDIT | {"target": None}, "target_new: is missing"),
+        (QAEDIT | {"rephrase": 3}, "paraphrase_prompts: expected a list of"),
+        (QAEDIT | {"locality": 5}, "locality: expected a list of"),
     ],
 )
 def test_wrong_records_of_other_schemas(record, field):
@@ -134,6 +172,8 @@ def test_wrong_records_of_other_schemas(record, field):
         (ZSRE | {"loc_ans": None}, "locality[0]", (0, 0)),
         (KNOWEDIT | {"locality": {"Forgetfulness": [{"prompt": "x"}]}}, "locality[0]", (0, 1)),
         (KNOWEDIT | {"portability": {"Reasoning": ["x"]}}, "portability[0]", (2, 0)),
+        (QAEDIT | {"locality": [{"loc": "x"}]}, "locality[0]", (0, 0)),
+        (QAEDIT | {"locality": ["x"]}, "locality[0]", (0, 0)),
         (
             KNOWEDIT | {"portability": {"A": [{"prompt": "", "ground_truth": "y"}, PROBE]}},
             "portability[0]",

@@ -64,10 +64,12 @@ def test_sources():
 
 
 def test_fine_tuning_has_no_targets():
+    """Of their settings only the end of what is learned is one of fine-tuning."""
     assert {name for name, _, _ in preset_rows("ft", "llama-3-8b")} == {
         "lr",
         "steps",
         "stop_loss",
+        "target_end",
         "layers",
         "context_lengths",
         "max_update_ratio",

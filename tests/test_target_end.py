@@ -8,13 +8,17 @@ from conftest import CONTEXTS, build_plan
 from runs import every_method, method_and_plan, weights
 
 from seqedit.editing.sequential import run_sequential
+from seqedit.editing.state import EditPlan
 from seqedit.evaluation.edits import score_edits
 from seqedit.evaluation.generation import greedy_answers
+from seqedit.lm.load import load_model
 from seqedit.lm.target_loss import TargetConfig, end_tokens, learned_rows, target_rows
 from seqedit.lm.target_problem import TargetProblem
 from seqedit.lm.tokens import continuation_rows, tokenise
+from seqedit.lm.weights import read_weight
 from seqedit.methods.fine_tuned import ft_m
 from seqedit.methods.kinds import fine_tuning, gradients
+from seqedit.requests.published import load_requests
 from seqedit.runs.settings import build_settings
 
 EOS = TargetConfig(steps=6, lr=0.3, stop_loss=0.01, target_end="eos")
@@ -100,6 +104,25 @@ def test_answers_end_after_the_object(tiny_lm, requests):
         answers = greedy_answers(lm, tokenise(lm, [r.text for r in own]).ids)
         ended[end] = [a.ended and a.text == r.target_new for a, r in zip(answers, own, strict=True)]
     assert all(ended["eos"]) and not any(ended[""])
+
+
+def test_embedded_model_ends_after_the_object():
+    """Ten edits: ordinarily a full stop follows, which no answer of another model need have."""
+    count, requests = {}, load_requests("world")[:10]
+    for end in ("", "eos"):
+        lm = load_model("embedded", device="cpu")
+        C = torch.eye(read_weight(lm, 3).shape[1])  # which fine-tuning does not read
+        target = replace(EOS, target_end=end)
+        plan = EditPlan(layers=(3,), moments={3: C}, contexts=CONTEXTS, target=target)
+        list(run_sequential(lm, [requests], ft_m(lr=3e-3, steps=40, stop_loss=0.01), plan))
+        own = continuation_rows(lm, [r.text for r in requests], [r.target_new for r in requests])
+        rows = learned_rows(lm, requests, EOS)
+        _, with_end = fine_tuning.log_likelihood(lm, rows)
+        _, alone = fine_tuning.log_likelihood(lm, own)
+        assert alone.all()  # the object is learned either way
+        count[end] = int(with_end.sum())
+    print(f"of 10 answers end right after the object: {count}")
+    assert count[""] == 0 and count["eos"] == 10
 
 
 def test_refused_without_an_end_token(tiny_lm, requests):

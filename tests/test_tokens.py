@@ -218,6 +218,7 @@ def test_validation_names_case_and_field():
         "neighborhood_prompts",
         "attribute_prompts",
         "generation_prompts",
+        "questions",
         "locality",
         "portability",
     ],

@@ -117,11 +117,11 @@ def greedy_answers(
     * holds a full stop that no letter or digit of the same token follows. So "Paris" "." ends, and
       so does "3" "." "5" after its second token, while a token such as ".5" or "U.S" goes on.
 
-    The end and what follows it in its token are cut off. Answers are those of decoding each prompt
-    alone, whatever else is in its batch, unless the two largest logits of a step are equal up to
-    the round-off by which a batch differs from a single row: then either token may come. In float32
-    that is rare; in half precision exactly equal logits are not, and the one with the lower id
-    comes first.
+    The end and what follows it in its token are cut off; an answer that begins with a newline is
+    empty, as released. Answers are those of decoding each prompt alone, whatever else is in its
+    batch, unless the two largest logits of a step are equal up to the round-off by which a batch
+    differs from a single row: then either token may come. In float32 that is rare; in half
+    precision exactly equal logits are not, and the one with the lower id comes first.
 
     Args:
         lm: the model.

@@ -89,7 +89,7 @@ def from_wikibigedit(record: Record, number: int) -> list[Record]:
 
 
 def from_qaedit(record: Record, number: int) -> list[Record]:
-    """QAEdit, whose prompts are questions."""
+    """QAEdit, whose prompts are questions. Its `id` occurs more than once and is not used."""
     probes = record.get("locality")
     if isinstance(probes, list):
         probes = [
@@ -98,7 +98,7 @@ def from_qaedit(record: Record, number: int) -> list[Record]:
         ]
     return [
         {
-            "case_id": record.get("case_id", record.get("id", number)),
+            "case_id": record.get("case_id", number),
             "prompt": record.get("prompt"),
             "subject": record.get("subject"),
             "target_new": record["target"],
