@@ -183,7 +183,7 @@ def test_tables_for_people(two, tmp_path):
     listed = list_runs("two-quick", two["results"])
     assert list(listed["label"]) == ["a", "b"] and "other" not in " ".join(listed["code"])
     files = export_csv("two-quick", tmp_path / "csv", two["results"])
-    assert [path.name for path in files] == ["runs.csv", "rounds.csv", "scores.csv", "outcomes.csv"]
+    assert [path.name for path in files] == ["runs.csv", "rounds.csv", "scores.csv", "outcomes.csv", "probes.csv"]
     import pandas as pd
 
     scores = pd.read_csv(files[2])

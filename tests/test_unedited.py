@@ -11,6 +11,7 @@ import torch
 
 from seqedit.evaluation.edits import score_edits
 from seqedit.lm.weights import apply_update, read_weight
+from seqedit.requests.record import Probe
 from seqedit.runs import baseline, unedited
 from seqedit.runs.baseline import measure_baseline
 from seqedit.runs.unedited import unedited_scores
@@ -51,7 +52,7 @@ def test_number_formats_are_told_apart(tiny_lm, requests, dtype):
 def asked(requests):
     """Requests with neighbours and probes, some without."""
     hood = ("The mother tongue of André is", "I heard")
-    probes = (("A teacher in the town likes", "the old café"), ("I heard a", "song"))
+    probes = (Probe("A teacher in the town likes", "the old café"), Probe("I heard a", "song"))
     return [
         replace(r, neighborhood_prompts=hood[: i % 3], locality=probes[: (i + 1) % 3])
         for i, r in enumerate(requests)

@@ -75,7 +75,7 @@ and edit, so that a difference between them is none of their targets."""
 
 LAMBDA = Range(1e-2, 1e5, low_may_stay="the price then vanishes beside the keys of a round")
 L2 = Range(1e-3, 1e3, low_may_stay="below it the rest of the price decides")
-TAU = Range(1e-4, 2.0, high_may_stay="the null space is then nearly the whole space")
+TAU = Range(2e-3, 2.0, high_may_stay="the null space is then nearly the whole space")
 ALL_LAYERS = (0, 1, 2)
 EACH_LAYER = Choice(((0,), (1,), (2,), (3,)))
 

@@ -98,11 +98,12 @@ def tune(
         say: told each trial as a line of JSON.
 
     Returns:
-        The content of METHOD.search.json.
+        The content of METHOD.search.json. A trial whose settings were refused has quality 0 and
+        says why.
 
     Raises:
-        ValueError: the catalogue has no ranges for the method, or the settings on which its search
-            builds are not there yet.
+        ValueError: the catalogue has no ranges for the method, the settings on which its search
+            builds are not there yet, or every trial failed.
     """
     calibration = calibration or Calibration()
     ranges, fixed = search_space(method, table, given or {}, out)
@@ -113,11 +114,16 @@ def tune(
         study.sampler = GPSampler(seed=1000 * calibration.seed + number, n_startup_trials=5)
         trial = study.ask({name: _distribution(one) for name, one in ranges.items()})
         settings = fixed | {name: _value(ranges[name], v) for name, v in trial.params.items()}
-        found = judge(BASE if method == "target" else method, settings, calibration)
+        try:
+            found = judge(BASE if method == "target" else method, settings, calibration)
+        except ValueError as error:  # settings that the method cannot work with
+            found = {"settings": settings, "quality": 0.0, "refused": str(error)}
         for name, value in found.items():
             trial.set_user_attr(name, value)
         study.tell(trial, found["quality"])
         say(json.dumps({"method": method, "trial": number} | found))
+    if all(trial.value == 0 for trial in study.trials):
+        raise ValueError(f"{method}: every trial failed; the last: {study.trials[-1].user_attrs}")
     return _write(study, method, table, ranges, calibration, out)
 
 
