@@ -179,9 +179,9 @@ def test_a_bug_is_one_line_and_debug_shows_it(monkeypatch):
 def test_debug_of_wrong_input(monkeypatch):
     """The option or the environment's variable shows the traceback; the exit code stays."""
     for words, variables in ((["--debug"], {}), ([], {"SEQEDIT_DEBUG": "1"})):
-        result = CliRunner().invoke(app, [*words, "world", "tune", "nosuch"], env=variables)
+        result = CliRunner().invoke(app, [*words, "tune", "nosuch"], env=variables)
         assert result.exit_code == 1 and "Traceback" in result.stderr
-    assert "Traceback" not in call("world", "tune", "nosuch").output
+    assert "Traceback" not in call("tune", "nosuch").output
 
 
 @pytest.mark.parametrize(

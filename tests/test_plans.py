@@ -13,6 +13,7 @@ from seqedit.base.paths import DATA, RESULTS
 from seqedit.methods.catalogue import CATALOGUE, make_method
 from seqedit.runs.identity import run_id
 from seqedit.runs.records import load_run, read_rows
+from seqedit.runs.resolve import HYPER
 from seqedit.runs.settings import build_settings
 from seqedit.study import run_study as plans
 from seqedit.study.collection import Collection, find_collection
@@ -30,6 +31,13 @@ from seqedit.study.selection import identify, select_runs, study_runs
 from seqedit.study.studies import STUDIES
 from seqedit.study.study_run import StudyRun
 
+FIRST_EDITION = {
+    *("methods", "choices", "growth", "lifelong", "projection"),
+    *("prune", "nse", "matters", "horizon"),
+}
+"""Studies whose tables were made with the requests, probes and settings of the first edition; the
+same study is another run today. A study leaves this list when it is made again."""
+
 
 def tuned() -> set[str]:
     """The methods whose settings are searched: those of the common table."""
@@ -45,7 +53,8 @@ def test_every_run_of_a_study_can_be_made():
         for one in runs:
             make_method(one.method)
             build_settings(one.method, {"layers": [1]} | one.settings)
-            assert (DATA / "hyper" / f"{one.method.partition('+')[0]}.json").exists(), one.method
+            base = one.method.partition("+")[0]
+            assert (HYPER / one.table / f"{base}.json").exists(), one.method
     assert {one.method for one in study_runs("methods")} == tuned()
 
 
@@ -54,10 +63,10 @@ def test_committed_tables_hold_the_runs_of_the_studies():
     parameters.
     """
     for study in STUDIES:
-        assert is_collected(study), study
+        assert is_collected(study) == (study not in FIRST_EDITION), study
         for row in Collection(RESULTS / study).runs:
             assert row["run"] == run_id(json.loads(row["parameters"]))
-    assert missing_runs(STUDIES) == {}
+    assert missing_runs(STUDIES.keys() - FIRST_EDITION) == {}
     assert sum(path.stat().st_size for path in RESULTS.rglob("*")) < 8e6
 
 
@@ -183,7 +192,13 @@ def test_tables_for_people(two, tmp_path):
     listed = list_runs("two-quick", two["results"])
     assert list(listed["label"]) == ["a", "b"] and "other" not in " ".join(listed["code"])
     files = export_csv("two-quick", tmp_path / "csv", two["results"])
-    assert [path.name for path in files] == ["runs.csv", "rounds.csv", "scores.csv", "outcomes.csv", "probes.csv"]
+    assert [path.name for path in files] == [
+        "runs.csv",
+        "rounds.csv",
+        "scores.csv",
+        "outcomes.csv",
+        "probes.csv",
+    ]
     import pandas as pd
 
     scores = pd.read_csv(files[2])

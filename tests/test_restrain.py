@@ -203,8 +203,8 @@ def test_thm_compensation_restores_the_joint_solution(restrained, dense_from):
 
 
 def test_composed_systems_are_their_equations(errors):
-    """SPHERE on AlphaEdit, REVIVE on MEMIT-seq, OTE-SE on RECT with history, over rounds, from the
-    equations alone.
+    """SPHERE on AlphaEdit, REVIVE on MEMIT-seq, OTE-SE on RECT with history and on PRUNE per round,
+    over rounds, from the equations alone.
     """
     case, keys = Rounds(), oracles.columns
     P, C = oracles.projection(case.problem.M, 1.0), case.problem.M
@@ -225,6 +225,12 @@ def test_composed_systems_are_their_equations(errors):
             compensated(with_history(rect(memit(0.5), 0.4))),
             lambda W, k, r, past, owed: oracles.rect(
                 W, oracles.compensated(k, r, 0.5, C, past, owed), 0.4
+            ),
+        ),
+        "memit_seq+prune_rounds+compensated": (
+            compensated(prune_rounds(memit_seq(0.5), 1.5)),
+            lambda W, k, r, past, owed: oracles.prune(
+                case.W0, oracles.compensated(k, r, 0.5, C, past, owed), 1.5
             ),
         ),
     }

@@ -19,7 +19,8 @@ TEXTS = (  # case_id, prompt, subject, new target, true target
 )
 FIELDS = ("case_id", "prompt", "subject", "target_new", "target_true")
 RECORDS: list[dict[str, Any]] = [dict(zip(FIELDS, texts, strict=True)) for texts in TEXTS]
-FILES = {"run.json", "rounds.jsonl", "outcomes.jsonl", "scores.jsonl", "weights.safetensors"}
+TABLES = ("rounds", "outcomes", "scores", "probes")
+FILES = {"run.json", "weights.safetensors", *(f"{table}.jsonl" for table in TABLES)}
 SETTINGS = {"layers": [0, 1], "lam": 0.5, "steps": 4, "lr": 0.3}
 
 

@@ -85,7 +85,7 @@ def rect_compensated(lam: float = 15_000.0, share: float = 0.4) -> EditMethod:
     test={"lam": 0.5, "alpha": 1.5},
     colour="#c2185b",
     label="PRUNE, compensated",
-    oracle="test_restrain.py::test_thm_compensation_restores_the_joint_solution",
+    oracle=ORACLE,
 )
 def prune_compensated(lam: float = 15_000.0, alpha: float = math.e) -> EditMethod:
     """PRUNE per round that makes good in each round what it removed in the one before.
