@@ -45,7 +45,7 @@ def test_counts_and_sizes():
 
 
 def test_both_ways_of_rating_agree():
-    """−log p to float32 round-off; every most probable token is the same."""
+    """−log p to float32 round-off, in nats; every most probable token is the same."""
     result = bench_rating(n_edits=3)
     assert result["requests"] == 3 and result["prompts"] > 20
     assert result["nll_differs"] < 1e-4 and result["top_differs"] == 0

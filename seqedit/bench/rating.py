@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base.paths import MODEL, find_model
 from ..evaluation.continuations import Ratings, rate
 from ..lm.load import load_model
 from ..requests.published import load_requests
@@ -30,13 +31,13 @@ def bench_rating(
     plain_seconds, plain = _cpu_timed(lambda: rate_plainly(lm, prompts, targets))
     seconds, packed = _cpu_timed(lambda: rate(lm, prompts, targets))
     return {
-        "model": Path(model).name,
+        "model": "embedded" if find_model(model) == MODEL else Path(model).name,
         "requests": len(chosen),
         "prompts": len(set(prompts)),
         "plain_seconds": plain_seconds / len(chosen),
         "seconds": seconds / len(chosen),
         "ratio": plain_seconds / seconds,
-        "nll_differs": float(np.max(np.abs(packed.nll - plain.nll) / plain.nll)),
+        "nll_differs": float(np.max(np.abs(packed.nll - plain.nll))),
         "top_differs": int(np.sum(packed.top != plain.top)),
     }
 
@@ -64,6 +65,6 @@ def rating_line(result: dict[str, Any]) -> str:
     """The result of `bench_rating` in a line."""
     return (
         "rating {prompts} prompts of {requests} requests ({model}): {seconds:.3f} CPU-s a request, "
-        "plain {plain_seconds:.3f}, ratio {ratio:.1f}; −log p differs by {nll_differs:.1e}, "
+        "plain {plain_seconds:.3f}, ratio {ratio:.1f}; −log p differs by {nll_differs:.1e} nats, "
         "{top_differs} best tokens differ"
     ).format(**result)
