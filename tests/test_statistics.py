@@ -104,7 +104,7 @@ def test_gaps_are_paired_by_label():
 
 
 def test_none_of_forty_is_not_zero():
-    """Equal values leave nothing to resample; the exact binomial limit stands in, 9 % for 0 of 40."""
+    """Equal values leave nothing to resample; the exact binomial limit stands in."""
     found = mean_estimate(pd.DataFrame(np.zeros((1, 40))))
     assert found.mean == 0 and found.p == 1
     exact = binomtest(0, 40).proportion_ci(0.95, method="exact").high
@@ -142,8 +142,9 @@ def test_families_keep_their_error():
     rng, false, alone = np.random.default_rng(4), 0, 0
     for i in range(RUNS):
         p = [mean_estimate(table(rng, 1, requests=80), seed=i, resamples=499).p for _ in range(6)]
-        false += holm(p).min() < 0.05
-        alone += min(p) < 0.05
+        if min(p) < 0.05:  # a correction makes no p smaller
+            alone += 1
+            false += holm(p).min() < 0.05
     assert binomtest(false, RUNS, 0.07, alternative="greater").pvalue > 0.01, false / RUNS
     assert alone / RUNS > 0.15
 

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, rankdata
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ..algebra.diagnostics import drift
@@ -127,13 +126,27 @@ def rank_broken(scores: Float[NDArray, "n"], kept: Bool[NDArray, "n"], *, seed: 
             f"kept: {len(others)} of {len(kept)} facts are kept; a ranking needs some of both"
         )
 
-    def area(x: Float[NDArray, "b"], y: Float[NDArray, "k"]) -> float:
-        return float(roc_auc_score([1] * len(x) + [0] * len(y), np.concatenate([x, y])))
-
+    data = (broken, others)
     ends = bootstrap(
-        (broken, others), area, vectorized=False, n_resamples=999, method="percentile", rng=seed
+        data, _area, vectorized=True, n_resamples=1999, method="percentile", rng=seed
     ).confidence_interval
-    return Ranking(area(broken, others), float(ends.low), float(ends.high))
+    return Ranking(float(_area(*data)), float(ends.low), float(ends.high))
+
+
+def _area(
+    broken: Float[NDArray, "*s b"], kept: Float[NDArray, "*s k"], axis: int = -1
+) -> Float[NDArray, "*s"]:
+    """Area under the ROC curve: the share of pairs ranked right, ties counting one half."""
+    return np.asarray(_pairs_right(broken, kept, axis) / (broken.shape[axis] * kept.shape[axis]))
+
+
+def _pairs_right(
+    broken: Float[NDArray, "*s b"], kept: Float[NDArray, "*s k"], axis: int = -1
+) -> Float[NDArray, "*s"]:
+    """How many pairs of a broken and a kept fact are ranked right, Mann and Whitney's U."""
+    n = broken.shape[axis]
+    ranks = rankdata(np.concatenate([broken, kept], axis=axis), axis=axis)
+    return np.asarray(np.take(ranks, range(n), axis=axis).sum(axis=axis) - n * (n + 1) / 2)
 
 
 def rank_broken_within(
@@ -153,15 +166,17 @@ def rank_broken_within(
     Raises:
         ValueError: fewer than two rounds hold both a broken and a kept fact.
     """
-    x, whole, group = np.asarray(scores), np.asarray(kept, dtype=bool), np.asarray(rounds)
+    x, whole, group = (
+        np.asarray(scores, dtype=float),
+        np.asarray(kept, dtype=bool),
+        np.asarray(rounds),
+    )
     right, pairs = [], []
     for one in np.unique(group):
-        own = whole[group == one]
-        ranks = rankdata(x[group == one])
-        broken, others = int((~own).sum()), int(own.sum())
-        if broken and others:  # Mann and Whitney's U
-            right.append(ranks[~own].sum() - broken * (broken + 1) / 2)
-            pairs.append(float(broken * others))
+        broken, others = x[(group == one) & ~whole], x[(group == one) & whole]
+        if len(broken) and len(others):
+            right.append(float(_pairs_right(broken, others)))
+            pairs.append(float(len(broken) * len(others)))
     if len(pairs) < 2:
         raise ValueError(
             f"rounds: {len(pairs)} of {len(np.unique(group))} rounds hold both a broken and a kept "

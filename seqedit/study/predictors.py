@@ -120,8 +120,11 @@ def left_out_errors(
         relatives: label → family; members of one family never predict each other.
 
     Raises:
-        ValueError: all editors are of one family, so that nobody is left to predict from.
+        ValueError: an editor is of no family, or all are of one, so that nobody is left to predict
+            from.
     """
+    if strange := sorted({*points["label"]} - {*relatives}):
+        raise ValueError(f"relatives: {', '.join(map(repr, strange))} have no family; name theirs")
     families = points["label"].map(relatives)
     if families.nunique() < 2:
         raise ValueError(
