@@ -2,14 +2,24 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from seqedit.algebra.diagnostics import drift
 from seqedit.methods.catalogue import METHODS
 from seqedit.study import compare, plots
-from seqedit.study.interference import reaches
+from seqedit.study.growth import fit_growth, growth_fits
+from seqedit.study.interference import later_reach, rank_broken, rank_broken_within, reaches
+from seqedit.study.predictors import (
+    DAMAGE,
+    QUANTITIES,
+    compare_predictors,
+    damage_points,
+    left_out_errors,
+)
 from seqedit.study.studies import LIFELONG, STUDIES
 
 D, M, ROUNDS, SIZE = 40, 24, 4, 5
@@ -100,6 +110,125 @@ def test_a_memory_makes_later_edits_smaller_and_dearer(keys):
             assert last.written == pytest.approx(
                 first.written, rel=0.1
             ) and dearer == pytest.approx(1, rel=0.3)
+
+
+def test_later_reach(keys):
+    """By hand for MEMIT: the later rounds alone, each by its whitened similarity."""
+    rounds, C, _ = keys
+    found = later_reach(METHODS["memit"](lam=2.0).solver(C), rounds, C, remembers=False)
+    for s, i in ((0, 0), (1, 3), (ROUNDS - 1, 2)):
+        k = rounds[s][:, i]
+        total = sum(
+            (K.T @ torch.linalg.solve(2.0 * C + K @ K.T, k)).square().sum() for K in rounds[s + 1 :]
+        )
+        assert found[s * SIZE + i].item() == pytest.approx(float(total) ** 0.5)
+    assert (found[-SIZE:] == 0).all()  # nothing comes after the last round
+
+
+def test_broken_facts_are_ranked_by_what_reaches_them(keys):
+    """Values at edited keys are moved by later residuals; those moved most count as broken.
+
+    The score ranks them well, within a round as well; a shuffled score does not.
+    """
+    _, C, _ = keys
+    g = torch.Generator().manual_seed(3)
+    K = torch.randn(D, 240, generator=g, dtype=torch.float64)
+    K[:, ::2] *= 0.3  # near nothing that later rounds write to
+    rounds, owner = list(K.split(20, dim=1)), np.arange(240) // 20
+    solver = METHODS["memit"](lam=1.0).solver(C)
+    moved = torch.zeros(M, 240, dtype=torch.float64)
+    for t, own in enumerate(rounds):
+        R = torch.randn(M, own.shape[1], generator=g, dtype=torch.float64)
+        moved += torch.where(torch.from_numpy(owner) < t, solver.update(own, R) @ K, 0.0)
+    kept = (moved.norm(dim=0) < moved.norm(dim=0)[:-20].median()).numpy()
+    scores = later_reach(solver, rounds, C, remembers=False).numpy()
+    for found in (rank_broken(scores, kept), rank_broken_within(scores, kept, owner)):
+        assert found.auc > 0.8 and found.low > 0.7 and found.low < found.auc < found.high
+    shuffled = np.random.default_rng(0).permutation(scores)
+    for found in (rank_broken(shuffled, kept), rank_broken_within(shuffled, kept, owner)):
+        assert found.low < 0.5 < found.high
+
+
+def test_ranking_within_rounds_takes_age_out():
+    """A score that knows the age alone ranks well over a run and says nothing within a round."""
+    rng = np.random.default_rng(0)
+    rounds = np.repeat(np.arange(10), 30)
+    kept = rng.random(300) < rounds / 10
+    age = 10.0 - rounds
+    assert rank_broken(age, kept).low > 0.7
+    assert rank_broken(age, kept).auc == pytest.approx(roc_auc_score(~kept, age))
+    assert rank_broken_within(age, kept, rounds).auc == 0.5
+    with pytest.raises(ValueError, match="300 of 300 facts are kept"):
+        rank_broken(age, np.ones(300, dtype=bool))
+    with pytest.raises(ValueError, match="0 of 10 rounds hold both"):
+        rank_broken_within(age, rounds > 4, rounds)
+
+
+@pytest.mark.parametrize("shape", ["exponential", "linear", "root"])
+def test_growth_is_recognised(shape):
+    """Each curve is told from the two others, and the exponential rate is found."""
+    n = np.arange(50, 1001, 50)
+    curve = {"exponential": 2 * np.exp(0.002 * n), "linear": 1 + n / 50, "root": 1 + n**0.5}[shape]
+    noise = np.exp(0.01 * np.random.default_rng(0).standard_normal(20))
+    found = fit_growth(n.tolist(), (curve * noise).tolist())
+    assert found.shape == shape and getattr(found, shape) > 0.99
+    if shape == "exponential":
+        assert found.rate == pytest.approx(0.2, rel=0.05) and found.r2_log > 0.99
+    frame = pd.DataFrame({"label": "a", "seed": 1, "layer": 0, "edits": n, "x": curve})[::-1]
+    row = growth_fits(frame, ["x"]).iloc[0]
+    assert row["shape"] == shape and row["ratio"] == pytest.approx(curve[-1] / curve[0])
+    with pytest.raises(ValueError, match="found 3 of which 2 are positive"):
+        fit_growth([1, 2, 3], [1.0, 0.0, 2.0])
+
+
+@pytest.fixture(scope="module")
+def lifelong():
+    rounds = compare.rounds("lifelong")
+    return damage_points(compare.evaluations("lifelong"), rounds), rounds
+
+
+def test_points_have_quantities_and_group(lifelong):
+    """One group holds the nine solvers at the first three layers; PRUNE and GRACE have no points.
+
+    Quantities are those of the layer that is worst.
+    """
+    points, rounds = lifelong
+    solvers = points.loc[points["editors"] == "solvers, layers 0, 1, 2", "label"].unique()
+    assert len(solvers) == 9 and {"memit", "nse", "evoedit"} <= {*solvers}
+    assert not {"rome", "ultraedit", "mend", "ft_m"} & {*solvers}
+    assert not {"memit_prune", "grace"} & {*points["label"]}
+    row = points[(points["label"] == "memit") & (points["seed"] == 1)].iloc[0]
+    own = rounds[(rounds["label"] == "memit") & (rounds["seed"] == 1)]
+    own = own[own["edits"] == row["edits"]]
+    assert len(own) == 3 and row["sigma"] == own["sigma"].max()
+    assert row[DAMAGE[0]] == 100 - row["unrelated_facts"]
+
+
+def test_within_a_group_and_pooled_are_different_questions(lifelong):
+    """A quantity that orders one kind of editor need not order several, and is told from those that
+    do.
+
+    Synthetic: in each group damage rises with sigma, at scales that differ a hundredfold.
+    """
+    points, _ = lifelong
+    family = {name: title for title, names in plots.FAMILIES.items() for name in names}
+    solvers = points.loc[points["editors"] == "solvers, layers 0, 1, 2", "label"].unique()
+    rng = np.random.default_rng(0)
+    made = points.assign(**{q: rng.random(len(points)) for q in QUANTITIES})
+    scale = np.where(made["label"].isin(solvers), 1, 0.01)
+    made["sigma"] = scale * (1 + made[DAMAGE[0]])
+    groups = {"pooled": points["label"].unique(), "solvers": solvers}
+    found = compare_predictors(made, groups, family).set_index(["group", "damage", "quantity"])
+    within, pooled = (found.loc[(group, DAMAGE[0], "sigma")] for group in ("solvers", "pooled"))
+    assert within["all_points"] == pytest.approx(1) and within["end_means"] == pytest.approx(1)
+    assert pooled["all_points"] < 0.8
+    assert within["error"] < 0.5 * pooled["error"] and within["error"] < 0.3 * within["baseline"]
+    assert within["editors"] == 9 and set(within["changes"]) == {*solvers}
+    assert found.loc[("solvers", DAMAGE[0], "kappa"), "error"] > 0.8 * within["baseline"]
+    with pytest.raises(ValueError, match="predictions need two families"):
+        left_out_errors(made, "sigma", DAMAGE[0], dict.fromkeys(points["label"], "one"))
+    with pytest.raises(ValueError, match="'alphaedit', .* have no family"):
+        left_out_errors(made, "sigma", DAMAGE[0], {"memit": "one", "nse": "two"})
 
 
 def test_intervals_and_differences():

@@ -17,7 +17,7 @@ from .abilities import answer_facts, answer_tasks, perplexity
 from .consistency import References, consistency
 from .edits import outcome_rows, retention, score_edits, summarise
 from .generation import generate, ngram_entropy
-from .shift import hidden_shift
+from .shift import hidden_shift, shift_summary
 from .wild import score_wild, summarise_wild
 
 
@@ -49,7 +49,8 @@ def evaluate(
             `seqedit.evaluation.probes.EXTRA_KINDS`.
         rounds: case_id → round in which the request was edited, for retention by age.
         world: folder of the embedded world, for abilities, unrelated facts and perplexity.
-        states: `ordinary_states` of the unedited model; `hidden_shift` needs them.
+        states: `ordinary_states` of the unedited model; `hidden_shift` and `whitened_shift` need
+            them.
         generator: if given, the first generation prompt of each request is continued and fluency is
             measured.
         references: with a generator, all generation prompts are continued, as published, and
@@ -108,7 +109,9 @@ def _world_report(
         },
     }
     if states is not None:
-        report["hidden_shift"] = hidden_shift(states, ordinary_states(lm, world))
+        after = ordinary_states(lm, world)
+        report["hidden_shift"] = hidden_shift(states, after)
+        report["whitened_shift"] = shift_summary(states, after)
     return report
 
 
