@@ -109,7 +109,10 @@ def test_thm_interference(keys, name):
     assert abs(measured / drift(run, C) - 1) > 1e-3
 
     g = torch.Generator().manual_seed(2)
-    draw = lambda: torch.randn(M, ROUNDS * SIZE, generator=g, dtype=torch.float64) / M**0.5
+
+    def draw():
+        return torch.randn(M, ROUNDS * SIZE, generator=g, dtype=torch.float64) / M**0.5
+
     for total, mean in (
         (case.drawn, expected),
         (lambda Y: case.run(Y)[0], drift(effective, C)),
@@ -132,8 +135,10 @@ def test_interference_of_a_run_where_rounds_do_not_meet(name):
 
 @pytest.mark.parametrize("name", ["memit_seq", "evoedit"])
 def test_interference_of_a_run_with_history(keys, name):
-    """With a history the effective gain is that of one round with all edits; at full weight (EvoEdit)
-    it is not, and earlier edits stay where they are."""
+    """With a history the effective gain is that of one round with all edits.
+
+    With one of unlimited weight (EvoEdit) it is not.
+    """
     rounds, C, probes = keys
     case = Updates(name, rounds, C, probes)
     effective = torch.linalg.solve(torch.eye(ROUNDS * SIZE) + case.felt, case.gain)

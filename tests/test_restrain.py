@@ -106,15 +106,18 @@ def crossing(s: float, alpha: float) -> float:
 
 @given(st.floats(1e-3, 0.999), st.floats(0.01, 100), st.floats(1e-6, 1e6))
 def test_thm_prune_enlarges(a, s, beyond):
-    """With s ln α = a < 1 F lies above the diagonal from s to one crossing, and below it from there.
+    """With s ln α = a < 1 F(σ) exceeds σ from s up to one crossing, and is below σ from there on.
 
-    Most above it at σ = 1/ln α.
+    It exceeds σ most at σ = 1/ln α.
     """
     alpha = math.exp(a / s)
     assume(alpha < 1e300)
     end = crossing(s, alpha)
     assume(end > s * (1 + 1e-4))  # as a → 1 the interval closes: nothing left to sample
-    gain = lambda sigma: restrain_spectrum(sigma, s, alpha) - sigma
+
+    def gain(sigma):
+        return restrain_spectrum(sigma, s, alpha) - sigma
+
     inside = s + (end - s) * torch.linspace(1e-3, 1 - 1e-3, 200, dtype=torch.float64)
     outside = end + s * beyond * torch.linspace(1e-3, 1, 200, dtype=torch.float64)
     assert (gain(inside) > 0).all()
@@ -249,7 +252,10 @@ def nothing(base):
 
 def clipped(base, share=0.02):
     """A restraint that bounds the size of a round: R(Δ) has at most a share of W₀'s norm."""
-    limit = lambda W0, update: min(1.0, share * W0.norm().item() / update.norm().item())
+
+    def limit(W0, update):
+        return min(1.0, share * W0.norm().item() / update.norm().item())
+
     return replace(base, restrain_update=lambda W0, W, update: limit(W0, update) * update)
 
 
@@ -306,8 +312,10 @@ def test_arrears_of_a_strong_restraint_are_never_paid():
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_arrears_are_bounded_by_what_a_round_loses(share):
-    """If loss(Δ) is at most q‖Δ‖, ‖D_t‖ ≤ Σ_s q^(t−s+1)‖J_s − J_{s−1}‖; equal where all J_s − J_{s−1}
-    point the same way and the restraint is a factor 1 − q."""
+    """A restraint that loses the share q of every update leaves D_t = Σ_s q^(t−s+1) (J_s − J_{s−1}).
+
+    That is the bound for every restraint that loses at most q‖Δ‖, reached but for directions.
+    """
     case = Rounds(groups=6)
     shrink = replace(memit_seq(0.5), restrain_update=lambda W0, W, update: (1 - share) * update)
     ends, _ = case.run(compensated(shrink))

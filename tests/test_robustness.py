@@ -105,7 +105,10 @@ def test_firing_is_a_property_of_the_cheapest_update(seed):
     C, own, r = problem.M, problem.K, problem.R
     update = solve_update(own, r, C, mu=0.0)
     u = torch.linalg.solve(C, own)
-    beta = lambda k: (k.T @ u) / (own.T @ u)
+
+    def beta(k):
+        return (k.T @ u) / (own.T @ u)
+
     keys = problem.random(8, 20)
     assert relative(update @ keys, r @ beta(keys).T) < 1e-8
     silent = keys - u @ (u.T @ keys) / (u.T @ u)

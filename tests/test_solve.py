@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from problems import Problem, problems
 
 from seqedit.algebra.solve import solve_update
-from seqedit.algebra.subspace import null_space as subspace_of
 from seqedit.methods.alphaedit import alphaedit
 from seqedit.methods.combinators import null_space as with_projection
 from seqedit.methods.combinators import with_history
@@ -209,7 +208,10 @@ def test_thm_alphaedit_reduced(problem, l2):
 
 def both_conditions(G, B, l2) -> tuple[float, float]:
     """Condition numbers of BᵀGB + L₂I and of PG + L₂I."""
-    eye = lambda n: l2 * torch.eye(n, dtype=torch.float64)
+
+    def eye(n):
+        return l2 * torch.eye(n, dtype=torch.float64)
+
     reduced, released = B.T @ G @ B + eye(B.shape[1]), B @ B.T @ G + eye(len(G))
     return torch.linalg.cond(reduced).item(), torch.linalg.cond(released).item()
 
