@@ -312,7 +312,7 @@ def test_arrears_of_a_strong_restraint_are_never_paid():
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_arrears_are_bounded_by_what_a_round_loses(share):
-    """A restraint that loses the share q of every update leaves D_t = Σ_s q^(t−s+1) (J_s − J_{s−1}).
+    """A restraint that loses the share q of each update leaves D_t = Σ_s q^(t−s+1) (J_s − J_{s−1}).
 
     That is the bound for every restraint that loses at most q‖Δ‖, reached but for directions.
     """
