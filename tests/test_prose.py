@@ -66,7 +66,7 @@ EXCEPTIONS = {
         "entries of an update, 40 % or 90 % of them": "settings of RECT",
         "RECT that keeps 90 %": "setting of RECT",
         "RECT that keeps 40 %": "setting of RECT",
-        "at most half the size of the first one": "setting of the clip",
+        "at most a tenth of the size of the first one": "setting of the bound",
     },
     "lifelong": {
         "after which half of what the model knew": "definition of the wall",
