@@ -137,3 +137,22 @@ def test_thm_mean_is_not_read(tiny_lm):
             condition_number(W, without_mean=True), rel=1e-3
         )  # float32 sums
         assert condition_number(added) > 1.1 * condition_number(W)
+
+
+def test_a_reader_without_a_norm_sees_the_mean(tiny_lm):
+    """The hypothesis is needed: one reader of the stream that does not subtract the mean, here the
+    head itself, and c·1 is felt."""
+    lm = tiny_lm("gpt2")
+    ids = torch.tensor([lm.tokenizer("The mother tongue of André is")["input_ids"]])
+    W = read_weight(lm, 1)
+    added = torch.outer(torch.ones(len(W)), torch.ones(W.shape[1]))
+
+    def moved():
+        before = lm.model(ids).logits
+        with restored(lm, [1]):
+            apply_update(lm, 1, added)
+            return (lm.model(ids).logits - before).abs().max()
+
+    assert moved() < 1e-4
+    lm.model.transformer.ln_f = torch.nn.Identity()
+    assert moved() > 1e-2

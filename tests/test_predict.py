@@ -37,43 +37,125 @@ def keys():
     )
 
 
-@pytest.mark.parametrize("name", ["memit", "memit_seq", "encore", "alphaedit", "evoedit"])
+SOLVING = ["memit", "memit_seq", "encore", "alphaedit", "evoedit"]
+
+
+class Updates:
+    """What a method makes of given rounds of keys: updates are residuals times gains, Δ_t = R_tG_t.
+
+    Attributes:
+        reach: `reaches` of every round.
+        gain: G, all rounds' gains below each other, (edits, D).
+        felt: Γ, (edits, edits); column t,j holds what unit residuals of earlier rounds add at key
+            t,j; 0 for edits of the same round and of later ones.
+    """
+
+    def __init__(self, name, rounds, C, probes):
+        settings = {"threshold": 0.6} if name in ("alphaedit", "evoedit") else {"lam": 1.0}
+        method = METHODS[name](**settings)
+        self.rounds, self.remembers = rounds, bool(method.history)
+        self.solver = method.solver(C)
+        self.reach = list(reaches(self.solver, rounds, C, probes, remembers=self.remembers))
+        unit = torch.eye(SIZE, dtype=torch.float64)
+        self.gain = torch.cat([self.round(i, unit) for i in range(ROUNDS)])
+        self.felt = self.gain @ torch.cat(rounds, dim=1)
+        number = torch.arange(ROUNDS).repeat_interleave(SIZE)
+        self.felt[number[:, None] >= number] = 0
+
+    def round(self, i, R):
+        """The update of one round."""
+        past = torch.cat(self.rounds[:i], dim=1) if self.remembers and i else None
+        return self.solver.update(self.rounds[i], R, past)
+
+    def drawn(self, R):
+        """W_T − W₀ for residuals that are given."""
+        return sum(self.round(i, part) for i, part in enumerate(R.split(SIZE, dim=1)))
+
+    def run(self, Y):
+        """W_T − W₀ and all residuals, for residuals measured on the weights as they are by then.
+
+        Args:
+            Y: targets minus what the unedited matrix says, V − W₀K.
+        """
+        total, residuals = torch.zeros(len(Y), D, dtype=torch.float64), []
+        for i, part in enumerate(Y.split(SIZE, dim=1)):
+            residuals.append(part - total @ self.rounds[i])
+            total = total + self.round(i, residuals[-1])
+        return total, torch.cat(residuals, dim=1)
+
+
+def orthogonal(seed=1):
+    """Residuals of all edits, orthonormal, (M, edits)."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(M, ROUNDS * SIZE, dtype=torch.float64, generator=g)).Q
+
+
+@pytest.mark.parametrize("name", SOLVING)
 def test_thm_interference(keys, name):
-    """For orthogonal residuals the sum over rounds is exact; for random ones it is the mean."""
+    """For orthogonal residuals the sum over rounds is exact; for random ones it is the mean.
+
+    In a run residuals are measured on weights that earlier rounds have moved; with Y in their place
+    and (I + Γ)⁻¹G in place of G it is exact again, and the plain sum is wrong.
+    """
     rounds, C, probes = keys
-    method = METHODS[name](
-        **({"threshold": 0.6} if name in ("alphaedit", "evoedit") else {"lam": 1.0})
-    )
-    solver, remembers = method.solver(C), bool(method.history)
-    found = list(reaches(solver, rounds, C, probes, remembers=remembers))
+    case = Updates(name, rounds, C, probes)
+    own = case.drawn(orthogonal())
+    expected = sum(one.drift for one in case.reach)
+    at_probes = sum(one.probes for one in case.reach)
+    torch.testing.assert_close((own @ probes).square().sum(dim=0), at_probes)
+    assert drift(own, C) == pytest.approx(expected)
+    assert own.square().sum().item() == pytest.approx(sum(one.cost for one in case.reach))
 
-    def total(R):
-        return sum(
-            solver.update(
-                K,
-                R[:, i * SIZE : (i + 1) * SIZE],
-                torch.cat(rounds[:i], dim=1) if remembers and i else None,
-            )
-            for i, K in enumerate(rounds)
-        )
-
-    own = total(
-        torch.linalg.qr(
-            torch.randn(
-                M, ROUNDS * SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
-            )
-        ).Q
+    effective = torch.linalg.solve(torch.eye(ROUNDS * SIZE) + case.felt, case.gain)
+    run, residuals = case.run(orthogonal())
+    torch.testing.assert_close(
+        (run @ probes).square().sum(dim=0), (effective @ probes).square().sum(dim=0)
     )
-    torch.testing.assert_close((own @ probes).square().sum(dim=0), sum(one.probes for one in found))
-    assert drift(own, C) == pytest.approx(sum(one.drift for one in found))
-    assert own.square().sum().item() == pytest.approx(sum(one.cost for one in found))
+    assert drift(run, C) == pytest.approx(drift(effective, C))
+    overlap = residuals.T @ residuals
+    assert (overlap - overlap.diag().diag()).abs().max() > 1e-2  # not uncorrelated any more
+    lengths = overlap.diag().reshape(ROUNDS, SIZE).mean(dim=1)
+    measured = sum(rho.item() * one.drift for rho, one in zip(lengths, case.reach, strict=True))
+    assert abs(measured / drift(run, C) - 1) > 1e-3
+
     g = torch.Generator().manual_seed(2)
-    draws = [
-        drift(total(torch.randn(M, ROUNDS * SIZE, generator=g, dtype=torch.float64) / M**0.5), C)
-        for _ in range(300)
-    ]
-    mean, error = compare.interval(draws, level=0.999)  # one in a thousand seeds would miss
-    assert abs(mean - sum(one.drift for one in found)) < error
+
+    def draw():
+        return torch.randn(M, ROUNDS * SIZE, generator=g, dtype=torch.float64) / M**0.5
+
+    for total, mean in (
+        (case.drawn, expected),
+        (lambda Y: case.run(Y)[0], drift(effective, C)),
+    ):
+        found, error = compare.interval([drift(total(draw()), C) for _ in range(300)], level=0.999)
+        assert abs(found - mean) < error  # one in a thousand seeds would miss
+
+
+@pytest.mark.parametrize("name", ["memit", "memit_seq"])
+def test_interference_of_a_run_where_rounds_do_not_meet(name):
+    """If no round reaches the keys of a later one, residuals stay as drawn and the sum is exact."""
+    g = torch.Generator().manual_seed(0)
+    Q = torch.linalg.qr(torch.randn(D, D, generator=g, dtype=torch.float64)).Q
+    rounds, C = list((3 * Q[:, : ROUNDS * SIZE]).split(SIZE, dim=1)), torch.eye(D).double()
+    case = Updates(name, rounds, C, Q[:, :7])
+    run, residuals = case.run(orthogonal())
+    torch.testing.assert_close(residuals, orthogonal())
+    assert drift(run, C) == pytest.approx(sum(one.drift for one in case.reach))
+
+
+@pytest.mark.parametrize("name", ["memit_seq", "evoedit"])
+def test_interference_of_a_run_with_history(keys, name):
+    """With a history the effective gain is that of one round with all edits.
+
+    With one of unlimited weight (EvoEdit) it is not.
+    """
+    rounds, C, probes = keys
+    case = Updates(name, rounds, C, probes)
+    effective = torch.linalg.solve(torch.eye(ROUNDS * SIZE) + case.felt, case.gain)
+    unit = torch.eye(ROUNDS * SIZE, dtype=torch.float64)
+    joint = case.solver.update(torch.cat(rounds, dim=1), unit)
+    apart = ((effective - joint).norm() / joint.norm()).item()
+    assert apart < 1e-9 if name == "memit_seq" else apart > 1e-2
 
 
 def test_thm_interference_needs_residuals_that_share_nothing(keys):

@@ -6,14 +6,17 @@ said.
 
 import inspect
 import math
+from dataclasses import replace
+from itertools import pairwise
 
 import oracles
 import pytest
 import torch
 from conftest import relative
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from problems import Problem, problems
+from scipy.special import lambertw
 
 from seqedit.algebra.restrain import (
     compress,
@@ -41,6 +44,7 @@ values = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12).map(
     lambda v: torch.tensor(sorted(v, reverse=True), dtype=torch.float64)
 )
 ALPHAS = st.sampled_from([math.e, 2.0, 1.5, 1.2])
+BASES = st.one_of(ALPHAS, st.floats(1.001, 50))
 
 
 @given(
@@ -60,31 +64,86 @@ def test_restraint_of_the_spectrum(spectrum, limit, alpha, mode):
     assert abs(at.item() - limit) < 1e-7 * max(limit, 1.0)
 
 
-@given(values, st.floats(0.1, 10), st.floats(0.1, 100), ALPHAS)
+@given(values, st.floats(0.1, 10), st.floats(0.01, 100), BASES)
 def test_thm_prune_scale(spectrum, limit, c, alpha):
-    """F(cσ, cs) = cF(σ, s) for the scale-free form, and not for PRUNE's own."""
+    """F(cσ, cs) = cF(σ, s) for the scale-free form.
+
+    PRUNE's own misses it above s by exactly (1 − c) log_α(σ/s), which is 0 for no c but 1, and not
+    at all up to s. The product cs rounds, so that σ = s may fall on either side.
+    """
     free = restrain_spectrum(c * spectrum, c * limit, alpha, "scale_free")
     assert torch.allclose(
         free, c * restrain_spectrum(spectrum, limit, alpha, "scale_free"), rtol=1e-9
     )
-    two = torch.tensor([20.0], dtype=torch.float64)
-    assert (
-        abs(restrain_spectrum(100 * two, 1000.0) - 100 * restrain_spectrum(two, 10.0)).item() > 1.0
-    )
+    own = restrain_spectrum(c * spectrum, c * limit, alpha)
+    missed = own - c * restrain_spectrum(spectrum, limit, alpha)
+    expected = (1 - c) * (spectrum / limit).log().clamp(min=0) / math.log(alpha)
+    scale = own.abs().max().item() + c * restrain_spectrum(spectrum, limit, alpha).abs().max()
+    assert torch.allclose(missed, expected, rtol=1e-9, atol=1e-12 * scale)
+    above = (spectrum > limit * (1 + 1e-6)) & (abs(c - 1) > 1e-6)
+    assert (missed[above] * (1 - c) > 0).all()
 
 
-@pytest.mark.parametrize(("alpha", "limit"), [(1.2, 5.48), (1.5, 2.46), (2.0, 1.44), (math.e, 1.0)])
-def test_thm_prune_enlarges(alpha, limit):
-    """Just above s the slope is 1/(s ln α).
+@given(problems(), st.floats(0.05, 20), BASES)
+def test_scale_of_a_compressed_matrix(problem, c, alpha):
+    """The same for matrices: units cancel in the scale-free form and in no update that F changes
+    otherwise."""
+    W0, update = problem.random(4, problem.d_ff), 9 * problem.random(4, problem.d_ff)
+    free = compress(c * W0, c * update, alpha, "scale_free")
+    assert relative(free, c * compress(W0, update, alpha, "scale_free")) < 1e-9
+    s, largest = torch.linalg.svdvals(W0)[0], torch.linalg.svdvals(update)[0]
+    if largest > 1.01 * s and abs(c - 1) > 0.01:
+        missed = compress(c * W0, c * update, alpha) - c * compress(W0, update, alpha)
+        least = abs(1 - c) * math.log(largest / s) / math.log(alpha)  # what the first one misses
+        assert torch.linalg.svdvals(missed)[0] >= least * (1 - 1e-6)
 
-    Larger values grow when s < 1/ln α, and shrink when s is larger.
+
+def crossing(s: float, alpha: float) -> float:
+    """The σ above s at which F(σ) = σ, for s ln α < 1: with x = σ/s, ln x = s ln α (x − 1)."""
+    a = s * math.log(alpha)
+    return float(-s * lambertw(-a * math.exp(-a), -1).real / a)
+
+
+@given(st.floats(1e-3, 0.999), st.floats(0.01, 100), st.floats(1e-6, 1e6))
+def test_thm_prune_enlarges(a, s, beyond):
+    """With s ln α = a < 1 F(σ) exceeds σ from s up to one crossing, and is below σ from there on.
+
+    It exceeds σ most at σ = 1/ln α.
     """
+    alpha = math.exp(a / s)
+    assume(alpha < 1e300)
+    end = crossing(s, alpha)
+    assume(end > s * (1 + 1e-4))  # as a → 1 the interval closes: nothing left to sample
 
-    def moved(s):
-        value = torch.tensor([1.01 * s], dtype=torch.float64)
-        return (restrain_spectrum(value, s, alpha) - value).item()
+    def gain(sigma):
+        return restrain_spectrum(sigma, s, alpha) - sigma
 
-    assert moved(0.8 * limit) > 0 > moved(1.2 * limit)
+    inside = s + (end - s) * torch.linspace(1e-3, 1 - 1e-3, 200, dtype=torch.float64)
+    outside = end + s * beyond * torch.linspace(1e-3, 1, 200, dtype=torch.float64)
+    assert (gain(inside) > 0).all()
+    assert (gain(outside)[outside > end * (1 + 1e-6)] < 0).all()
+    best = gain(torch.tensor([s / a], dtype=torch.float64))
+    assert (gain(inside) <= best * (1 + 1e-9)).all()
+
+
+@given(st.floats(1, 1e3), st.floats(0.01, 100), st.floats(1e-3, 1e4))
+def test_prune_shrinks_everything_beyond_the_threshold(a, s, beyond):
+    """The converse: with s ln α ≥ 1 every σ > s is made smaller."""
+    assume(a / s < 700)
+    sigma = s * (1 + beyond * torch.linspace(1e-3, 1, 200, dtype=torch.float64))
+    assert (restrain_spectrum(sigma, s, math.exp(a / s)) < sigma).all()
+
+
+@given(st.floats(0.1, 20), st.floats(1.01, 100))
+def test_prune_between_clip_and_amplifier(s, ratio):
+    """As α falls from ∞ to 1, F(σ) rises from s without limit: α → 1 is no absence of restraint."""
+    sigma = torch.tensor([ratio * s], dtype=torch.float64)
+    alphas = (1e300, 10.0, math.e, 1.2, 1.02, 1 + 1e-4, 1 + 1e-8)
+    values = [restrain_spectrum(sigma, s, alpha).item() for alpha in alphas]
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(s, rel=0.01, abs=0.01)
+    assert values[-1] > 1e3 * sigma.item()
+    assert crossing(s, 1 + 1e-8) > 1e8  # σ that are enlarged: all that occur
 
 
 @given(problems(), ALPHAS)
@@ -186,20 +245,87 @@ class Rounds:
         return self.W0 + method.solver(self.problem.M).update(K, V - self.W0 @ K)
 
 
-@pytest.mark.parametrize("restrained", [rect, prune_rounds, sphere, revive])
+def nothing(base):
+    """The strongest restraint: R(Δ) = 0."""
+    return replace(base, restrain_update=lambda W0, W, update: 0 * update)
+
+
+def clipped(base, share=0.02):
+    """A restraint that bounds the size of a round: R(Δ) has at most a share of W₀'s norm."""
+
+    def limit(W0, update):
+        return min(1.0, share * W0.norm().item() / update.norm().item())
+
+    return replace(base, restrain_update=lambda W0, W, update: limit(W0, update) * update)
+
+
+def lenient(base):
+    """RECT as it was tuned: nine tenths of the entries are kept."""
+    return rect(base, 0.9)
+
+
+@pytest.mark.parametrize(
+    "restrained", [rect, lenient, prune_rounds, sphere, revive, nothing, clipped]
+)
 @pytest.mark.parametrize("dense_from", [None, 0])
 def test_thm_compensation_restores_the_joint_solution(restrained, dense_from):
-    """With compensation, W is the joint solution but for what the restraint took in the latest
-    round.
+    """The solve before the restraint is the joint solution J_t, and W_t = J_t − D_t with the
+    arrears D_t = loss(D_{t−1} + J_t − J_{t−1}).
+
+    Without compensation the solve is not the joint solution.
     """
     case = Rounds()
-    ends, free = case.run(compensated(restrained(memit_seq(0.5))), dense_from)
+    method = compensated(restrained(memit_seq(0.5)))
+    ends, free = case.run(method, dense_from)
     _, naive = case.run(restrained(memit_seq(0.5)), dense_from)
+    arrears, last, W = torch.zeros_like(case.W0), case.W0, case.W0
     for i, group in enumerate(case.groups):
         joint = case.joint(memit(0.5), group.stop)
         assert relative(free[i], joint) < 1e-9
+        asked = arrears + joint - last
+        arrears, last = asked - method.restrain_update(case.W0, W, asked), joint
+        assert (joint - ends[i] - arrears).norm() < 1e-8 * (joint - case.W0).norm()
         assert i == 0 or relative(naive[i], joint) > 1e-4  # the converse: uncompensated errors stay
+        W = ends[i]
     assert relative(ends[0], free[0]) > 1e-4  # the restraint does something
+
+
+def arrears_left(restrained, groups=12):
+    """‖W_t − J_t‖ / ‖J_t − W₀‖ after every round, with compensation."""
+    case = Rounds(groups=groups, size=2, d_ff=30)
+    ends, _ = case.run(compensated(restrained(memit_seq(0.5))))
+    joints = [case.joint(memit(0.5), group.stop) for group in case.groups]
+    return [
+        ((W - J).norm() / (J - case.W0).norm()).item() for W, J in zip(ends, joints, strict=True)
+    ]
+
+
+def test_arrears_of_a_strong_restraint_are_never_paid():
+    """R = 0 stays at distance 1, a clip of each round's norm falls behind; RECT that keeps nine
+    tenths repays."""
+    assert arrears_left(nothing) == pytest.approx([1.0] * 12)
+    behind = arrears_left(clipped)
+    assert min(behind) > 0.5 and behind[-1] > 0.5
+    repaid = arrears_left(lenient)
+    assert repaid[-1] < 0.5 * repaid[0] and max(repaid) < 0.2
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_arrears_are_bounded_by_what_a_round_loses(share):
+    """A restraint that loses the share q of each update leaves D_t = Σ_s q^(t−s+1) (J_s − J_{s−1}).
+
+    That is the bound for every restraint that loses at most q‖Δ‖, reached but for directions.
+    """
+    case = Rounds(groups=6)
+    shrink = replace(memit_seq(0.5), restrain_update=lambda W0, W, update: (1 - share) * update)
+    ends, _ = case.run(compensated(shrink))
+    joints = [case.W0, *(case.joint(memit(0.5), group.stop) for group in case.groups)]
+    steps = [after - before for before, after in pairwise(joints)]
+    for t, W in enumerate(ends):
+        exact = sum(share ** (t - i + 1) * steps[i] for i in range(t + 1))
+        bound = sum(share ** (t - i + 1) * steps[i].norm() for i in range(t + 1))
+        assert relative(joints[t + 1] - W, exact) < 1e-8
+        assert (joints[t + 1] - W).norm() <= bound * (1 + 1e-9)
 
 
 def test_composed_systems_are_their_equations(errors):

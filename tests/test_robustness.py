@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONTEXTS, SENTENCES, build_plan, relative
+from problems import Problem
 from runs import same, weights
 
+from seqedit.algebra.diagnostics import drift
+from seqedit.algebra.solve import solve_update
 from seqedit.base.paths import MODEL
 from seqedit.editing.sequential import run_sequential
 from seqedit.evaluation.continuations import Ratings
@@ -28,7 +31,7 @@ from seqedit.lm.targets import mean_states, optimise_targets
 from seqedit.lm.weights import read_weight
 from seqedit.methods.kinds.residuals import inverse_anchors
 from seqedit.methods.memit import bird, memit
-from seqedit.methods.rome import r_rome
+from seqedit.methods.rome import r_rome, rome
 
 
 def test_perturbed_requests_keep_their_target(tiny_lm, requests):
@@ -60,20 +63,62 @@ def test_robustness_is_exact_match(tiny_lm, requests):
     assert robustness(lm, {"as edited": requests[:2], "paraphrase": []}) == {"as edited": 0.0}
 
 
-def test_thm_firing(tiny_lm, requests):
-    """ROME adds β(v* − Wk*) at any key: measured on the weights of an r-ROME edit."""
+@pytest.mark.parametrize(("make", "anchor"), [(r_rome, "averaged"), (rome, "bare")])
+def test_thm_firing(tiny_lm, requests, make, anchor):
+    """Δk = β(k)(v* − Wk₀), measured on the weights of an edit, with v* found independently.
+
+    k₀ is the averaged key for r-ROME and the bare one for ROME. The edited layer says v* at k₀ and,
+    the two keys being different, not at the other. Float32 through a model: 1e-4.
+    """
     lm, before = tiny_lm("gpt2"), tiny_lm("gpt2")
     plan, request = build_plan(lm, layers=(1,)), requests[0]
-    next(run_sequential(lm, [[request]], r_rome(), plan))
-    update = read_weight(lm, 1) - read_weight(before, 1)
-    own = read_keys(before, [request], CONTEXTS, 1, average="uniform")
+    next(run_sequential(lm, [[request]], make(), plan))
+    W = read_weight(before, 1)
+    update = read_weight(lm, 1) - W
+    own = {
+        "averaged": read_keys(before, [request], CONTEXTS, 1, average="uniform"),
+        "bare": read_keys(before, [request], BARE, 1),
+    }
+    found = optimise_targets(before, [request], CONTEXTS, 1, plan.target, site="mlp")
+    bias = read_values(before, [request], 1, "mlp") - W @ own["bare"]
+    missing = found.z.T - bias - W @ own[anchor]  # v* − Wk₀
+    assert relative(update @ own[anchor], missing) < 1e-4
+    (other,) = own.keys() - {anchor}
+    assert relative(update @ own[other], missing) > 1e-3
+    scale = firing(before, [request], [request], 1, plan.moments[1], CONTEXTS)[0]  # β(bare)/β(k*)
     for kind, asked in perturbed(before, [request], ["A quiet town."], tokens=8).items():
         if not asked:
             continue
-        beta = firing(before, [request], asked, 1, plan.moments[1], CONTEXTS)
-        key = read_keys(before, asked, BARE, 1)
-        assert relative(update @ key, beta[0] * (update @ own)) < 1e-4, kind
+        beta = firing(before, [request], asked, 1, plan.moments[1], CONTEXTS)[0]
+        beta = beta / scale if anchor == "bare" else beta
+        assert relative(update @ read_keys(before, asked, BARE, 1), beta * missing) < 1e-4, kind
     assert firing(before, [request], [request], 1, plan.moments[1])[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_firing_is_a_property_of_the_cheapest_update(seed):
+    """Of all updates that write r at k*, that of least drift answers by β, and only that one does.
+
+    It is silent at keys that are orthogonal to k* in the inner product of C⁻¹, and only there.
+    """
+    problem = Problem(seed, d_ff=8, d_model=3, n=1)
+    C, own, r = problem.M, problem.K, problem.R
+    update = solve_update(own, r, C, mu=0.0)
+    u = torch.linalg.solve(C, own)
+
+    def beta(k):
+        return (k.T @ u) / (own.T @ u)
+
+    keys = problem.random(8, 20)
+    assert relative(update @ keys, r @ beta(keys).T) < 1e-8
+    silent = keys - u @ (u.T @ keys) / (u.T @ u)
+    assert (update @ silent).norm() < 1e-8 * update.norm() * silent.norm()
+    assert relative(solve_update(own, r, C) @ own, r) > 1e-3  # MEMIT's balance: β(k*) below 1
+    for M in (torch.eye(8, dtype=torch.float64), problem.metric()):  # another metric: another β
+        other = solve_update(own, r, M, mu=0.0)
+        assert relative(other @ own, r) < 1e-8
+        assert relative(other @ keys, r @ beta(keys).T) > 1e-2
+        assert drift(other, C) > drift(update, C)
 
 
 def test_reverse_questions():

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from problems import Problem, problems
 
 from seqedit.algebra.solve import solve_update
-from seqedit.algebra.subspace import null_space as subspace_of
 from seqedit.methods.alphaedit import alphaedit
 from seqedit.methods.combinators import null_space as with_projection
 from seqedit.methods.combinators import with_history
@@ -207,18 +206,48 @@ def test_thm_alphaedit_reduced(problem, l2):
     assert relative(found, expected) < EXACT
 
 
-@given(problems(), st.sampled_from([0.1, 10.0]))
-def test_thm_reduced_condition(problem, l2):
-    """The symmetric system in null-space coordinates is never worse conditioned than the released
-    one.
+def both_conditions(G, B, l2) -> tuple[float, float]:
+    """Condition numbers of BᵀGB + L₂I and of PG + L₂I."""
+
+    def eye(n):
+        return l2 * torch.eye(n, dtype=torch.float64)
+
+    reduced, released = B.T @ G @ B + eye(B.shape[1]), B @ B.T @ G + eye(len(G))
+    return torch.linalg.cond(reduced).item(), torch.linalg.cond(released).item()
+
+
+@given(problems(), st.integers(0, 6), st.sampled_from([0.1, 1.0, 10.0]), st.data())
+def test_thm_reduced_condition(problem, n_past, l2, data):
+    """The symmetric system in null-space coordinates is better conditioned than the released one,
+    with a history and without; equally well where all directions are allowed.
     """
-    C = problem.M
-    assume(torch.linalg.eigvalsh(C)[0] < TAU)
-    P = oracles.projection(C, TAU)
-    B, S = subspace_of(C, TAU).basis, problem.K @ problem.K.T
-    released = P @ S + l2 * torch.eye(len(P), dtype=torch.float64)
-    reduced = B.T @ S @ B + l2 * torch.eye(B.shape[1], dtype=torch.float64)
-    assert torch.linalg.cond(reduced) <= torch.linalg.cond(released) * (1 + 1e-9)
+    keys = torch.cat([problem.K, problem.random(problem.d_ff, n_past)], dim=1)
+    G = keys @ keys.T
+    B = problem.basis(data.draw(st.integers(1, problem.d_ff - 1)))
+    reduced, released = both_conditions(G, B, l2)
+    assert reduced < released  # random keys lie neither in the span of B nor across it
+    whole = problem.basis(problem.d_ff)
+    reduced, released = both_conditions(G, whole, l2)
+    assert reduced == pytest.approx(released, rel=1e-9)
+
+
+@given(problems(), st.sampled_from([0.1, 1.0, 10.0]))
+def test_when_the_small_system_is_as_badly_conditioned(problem, l2):
+    """Equality with r < d: keys that do not mix the span of B with its complement, and leave a
+    direction of the span free. Either alone is not enough."""
+    Q = problem.basis(problem.d_ff)
+    r = max(1, problem.d_ff // 2)
+    B, rest = Q[:, :r], Q[:, r:]
+    split = B[:, : r - 1] @ problem.random(r - 1, 3)  # within the span, one direction free
+    beside = 0.1 * rest @ problem.random(problem.d_ff - r, 3)
+    reduced, released = both_conditions(split @ split.T, B, l2)
+    assert reduced == pytest.approx(released, rel=1e-9)
+    mixed = split + beside
+    reduced, released = both_conditions(mixed @ mixed.T, B, l2)
+    assert r == 1 or reduced < released
+    full = B @ problem.random(r, r + 3)  # within the span, all directions used
+    reduced, released = both_conditions(full @ full.T, B, l2)
+    assert reduced < released
 
 
 def test_rescaling():

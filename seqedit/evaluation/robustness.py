@@ -106,7 +106,7 @@ def firing(
 ) -> np.ndarray:
     """How strongly edits fire at the keys of other prompts: β = kᵀC⁻¹k* / k*ᵀC⁻¹k*.
 
-    It is the share of v* − Wk* that ROME's rank-one update adds at key k: 1 at the key k* of the
+    It is the share of v* − Wk* that r-ROME's rank-one update adds at key k: 1 at the key k* of the
     edit, 0 if the update changes nothing at k.
 
     Args:

@@ -14,7 +14,7 @@ QUANTITIES = {
     "kappa": "κ",
     "kappa_read": "κ as read",
     "norm": "‖Δ‖",
-    "disturbance": "disturbance",
+    "disturbance": "relative drift",
     "hidden_shift": "hidden shift",
 }
 """Columns of `damage_points` → titles."""
