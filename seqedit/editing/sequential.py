@@ -172,6 +172,7 @@ def _observe(
         layer,
         update_norm=update.norm().item(),
         update_sigma_max=spectrum(update)[0].item(),
+        weight_norm=W.norm().item(),
         total_norm=total.norm().item(),
         sigma_max=spectrum(W)[0].item(),
         condition_number=condition_number(W),

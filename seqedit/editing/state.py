@@ -177,6 +177,7 @@ class LayerObservation:
     Attributes:
         update_norm: ‖Δ‖.
         update_sigma_max: σ₁(Δ).
+        weight_norm: ‖W‖ after the round.
         total_norm: ‖W − W₀‖.
         sigma_max: σ₁(W).
         condition_number: κ(W).
@@ -188,6 +189,7 @@ class LayerObservation:
     layer: int
     update_norm: float
     update_sigma_max: float
+    weight_norm: float
     total_norm: float
     sigma_max: float
     condition_number: float

@@ -72,7 +72,8 @@ def growth_fits(rounds: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
     Args:
         rounds: as `seqedit.study.compare.rounds` returns it.
-        columns: norms in it: "sigma_max", the spectral norm ‖Wₙ‖₂; "total_norm", ‖Wₙ − W₀‖.
+        columns: norms in it: "weight_norm", ‖Wₙ‖, which records of the first edition lack;
+            "sigma_max", the spectral norm ‖Wₙ‖₂; "total_norm", ‖Wₙ − W₀‖.
 
     Returns:
         One row per label, seed, layer and column ("norm"): the fields of `GrowthFit`, `shape`,

@@ -183,8 +183,6 @@ def reversal_records(world: World, seed: int = 0) -> list[dict[str, Any]]:
                         "previous": fact.subject,
                     },
                 ],
-                "reverse_prompt": f"The pupil of {new} is",
-                "reverse_target": fact.subject,
             }
         )
     return records
