@@ -110,7 +110,7 @@ def tune(
     if not ranges:
         trials = 1
     study = _study(method, table, ranges, fixed, calibration, work)
-    while (number := len(study.trials)) < trials:
+    while (number := len(_finished(study))) < trials:
         study.sampler = GPSampler(seed=1000 * calibration.seed + number, n_startup_trials=5)
         trial = study.ask({name: _distribution(one) for name, one in ranges.items()})
         settings = fixed | {name: _value(ranges[name], v) for name, v in trial.params.items()}
@@ -122,8 +122,8 @@ def tune(
             trial.set_user_attr(name, value)
         study.tell(trial, found["quality"])
         say(json.dumps({"method": method, "trial": number} | found))
-    if all(trial.value == 0 for trial in study.trials):
-        raise ValueError(f"{method}: every trial failed; the last: {study.trials[-1].user_attrs}")
+    if all(trial.value == 0 for trial in (done := _finished(study))):
+        raise ValueError(f"{method}: every trial failed; the last: {done[-1].user_attrs}")
     return _write(study, method, table, ranges, calibration, out)
 
 
@@ -278,6 +278,11 @@ def _study(
     )
 
 
+def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials that were judged; one that was interrupted is made again."""
+    return [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+
+
 def _distribution(one: Range | Choice) -> optuna.distributions.BaseDistribution:
     if isinstance(one, Choice):  # numbers, since Optuna stores no lists
         return optuna.distributions.CategoricalDistribution(range(len(one.values)))
@@ -300,7 +305,7 @@ def _write(
     out: Path,
 ) -> dict[str, Any]:
     """Write the best settings and the whole search."""
-    tried = [trial.user_attrs for trial in study.trials if trial.value is not None]
+    tried = [trial.user_attrs for trial in _finished(study)]
     best = max(tried, key=lambda trial: trial["quality"])["settings"]
     edges = {
         name: found
