@@ -144,9 +144,9 @@ def test_committed_searches(path):
     found = json.loads(path.read_text(encoding="utf-8"))
     assert len(found["trials"]) == (TRIALS if found["ranges"] else 1)
     assert found["edits"] >= 200
-    best = max(found["trials"], key=lambda trial: trial["quality"])
+    best = max(trial["quality"] for trial in found["trials"])
     used = json.loads((path.parent / f"{found['method']}.json").read_text(encoding="utf-8"))
-    assert used == best["settings"]
+    assert used in [trial["settings"] for trial in found["trials"] if trial["quality"] == best]
     search = CATALOGUE[found["method"]].search
     for name in found["ranges"]:
         one = search[name]

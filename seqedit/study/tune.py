@@ -306,19 +306,15 @@ def _write(
 ) -> dict[str, Any]:
     """Write the best settings and the whole search."""
     tried = [trial.user_attrs for trial in _finished(study)]
-    best = max(tried, key=lambda trial: trial["quality"])["settings"]
-    edges = {
-        name: found
-        for name, one in ranges.items()
-        if isinstance(one, Range) and (found := one.edge(best[name]))
-    }
+    # of equals one whose values lie inside their ranges
+    best = max(tried, key=lambda t: (t["quality"], -len(_edges(ranges, t["settings"]))))["settings"]
     search = {
         "method": BASE if method == "target" else method,
         "sampler": f"Optuna {optuna.__version__}, GPSampler, seed {calibration.seed}",
         "edits": calibration.edits,
         "batch_size": calibration.batch_size,
         "ranges": {name: asdict(one) for name, one in ranges.items()},
-        "edges": edges,
+        "edges": _edges(ranges, best),
         "trials": tried,
     }
     if method == "target":
@@ -328,6 +324,15 @@ def _write(
         write_json(out / table / f"{method}.json", best)
         write_json(out / table / f"{method}.search.json", search)
     return search
+
+
+def _edges(ranges: Mapping[str, Range | Choice], settings: Mapping[str, Any]) -> dict[str, str]:
+    """Setting → what to say of it, of the settings that lie on the edge of their range."""
+    return {
+        name: found
+        for name, one in ranges.items()
+        if isinstance(one, Range) and (found := one.edge(settings[name]))
+    }
 
 
 def _read(path: Path, what: str) -> dict[str, Any]:
