@@ -122,7 +122,8 @@ def tune(
             trial.set_user_attr(name, value)
         study.tell(trial, found["quality"])
         say(json.dumps({"method": method, "trial": number} | found))
-    if all(trial.value == 0 for trial in (done := _finished(study))):
+    done = _finished(study)
+    if all(trial.value == 0 for trial in done):
         raise ValueError(f"{method}: every trial failed; the last: {done[-1].user_attrs}")
     return _write(study, method, table, ranges, calibration, out)
 
