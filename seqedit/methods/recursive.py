@@ -73,7 +73,11 @@ def rlsedit(lam: float = 15_000.0, gamma: float = 10.0) -> LocateThenEdit:
     search=ranges.MEMIT
     | {
         "budget": ranges.Range(
-            1.01, 1e3, above=1.0, high_may_stay="the constraint then never binds"
+            1.01,
+            1e3,
+            above=1.0,
+            low_may_stay="hardly more than the first round's drift is then allowed",
+            high_may_stay="the constraint then never binds",
         )
     },
     test={"lam": 0.5, "budget": 1.2},

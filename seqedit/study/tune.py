@@ -266,7 +266,10 @@ def _study(
 ) -> optuna.Study:
     """The search with its trials so far. Other ranges or facts make another search."""
     asked = {
-        "ranges": {name: asdict(one) for name, one in ranges.items()},
+        "ranges": {
+            name: {k: v for k, v in asdict(one).items() if not k.endswith("may_stay")}
+            for name, one in ranges.items()
+        },
         "fixed": dict(fixed),
         "calibration": {name: str(value) for name, value in asdict(calibration).items()},
     }
