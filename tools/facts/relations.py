@@ -120,7 +120,7 @@ RELATIONS = (
         ),
         question="In which country is {}?",
         negated="{} is not a city in",
-        hop="The country where {} lies is",
+        hop="The country that includes {} is",
         phrase="the country where {} lies",
     ),
     Relation(
