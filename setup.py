@@ -14,6 +14,7 @@ CARRIED = (
     "README.md",
     "published.json",
     "editors/*.safetensors",
+    "facts/*",
     "harness/*",
     "hyper/*.json",
     "hyper/*/*.json",

@@ -114,7 +114,7 @@ def test_qaedit_record_is_converted():
         target_new="Wilt Chamberlain",
         paraphrase_prompts=("Who holds the record for 70 point games?",),
         questions=("who has the most 70 point games?",),
-        locality=(("who protects police officers", "Michael"),),
+        locality=(Probe("who protects police officers", "Michael"),),
     )
     (bare,) = requests_of(QAEDIT | {"rephrase": "", "locality": None})
     assert bare.paraphrase_prompts == bare.locality == ()

@@ -93,13 +93,13 @@ RIPPLE = {
 
 
 def test_ripple_edits():
-    """Objects are where the two sentences differ; the subject stands after the relation's words."""
+    """The subject stands after the relation's words, the object after the verb."""
     (request,) = requests_of(RIPPLE)
     assert (request.prompt, request.subject) == (
-        "The name of the country of citizenship of {} is New",
+        "The name of the country of citizenship of {} is",
         "Ana Bel",
     )
-    assert (request.target_new, request.target_true) == ("Peru", "Mexico")
+    assert (request.target_new, request.target_true) == ("New Peru", "New Mexico")
     assert request.locality == (
         Probe(
             "The name of the mother of Ana Bel is",

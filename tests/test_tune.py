@@ -12,7 +12,14 @@ from seqedit.methods.catalogue import CATALOGUE
 from seqedit.methods.ranges import EDGE, TARGET, Choice, Range
 from seqedit.runs.resolve import HYPER, TARGET_FILE
 from seqedit.study import tune as module
-from seqedit.study.tune import TRIALS, Calibration, check_disjoint, search_space, tune
+from seqedit.study.tune import (
+    TRIALS,
+    Calibration,
+    check_disjoint,
+    search_space,
+    shortest_target,
+    tune,
+)
 
 FEW = Calibration(edits=4, batch_size=2)
 
@@ -87,6 +94,19 @@ def test_the_edge_of_a_range_is_reported(tmp_path, monkeypatch):
     assert CATALOGUE["memit"].search["lam"].low_may_stay in found["edges"]["lam"]
 
 
+def test_the_shortest_target_within_one_standard_error():
+    """Shares of 0.8 at 200 edits: the quality's standard error is 0.014."""
+
+    def trial(quality, clamp):
+        shares = dict.fromkeys((*module.KINDS, "kept_facts"), quality)
+        return {"quality": quality, "settings": {"clamp": clamp}, **shares}
+
+    trials = [trial(0.80, 2.0), trial(0.79, 1.0), trial(0.787, 0.9), trial(0.78, 0.5)]
+    assert shortest_target(trials, 200)["settings"]["clamp"] == 0.9
+    assert shortest_target(trials, 20)["settings"]["clamp"] == 0.5
+    assert shortest_target(trials, 20_000)["settings"]["clamp"] == 2.0
+
+
 def test_two_tables(tmp_path):
     """In "shared" the target's settings are the common ones, in "own" they are searched."""
     values = shared_target(tmp_path)
@@ -146,7 +166,10 @@ def test_committed_searches(path):
     assert found["edits"] >= 200
     best = max(trial["quality"] for trial in found["trials"])
     used = json.loads((path.parent / f"{found['method']}.json").read_text(encoding="utf-8"))
-    assert used in [trial["settings"] for trial in found["trials"] if trial["quality"] == best]
+    target = json.loads((HYPER / TARGET_FILE).read_text(encoding="utf-8"))
+    base = CATALOGUE[found["method"].partition("+")[0]].search
+    shared = target if path.parent.name == "shared" and base.items() >= TARGET.items() else {}
+    assert used in [t["settings"] | shared for t in found["trials"] if t["quality"] == best]
     search = CATALOGUE[found["method"]].search
     for name in found["ranges"]:
         one = search[name]
@@ -158,9 +181,17 @@ def test_committed_searches(path):
         assert (name in found["edges"]) == bool(isinstance(one, Range) and one.edge(used[name]))
 
 
-@pytest.mark.parametrize("table", ["shared", "own"])
-def test_every_method_was_searched(table):
+def test_every_method_was_searched():
+    """With shared targets, which the main tables use; a target was chosen for all of them."""
     names = {
-        path.name.removesuffix(".search.json") for path in searches() if path.parent.name == table
+        path.name.removesuffix(".search.json") for path in (HYPER / "shared").glob("*.search.*")
     }
     assert names == {name for name, entry in CATALOGUE.items() if entry.search}
+    target = json.loads((HYPER / "target.search.json").read_text(encoding="utf-8"))
+    best = shortest_target(target["trials"], target["edits"])["settings"]
+    chosen = json.loads((HYPER / TARGET_FILE).read_text(encoding="utf-8"))
+    assert chosen == {name: best[name] for name in TARGET} and not target["edges"]
+    for name in names:
+        used = json.loads((HYPER / "shared" / f"{name}.json").read_text(encoding="utf-8"))
+        if CATALOGUE[name.partition("+")[0]].search.items() >= TARGET.items():
+            assert chosen.items() <= used.items(), name

@@ -19,6 +19,7 @@ MODEL = DATA / "model"
 EDITORS = DATA / "editors"
 MOMENTS = DATA / "moments.safetensors"
 WORLD = DATA / "world"
+FACTS = DATA / "facts"
 
 OUTPUT = Path("data") if _CARRIES_DATA and ROOT == _PACKAGE else DATA
 """Where commands write by default: `DATA` in a clone, `data` in the current folder elsewhere."""
@@ -29,7 +30,7 @@ RUNS = OUTPUT / "runs"
 
 NAMED_MODELS = {"embedded": MODEL}
 """Models that may be given by name instead of by folder or hub id."""
-NAMED_REQUESTS = {"world": WORLD / "records.json"}
+NAMED_REQUESTS = {"world": WORLD / "records.json", "facts": FACTS / "records.json"}
 """Request files that may be given by name instead of by path."""
 
 
@@ -42,7 +43,7 @@ def find_model(model: str | Path) -> str | Path:
 
 
 def find_requests(requests: str | Path) -> str | Path:
-    """Return the file of requests given by name ("world"); return anything else unchanged.
+    """Return the file of requests given by name ("world", "facts"); return anything else unchanged.
 
     A file of that name in the current folder takes precedence.
     """

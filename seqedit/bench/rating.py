@@ -22,7 +22,7 @@ def bench_rating(
 
     Args:
         model: local folder, hub id, or "embedded".
-        requests: file of requests, name of a benchmark, or "world".
+        requests: file of requests, name of a benchmark, "world" or "facts".
         n_edits: how many of them, from the first.
     """
     lm, chosen = load_model(model), load_requests(requests, clean=True)[:n_edits]

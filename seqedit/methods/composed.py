@@ -16,7 +16,13 @@ ORACLE = "test_restrain.py::test_composed_systems_are_their_equations"
     name="alphaedit+sphere",
     source="SPHERE (2510.01172), from a secondary description",
     search={
-        "share": Range(0.05, 0.95, log=False, low_may_stay="hardly anything is damped"),
+        "share": Range(
+            0.05,
+            0.95,
+            log=False,
+            low_may_stay="hardly any direction is damped",
+            high_may_stay="nearly every direction is damped",
+        ),
         "strength": Range(
             0.02, 1.0, low_may_stay="hardly damped", high_may_stay="the directions are removed"
         ),

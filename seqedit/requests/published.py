@@ -147,9 +147,10 @@ def load_request_set(source: Path | str, *, clean: bool = False) -> RequestSet:
     """Load the requests of a published benchmark by its name, or of a file by its path.
 
     Args:
-        source: a name in `BENCHMARKS`; "world", the records of the embedded world; or a .json,
-            .jsonl, .csv or .parquet file in any schema of `seqedit.requests.formats`. A file takes
-            precedence over a benchmark of its name.
+        source: a name in `BENCHMARKS`; "world", the records of the embedded world; "facts",
+            those of `data/facts` about the real world; or a .json, .jsonl, .csv or .parquet file in
+            any schema of `seqedit.requests.formats`. A file takes precedence over a benchmark of
+            its name.
         clean: leave out the records of a file that cannot be edited together, see
             `usable_requests`. Those of a benchmark by name are always left out.
 

@@ -9,18 +9,19 @@ from .plain import Record, RequestError, first, objects, pair
 def from_ripple(record: Record, number: int) -> list[Record]:
     """RippleEdits, whose edit is a sentence with the identifier of its subject.
 
-    The new and the old object are what the sentences of the edit and of the original fact do not
-    share. The subject's name is the field `subject`, if somebody added it, or follows the words of
-    the relation, as in "The name of the country of citizenship of … is". An object is all of the
-    accepted answers of a test. A test that has conditions is asked all the same.
+    The subject's name is the field `subject` of the edit, if somebody added it, or follows the
+    words of the relation, as in "The name of the country of citizenship of … is". All accepted
+    answers of a test count, and a test that has conditions is asked all the same.
 
     Raises:
-        RequestError: the subject cannot be told.
+        RequestError: the subject or the object cannot be told.
     """
     edit = record["edit"]
     (original,) = objects([edit.get("original_fact")]) or [{}]
     new, true = _sentence(edit.get("prompt")), _sentence(original.get("prompt"))
-    prompt, target = _after_common_words(new, true)
+    subject, prompt = edit.get("subject"), _common_words(new, true)
+    if not subject:
+        prompt, subject = _up_to_the_verb(new, edit.get("relation"), number)
     probes = {
         name: [_ripple_probe(query, name) for query in _queries(record.get(name))]
         for name in RIPPLE_LOCALITY + RIPPLE_PORTABILITY
@@ -29,9 +30,9 @@ def from_ripple(record: Record, number: int) -> list[Record]:
         {
             "case_id": record.get("case_id", number),
             "prompt": prompt,
-            "subject": edit.get("subject") or _subject_after(prompt, edit.get("relation"), number),
-            "target_new": target,
-            "target_true": _after_common_words(true, new)[1] or None,
+            "subject": subject,
+            "target_new": new[len(prompt) :].strip(),
+            "target_true": true[len(prompt) :].strip() if true.startswith(prompt) else None,
             "relation_id": edit.get("relation"),
             "locality": [probe for name in RIPPLE_LOCALITY for probe in probes[name]],
             "portability": [probe for name in RIPPLE_PORTABILITY for probe in probes[name]],
@@ -52,25 +53,25 @@ def _sentence(text: Any) -> str:
     return text.strip().rstrip(".") if isinstance(text, str) else ""
 
 
-def _after_common_words(text: str, other: str) -> tuple[str, str]:
-    """The words with which both texts begin, and what follows them in the first."""
+def _common_words(text: str, other: str) -> str:
+    """The words with which both texts begin, but not all of them."""
     words, others = text.split(" "), other.split(" ")
     common = 0
     while common < min(len(words), len(others)) - 1 and words[common] == others[common]:
         common += 1
-    return " ".join(words[:common]), " ".join(words[common:])
+    return " ".join(words[:common])
 
 
-def _subject_after(prompt: str, relation: Any, number: int) -> str:
-    """What stands between the words of a relation and the verb. Raises RequestError."""
-    words = str(relation).replace("_", " ").lower()
-    found = re.search(rf"\b{re.escape(words)} of (.+?) (?:is|are)$", prompt, flags=re.IGNORECASE)
+def _up_to_the_verb(sentence: str, relation: Any, number: int) -> tuple[str, str]:
+    """The sentence up to its verb, and the subject that stands before it. Raises RequestError."""
+    words = re.escape(str(relation).replace("_", " "))
+    found = re.match(rf"(.*\b{words} of (.+?) (?:is|are)) \S", sentence, flags=re.IGNORECASE)
     if not found:
         raise RequestError(
             f"record {number}: edit.subject: RippleEdits gives an identifier only, and the name "
-            f'cannot be told from {prompt!r}; add it as "subject"'
+            f'cannot be told from {sentence!r}; add it as "subject"'
         )
-    return found[1]
+    return found[1], found[2]
 
 
 def _queries(tests: Any) -> list[Record]:

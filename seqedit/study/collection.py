@@ -18,7 +18,7 @@ from ..runs.identity import run_id
 from ..runs.records import RunRows
 from .tables import Row, join_layers, split_layers, to_rows, to_table, write_table
 
-TABLES = ("rounds", "outcomes", "scores", "probes")
+TABLES = ("rounds", "scores", "outcomes", "probes")
 """The tables beside that of the runs."""
 
 _AS_TEXT = ("parameters", "contexts", "provenance")

@@ -14,9 +14,12 @@ SEEDS = (1, 2, 3)
 
 
 def methods() -> Iterator[StudyRun]:
-    """Every method whose settings were searched, once, on the same hundred facts."""
+    """Every method whose settings were searched, once, on the same hundred facts.
+
+    The compensated PRUNE is left out; it is compared with its base in `prune`.
+    """
     for name, entry in CATALOGUE.items():
-        if entry.search:
+        if entry.search and name != "memit_seq+prune_rounds+compensated":
             yield StudyRun(name, name)
 
 

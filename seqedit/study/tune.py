@@ -5,7 +5,9 @@ a fixed seed. A trial edits calibration facts in a row, and is judged by the cal
 probes. There are two tables of settings:
 
 * `shared`: how targets are optimised (`seqedit.methods.ranges.TARGET`) is chosen once, for
-  MEMIT-seq, and then serves all methods that locate and edit; each searches what is its own.
+  MEMIT-seq, and then serves all methods that locate and edit; each searches what is its own. Of
+  the targets whose quality is within one standard error of the best the one with the smallest
+  clamp is taken: runs are longer than trials, and short targets last longer.
 * `own`: each method also searches how its targets are optimised.
 
 A search that was interrupted resumes. All its trials are written beside the choice.
@@ -312,6 +314,8 @@ def _write(
     tried = [trial.user_attrs for trial in _finished(study)]
     # of equals one whose values lie inside their ranges
     best = max(tried, key=lambda t: (t["quality"], -len(_edges(ranges, t["settings"]))))["settings"]
+    if method == "target":
+        best = shortest_target(tried, calibration.edits)["settings"]
     search = {
         "method": BASE if method == "target" else method,
         "sampler": f"Optuna {optuna.__version__}, GPSampler, seed {calibration.seed}",
@@ -328,6 +332,28 @@ def _write(
         write_json(out / table / f"{method}.json", best)
         write_json(out / table / f"{method}.search.json", search)
     return search
+
+
+def shortest_target(trials: Sequence[dict[str, Any]], edits: int) -> dict[str, Any]:
+    """The trial with the smallest clamp among those within one standard error of the best.
+
+    The standard error of the best quality follows from the binomial variances of its shares, by the
+    delta method; requests, not prompts, are counted as independent.
+
+    Args:
+        trials: as `judge` returns them.
+        edits: how many requests a trial edits.
+
+    Source: the one-standard-error rule, Breiman et al., Classification and Regression Trees (1984).
+    """
+    best = max(trials, key=lambda trial: trial["quality"])
+    quality, variance = best["quality"], 0.0
+    shares = [best[kind] for kind in (*KINDS, "kept_facts") if kind in best]
+    for share in shares:
+        slope = quality**2 / (len(shares) * share**2)
+        variance += slope**2 * share * (1 - share) / edits
+    near = [trial for trial in trials if trial["quality"] >= quality - variance**0.5]
+    return min(near, key=lambda trial: trial["settings"]["clamp"])
 
 
 def _edges(ranges: Mapping[str, Range | Choice], settings: Mapping[str, Any]) -> dict[str, str]:
