@@ -64,7 +64,7 @@ def forget_quantisation(model: PreTrainedModel) -> None:
     """
     if getattr(model, "quantization_method", None) is None:
         return
-    model.hf_quantizer, model.is_quantized = None, False
+    vars(model).update(hf_quantizer=None, is_quantized=False)
     del model.quantization_method
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

@@ -2,6 +2,7 @@
 
 import logging as standard_logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -64,7 +65,7 @@ def load_model(
         tokenizer = load_tokenizer(folder_or_id, bos=architecture.bos)
         check_vocabulary(folder_or_id, tokenizer, config)
         with quiet(folder_or_id):
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **source(folder_or_id),
                 **weights(folder_or_id),
                 **spread,
@@ -74,6 +75,7 @@ def load_model(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
             )
+            model, info = loaded
     except OSError as error:
         raise ValueError(why_not_loaded(str(folder_or_id), error)) from error
     check_loading(folder_or_id, info)
