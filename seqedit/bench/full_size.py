@@ -47,12 +47,12 @@ def random_model(config: PretrainedConfig, device: str, dtype: torch.dtype) -> L
     try:
         torch.set_default_dtype(dtype)
         with torch.device(device):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     finally:
         torch.set_default_dtype(before)
     return LanguageModel(
         model.to(device, dtype).eval().requires_grad_(False),
-        AutoTokenizer.from_pretrained(MODEL),
+        AutoTokenizer.from_pretrained(MODEL, trust_remote_code=False),
         architecture_of(config.model_type),
     )
 

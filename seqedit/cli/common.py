@@ -169,7 +169,8 @@ def usable_alone(device: str) -> str:
 Model = Annotated[
     str,
     typer.Option(
-        help="Folder or hub id of a causal language model; embedded: the one that comes along.",
+        help="Folder, hub id or .gguf file of a causal language model; embedded: the one that "
+        "comes along; or a name of `seqedit model list`.",
         callback=model_folder,
     ),
 ]

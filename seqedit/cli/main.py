@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from . import bench, edit, exchange, methods, moments, plan, records, streams, study, tune, world
+from . import (
+    bench,
+    edit,
+    exchange,
+    methods,
+    model,
+    moments,
+    plan,
+    records,
+    streams,
+    study,
+    tune,
+    world,
+)
 from .common import make_app
 
 app = make_app()
@@ -26,6 +39,7 @@ def seqedit(
 
 for group in (edit, streams, exchange, methods, plan, tune, study, bench):
     app.add_typer(group.app)  # without a name: its commands become commands of `seqedit` itself
+app.add_typer(model.app, name="model")
 app.add_typer(moments.app, name="moments")
 app.add_typer(records.app, name="records")
 app.add_typer(world.app, name="world")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..base.files import whole_folder
+from ..lm.gguf_file import is_gguf
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
 from ..runs.checkpoint import put_weights
@@ -78,7 +79,7 @@ def load_side(side: str, model: str | None, device: str, dtype: torch.dtype) -> 
     """Load one of two models to compare.
 
     Args:
-        side: a transformers folder or hub id; or a run's folder or a file of edits.
+        side: a transformers folder, hub id or GGUF file; or a run's folder or a file of edits.
         model: the unedited model for a run or a file of edits.
         device: see `load_model`.
         dtype: of the weights.
@@ -87,7 +88,7 @@ def load_side(side: str, model: str | None, device: str, dtype: torch.dtype) -> 
         ValueError: `side` holds edits and `model` is not given, or see `put_edited`.
     """
     path = Path(side)
-    if not path.is_file() and not (path / "run.json").exists():
+    if is_gguf(path) or (not path.is_file() and not (path / "run.json").exists()):
         return load_model(side, device=device, dtype=dtype)
     if model is None:
         raise ValueError(f"model: {side} holds edits; name the unedited model with --model")

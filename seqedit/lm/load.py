@@ -2,37 +2,46 @@
 
 import logging as standard_logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from ..base.paths import find_model
 from .architecture import DECLARED, architecture_of
 from .check import check_architecture
+from .checkpoint_check import check_loading, check_vocabulary, read_config
+from .gguf_file import forget_quantisation, quiet, source, weights
 from .hub import why_not_loaded
 from .model import LanguageModel
+from .registry import locate
 from .tokenizer import load_tokenizer
 
 
-class _NotAboutMasks(standard_logging.Filter):
-    """Drops the advice to pass an attention mask: no token sees the padding, on the right."""
+class _Needless(standard_logging.Filter):
+    """Drops remarks of `transformers` that are none here.
+
+    No attention mask is needed, because no token sees the padding, on the right. What does not fit
+    in a checkpoint is an error, which says so itself.
+    """
 
     def filter(self, record: standard_logging.LogRecord) -> bool:
-        return "attention_mask" not in record.getMessage()
+        text = record.getMessage()
+        return "attention_mask" not in text and "LOAD REPORT" not in text
 
 
-_NOT_ABOUT_MASKS = _NotAboutMasks()  # one object, which a logger takes only once
+_NEEDLESS = _Needless()  # one object, which a logger takes only once
 
 
 def load_model(
     folder_or_id: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32
 ) -> LanguageModel:
-    """Load a local folder or hub id in evaluation mode, without gradients; never run remote code.
+    """Load a model in evaluation mode, without gradients; never run code that comes with it.
 
     Args:
-        folder_or_id: whatever `from_pretrained` takes, or "embedded" for the embedded model.
+        folder_or_id: local folder, hub id, GGUF file (de-quantised), "embedded" for the embedded
+            model, or a name of `seqedit model list`.
         device: a device of torch; "auto" takes a GPU if there is one; "spread" lets `accelerate`
             distribute whole blocks over all GPUs.
         dtype: type of the weights, whatever the folder stores. In half precision, edited matrices
@@ -40,23 +49,37 @@ def load_model(
 
     Raises:
         ValueError: the folder does not exist or has no model or no tokenizer, the hub refuses it,
-            the architecture is not declared, a declaration from outside the package is wrong, or
-            the tokenizer does not know which characters a token covers.
+            the architecture is not declared, a declaration from outside the package is wrong, the
+            tokenizer does not know which characters a token covers, or the checkpoint cannot be
+            edited as it is (see `checkpoint_check`).
     """
-    folder_or_id = find_model(folder_or_id)
+    folder_or_id = locate(folder_or_id)
     logging.disable_progress_bar()
-    logging.get_logger("transformers.modeling_utils").addFilter(_NOT_ABOUT_MASKS)
+    logging.get_logger("transformers.modeling_utils").addFilter(_NEEDLESS)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     spread = {"device_map": "auto"} if device == "spread" else {}
     try:
-        architecture = architecture_of(_model_type(folder_or_id))
+        config = read_config(folder_or_id)
+        architecture = architecture_of(config.model_type)
         tokenizer = load_tokenizer(folder_or_id, bos=architecture.bos)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder_or_id, dtype=dtype, use_safetensors=True, **spread
-        )
+        check_vocabulary(folder_or_id, tokenizer, config)
+        with quiet(folder_or_id):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                **source(folder_or_id),
+                **weights(folder_or_id),
+                **spread,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
+            )
+            model, info = loaded
     except OSError as error:
         raise ValueError(why_not_loaded(str(folder_or_id), error)) from error
+    check_loading(folder_or_id, info)
+    forget_quantisation(model)
     if spread:
         check_not_offloaded(model)
     else:
@@ -65,21 +88,6 @@ def load_model(
     if model.config.model_type not in DECLARED:
         check_architecture(lm)
     return lm
-
-
-def _model_type(folder_or_id: str | Path) -> str:
-    """The model type that the configuration names.
-
-    Raises:
-        ValueError: `transformers` does not know it.
-    """
-    try:
-        return AutoConfig.from_pretrained(folder_or_id).model_type
-    except ValueError as error:
-        raise ValueError(
-            f"{folder_or_id}: {str(error).split('. ')[0]}. A newer transformers may know it; code "
-            "from a model folder is never run"
-        ) from error
 
 
 def check_not_offloaded(model: nn.Module) -> None:

@@ -5,12 +5,15 @@ from pathlib import Path
 from tokenizers import processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from .checkpoint_check import tokenizer_needs_code
+from .gguf_file import is_gguf, source
+
 
 def load_tokenizer(folder_or_id: str | Path, *, bos: bool) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model, with special tokens as its own configuration has them.
 
     Args:
-        folder_or_id: whatever `from_pretrained` takes.
+        folder_or_id: folder, hub id or GGUF file.
         bos: whether every text must begin with BOS, see `Architecture.bos`; the tokenizer is
             changed to add it if it does not.
 
@@ -20,8 +23,14 @@ def load_tokenizer(folder_or_id: str | Path, *, bos: bool) -> PreTrainedTokenize
         OSError: from `transformers`, if files cannot be read.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
+        tokenizer = AutoTokenizer.from_pretrained(**source(folder_or_id), trust_remote_code=False)
     except (ValueError, ImportError, TypeError) as error:  # which one depends on the model type
+        if not is_gguf(folder_or_id) and (code := tokenizer_needs_code(folder_or_id)):
+            raise ValueError(
+                f"{folder_or_id}: tokenizer_config.json: auto_map: the tokenizer needs code of its "
+                f"own ({code}), and code from a model folder is never run; save a fast tokenizer "
+                "(tokenizer.json) beside the model"
+            ) from error
         raise ValueError(
             f"{folder_or_id}: there is no tokenizer that can be loaded; save tokenizer.json beside "
             "the model. If there is a tokenizer.model only, install sentencepiece and tiktoken to "

@@ -7,6 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from ..lm.architecture import architecture_of
+from ..lm.checkpoint_check import read_config
+from ..lm.registry import locate
 from ..runs.presets import find_preset
 
 DECLARED = {
@@ -97,7 +99,7 @@ def config_of(model: str) -> PretrainedConfig:
         model_type, sizes = DECLARED[model]
         return AutoConfig.for_model(model_type, **sizes)
     try:
-        return AutoConfig.from_pretrained(model)
+        return read_config(locate(model))
     except OSError as error:
         raise ValueError(
             f"no configuration could be read from {model!r}; give a folder or hub id, or one of "
@@ -113,7 +115,7 @@ def shape_of(config: PretrainedConfig) -> Shape:
     """
     architecture = architecture_of(config.model_type)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     block, mlp = (
         model.get_submodule(path.format(0)) for path in (architecture.block, architecture.mlp)
     )

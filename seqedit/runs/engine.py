@@ -13,6 +13,7 @@ from ..base.files import alone, write_json
 from ..editing.sequential import handed_over, run_sequential
 from ..editing.state import EditState
 from ..lm.fingerprint import fingerprint
+from ..lm.registry import origin_of
 from .baseline import measure_baseline
 from .checkpoint import begin, finish, resume, save_round
 from .config import RunConfig, Say, ignore
@@ -128,6 +129,8 @@ def _new_record(job: Job) -> dict[str, Any]:
         "seconds": 0.0,
         "elapsed": 0.0,
     }
+    if origin := origin_of(config.model):
+        record["provenance"]["weights"] = origin
     if config.stream:
         record["stream"] = {"name": config.stream, "facts": job.stream.facts}
     if job.loaded.left_out:
