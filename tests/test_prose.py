@@ -40,6 +40,9 @@ EXCEPTIONS = {
         "third table": "a table's number",
         "The third\nsays": "a table's number",
         "Qwen 2.5": "a name",
+        "an efficacy of 0.43 on Gemma 2 2B": "a paper's number through a secondary source",
+        "arXiv:2606.26783": "a number of a paper",
+        "arxiv.org/abs/2606.26783": "an address",
     },
     "choices": {
         "40 % of the entries": "setting of RECT",
