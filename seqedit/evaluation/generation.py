@@ -132,7 +132,7 @@ def greedy_answers(
 
     Source:
         Evaluation in the wild (2502.11177), as released: there any full stop in a token ends the
-        answer, ".5" and "U.S" included, and only the tokens "</s>" and "the end token" count as an
+        answer, ".5" and "U.S" included, and only "</s>" and GPT-2's end-of-text token count as an
         end.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
