@@ -43,6 +43,7 @@ WRONG_INPUT = {
     ("abilities",): ["--model", "{}/none"],
     ("bench",): ["nosuch"],
     ("methods",): None,  # takes no input
+    ("model", "list"): None,
     ("moments",): [
         *("--model", "{}/none", "--corpus", "{}/none.txt"),
         *("--layers", "1", "--out", "{}/out.safetensors"),
@@ -52,12 +53,12 @@ WRONG_INPUT = {
     ("presets",): ["nosuch"],
     ("streams",): None,
     ("study",): ["nosuch"],
+    ("tune",): ["nosuch"],
     ("world", "build"): ["--out", "{}/file/folder"],  # `file` is no folder
     ("world", "subjects"): ["--out", "{}/file/folder"],
     ("world", "check"): ["--model", "{}/none"],
     ("world", "train"): ["--out", "{}/file/folder", "--device", "cpu"],
     ("world", "train-editor"): ["nosuch"],
-    ("world", "tune"): ["nosuch"],
 }
 
 

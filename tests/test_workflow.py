@@ -263,7 +263,7 @@ def test_misuse(space, options):
     assert not space.out.exists()
 
 
-@pytest.mark.parametrize("command", ["build", "train", "check", "tune"])
+@pytest.mark.parametrize("command", ["build", "train", "check", "train-editor"])
 def test_help_of_the_world(command):
     result = CliRunner().invoke(app, ["world", command, "--help"])
     assert result.exit_code == 0 and "Usage:" in result.stdout
