@@ -54,7 +54,7 @@ def test_files_are_what_the_tables_give():
 def test_tables_agree_with_packages():
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+        pytest.skip(f"compares our tables with packages that are not needed: {', '.join(missing)}")
     assert differences() == CONTESTED
 
 

@@ -12,14 +12,8 @@ from seqedit.methods.catalogue import CATALOGUE
 from seqedit.methods.ranges import EDGE, TARGET, Choice, Range
 from seqedit.runs.resolve import HYPER, TARGET_FILE
 from seqedit.study import tune as module
-from seqedit.study.tune import (
-    TRIALS,
-    Calibration,
-    check_disjoint,
-    search_space,
-    shortest_target,
-    tune,
-)
+from seqedit.study.calibration import KINDS, Calibration, check_disjoint
+from seqedit.study.tune import TRIALS, search_space, shortest_target, tune
 
 FEW = Calibration(edits=4, batch_size=2)
 
@@ -98,7 +92,7 @@ def test_the_shortest_target_within_one_standard_error():
     """Shares of 0.8 at 200 edits: the quality's standard error is 0.014."""
 
     def trial(quality, clamp):
-        shares = dict.fromkeys((*module.KINDS, "kept_facts"), quality)
+        shares = dict.fromkeys((*KINDS, "kept_facts"), quality)
         return {"quality": quality, "settings": {"clamp": clamp}, **shares}
 
     trials = [trial(0.80, 2.0), trial(0.79, 1.0), trial(0.787, 0.9), trial(0.78, 0.5)]
@@ -147,7 +141,7 @@ def test_a_trial_is_judged_by_calibration_probes(tmp_path):
     for trial in found["trials"]:
         again = module.judge("memit", trial["settings"], FEW)
         assert again | {"seconds": 0} == trial | {"seconds": 0}
-        shares = [trial[name] for name in (*module.KINDS, "kept_facts")]
+        shares = [trial[name] for name in (*KINDS, "kept_facts")]
         harmonic = len(shares) / sum(1 / max(share, 1e-3) for share in shares)
         assert trial["quality"] == pytest.approx(harmonic, abs=1e-3)
 

@@ -60,7 +60,8 @@ def tune(
     Example: seqedit tune target memit alphaedit
     """
     from ..runs.settings import parse_assignments
-    from ..study.tune import Calibration, check_disjoint, tune_all
+    from ..study.calibration import Calibration, check_disjoint
+    from ..study.tune import tune_all
 
     calibration = Calibration(model=model, edits=edits, batch_size=batch_size)
     if requests is not None:

@@ -11,18 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .layouts import in_our_schema
-from .plain import RequestError
+from .plain import PROBES, PROMPTS, RequestError
 
-LISTS = {
-    "paraphrase_prompts",
-    "neighborhood_prompts",
-    "attribute_prompts",
-    "generation_prompts",
-    "negated_prompts",
-    "questions",
-    "locality",
-    "portability",
-}
+LISTS = {*PROMPTS, *PROBES}
 """Columns of a .csv file that hold a JSON list; a cell that is no list is a single prompt."""
 
 

@@ -4,6 +4,19 @@ from typing import Any
 
 Record = dict[str, Any]
 
+PROMPTS = (
+    "paraphrase_prompts",
+    "neighborhood_prompts",
+    "attribute_prompts",
+    "generation_prompts",
+    "negated_prompts",
+    "questions",
+)
+"""Fields that hold a list of prompts."""
+
+PROBES = ("locality", "portability")
+"""Fields that hold a list of prompts with their gold answers."""
+
 
 class RequestError(ValueError):
     """A request that cannot be used as given; the message names the record and the field."""

@@ -3,20 +3,7 @@
 import re
 from typing import Any, NamedTuple, NoReturn, TypeGuard
 
-from .plain import RequestError
-
-PROMPTS = (
-    "paraphrase_prompts",
-    "neighborhood_prompts",
-    "attribute_prompts",
-    "generation_prompts",
-    "negated_prompts",
-    "questions",
-)
-"""Fields that hold a list of prompts."""
-
-PROBES = ("locality", "portability")
-"""Fields that hold a list of prompts with their gold answers."""
+from .plain import PROBES, PROMPTS, RequestError
 
 
 class Probe(NamedTuple):

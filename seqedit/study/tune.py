@@ -16,10 +16,9 @@ A search that was interrupted resumes. All its trials are written beside the cho
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,44 +31,16 @@ from optuna.storages.journal import JournalFileBackend
 from tqdm import tqdm
 
 from ..base.files import write_json
-from ..base.paths import MODEL, RUNS, WORLD
-from ..editing.sequential import handed_over, run_sequential
-from ..evaluation.abilities import unrelated_facts
-from ..evaluation.edits import score_edits
+from ..base.paths import RUNS
 from ..methods.catalogue import CATALOGUE
 from ..methods.ranges import TARGET, Choice, Range
-from ..requests.published import load_requests
-from ..runs.config import RunConfig, Say, Table, ignore
-from ..runs.job import prepare
+from ..runs.config import Say, Table, ignore
 from ..runs.resolve import HYPER, TARGET_FILE
+from .calibration import KINDS, Calibration, judge
 
 TRIALS = 10
 BASE = "memit_seq"
 """The method for which the shared target settings are chosen."""
-
-KINDS = ("efficacy", "paraphrase", "neighborhood")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """What settings are judged by.
-
-    Attributes:
-        model: as `RunConfig` takes it.
-        requests: calibration facts that a trial edits; results never edit them.
-        kept: facts that are never edited, JSON lines of `prompt` and `target`; results do not ask
-            for them. None judges by the edits and their neighbourhoods alone.
-        edits: how many requests a trial edits.
-        batch_size: how many of them a round.
-        seed: of context templates and of the sampler.
-    """
-
-    model: str = str(MODEL)
-    requests: Path = WORLD / "calibration.json"
-    kept: Path | None = WORLD / "calibration_unrelated.jsonl"
-    edits: int = 200
-    batch_size: int = 50
-    seed: int = 0
 
 
 def tune(
@@ -198,64 +169,6 @@ def search_space(
     search |= given
     ranges = {name: one for name, one in search.items() if isinstance(one, Range | Choice)}
     return ranges, {name: value for name, value in search.items() if name not in ranges}
-
-
-def judge(method: str, settings: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
-    """Edit the calibration facts with given settings and measure what came of them.
-
-    Returns:
-        The settings; `quality`, the harmonic mean of the shares below, between 0 and 1; the
-        accuracies of the edits, their paraphrases and neighbourhoods; the share of kept facts that
-        are still known; and the seconds it took. Success is left out because it is near its
-        ceiling.
-    """
-    start = time.perf_counter()
-    job = prepare(
-        RunConfig(
-            model=calibration.model,
-            requests=calibration.requests,
-            method=method,
-            settings=dict(settings),
-            n_edits=calibration.edits,
-            batch_size=calibration.batch_size,
-            seed=calibration.seed,
-        )
-    )
-    made, state = job.settings.make(), None
-    for done in run_sequential(job.lm, job.rounds, made, job.plan):
-        state = done.state
-    assert state is not None  # there is at least one round
-    with handed_over(job.lm, made, state):
-        scores = score_edits(job.lm, job.requests)
-        shares = {kind: float(scores[f"{kind}_accuracy"].mean()) for kind in KINDS}
-        if calibration.kept:
-            shares["kept_facts"] = unrelated_facts(job.lm, calibration.kept)
-    quality = len(shares) / sum(1 / max(share, 1e-3) for share in shares.values())
-    return {
-        "settings": dict(settings),
-        "quality": round(quality, 4),
-        **{name: round(share, 4) for name, share in shares.items()},
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-
-
-def check_disjoint(calibration: Calibration, results: Path | str) -> None:
-    """Refuse calibration facts of which results use one.
-
-    Raises:
-        ValueError: a subject is edited in both, or the calibration edits the subject of a probe of
-            the results; the message names it.
-    """
-    calibrated = {
-        request.subject: request.case_id for request in load_requests(calibration.requests)
-    }
-    for request in load_requests(results):
-        if request.subject in calibrated:
-            raise ValueError(
-                f"requests: the calibration edits {request.subject!r} (case_id "
-                f"{calibrated[request.subject]!r}), and so do the results (case_id "
-                f"{request.case_id!r}); choose settings on other facts"
-            )
 
 
 def _study(

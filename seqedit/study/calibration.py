@@ -1,0 +1,97 @@
+"""Judges settings on calibration facts, which results never edit."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..base.paths import MODEL, WORLD
+from ..editing.sequential import handed_over, run_sequential
+from ..evaluation.abilities import unrelated_facts
+from ..evaluation.edits import score_edits
+from ..requests.published import load_requests
+from ..runs.config import RunConfig
+from ..runs.job import prepare
+
+KINDS = ("efficacy", "paraphrase", "neighborhood")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What settings are judged by.
+
+    Attributes:
+        model: as `RunConfig` takes it.
+        requests: calibration facts that a trial edits; results never edit them.
+        kept: facts that are never edited, JSON lines of `prompt` and `target`; results do not ask
+            for them. None judges by the edits and their neighbourhoods alone.
+        edits: how many requests a trial edits.
+        batch_size: how many of them a round.
+        seed: of context templates and of the sampler.
+    """
+
+    model: str = str(MODEL)
+    requests: Path = WORLD / "calibration.json"
+    kept: Path | None = WORLD / "calibration_unrelated.jsonl"
+    edits: int = 200
+    batch_size: int = 50
+    seed: int = 0
+
+
+def judge(method: str, settings: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
+    """Edit the calibration facts with given settings and measure what came of them.
+
+    Returns:
+        The settings; `quality`, the harmonic mean of the shares below, between 0 and 1; the
+        accuracies of the edits, their paraphrases and neighbourhoods; the share of kept facts that
+        are still known; and the seconds it took. Success is left out because it is near its
+        ceiling.
+    """
+    start = time.perf_counter()
+    job = prepare(
+        RunConfig(
+            model=calibration.model,
+            requests=calibration.requests,
+            method=method,
+            settings=dict(settings),
+            n_edits=calibration.edits,
+            batch_size=calibration.batch_size,
+            seed=calibration.seed,
+        )
+    )
+    made, state = job.settings.make(), None
+    for done in run_sequential(job.lm, job.rounds, made, job.plan):
+        state = done.state
+    assert state is not None  # there is at least one round
+    with handed_over(job.lm, made, state):
+        scores = score_edits(job.lm, job.requests)
+        shares = {kind: float(scores[f"{kind}_accuracy"].mean()) for kind in KINDS}
+        if calibration.kept:
+            shares["kept_facts"] = unrelated_facts(job.lm, calibration.kept)
+    quality = len(shares) / sum(1 / max(share, 1e-3) for share in shares.values())
+    return {
+        "settings": dict(settings),
+        "quality": round(quality, 4),
+        **{name: round(share, 4) for name, share in shares.items()},
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def check_disjoint(calibration: Calibration, results: Path | str) -> None:
+    """Refuse calibration facts of which results use one.
+
+    Raises:
+        ValueError: a subject is edited in both, or the calibration edits the subject of a probe of
+            the results; the message names it.
+    """
+    calibrated = {
+        request.subject: request.case_id for request in load_requests(calibration.requests)
+    }
+    for request in load_requests(results):
+        if request.subject in calibrated:
+            raise ValueError(
+                f"requests: the calibration edits {request.subject!r} (case_id "
+                f"{calibrated[request.subject]!r}), and so do the results (case_id "
+                f"{request.case_id!r}); choose settings on other facts"
+            )
