@@ -46,7 +46,7 @@ def tune(
         str,
         typer.Option(help="Requests of the results; a calibration that shares one is refused."),
     ] = "world",
-    edits: Annotated[int, typer.Option(min=1, help="Requests that a trial edits.")] = 200,
+    edits: Annotated[int, typer.Option(min=1, help="Requests that a trial edits.")] = 400,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests in a round.")] = 50,
     set_: Annotated[
         list[str] | None,

@@ -34,7 +34,7 @@ class Calibration:
     model: str = str(MODEL)
     requests: Path = WORLD / "calibration.json"
     kept: Path | None = WORLD / "calibration_unrelated.jsonl"
-    edits: int = 200
+    edits: int = 400
     batch_size: int = 50
     seed: int = 0
 

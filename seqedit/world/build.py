@@ -1,6 +1,7 @@
 """Builds the files of the fictional world from a seed: the same seed gives the same bytes."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from ..base.files import write_text
 from .corpus import Corpus
 from .facts import World, build_world, fact_rows
 from .records import make_records, reversal_records
+from .streams import subject_records
 from .tasks import test_items
 from .vocabulary import BY_NAME
 
@@ -35,7 +37,7 @@ def write_world(folder: Path, seed: int = 0) -> dict[str, int]:
     world = build_world(seed)
     files: dict[str, Sequence[Any]] = {
         "records.json": make_records(world, "edit", seed),
-        "calibration.json": make_records(world, "calibration", seed, first_id=100_000),
+        "calibration.json": _calibration_records(world, seed),
         "reversal.json": reversal_records(world, seed),
         "facts.jsonl": fact_rows(world),
         "tasks.jsonl": test_items(world),
@@ -47,6 +49,21 @@ def write_world(folder: Path, seed: int = 0) -> dict[str, int]:
     for name, rows in files.items():
         write_text(folder / name, _text(name, rows))
     return {name: len(rows) for name, rows in files.items()}
+
+
+def _calibration_records(world: World, seed: int) -> list[dict[str, Any]]:
+    """Return one record of each calibration subject, then another of its other fact.
+
+    So there are enough of them for trials that last as long as a run must be to show its damage.
+    """
+    seen: Counter[str] = Counter()
+    places = []
+    for record in subject_records(world, "calibration", seed):
+        subject = record["requested_rewrite"]["subject"]
+        places.append((seen[subject], record))
+        seen[subject] += 1
+    ordered = [record for _, record in sorted(places, key=lambda place: place[0])]
+    return [record | {"case_id": 100_000 + i} for i, record in enumerate(ordered)]
 
 
 def _unrelated_rows(world: World, split: str) -> list[dict[str, str]]:
