@@ -29,7 +29,7 @@ export TOKENIZERS_PARALLELISM = false
 PYTEST   = $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 NBVAL    = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help setup book chapters html test check smoke links unit study errors architectures nbval lint package pdf clean
+.PHONY: help setup book chapters html test check smoke links unit study errors architectures nbval lint package gpu pdf clean
 .NOTPARALLEL:
 
 help:            ## list the targets
@@ -86,6 +86,10 @@ architectures: setup ## make the tables of architectures again from what the tes
 
 nbval: setup     ## re-execute the committed notebooks and compare every output
 	$(PYTEST) $(NBVAL) chapters
+
+# The machine's own packages, since a machine with a GPU may have no package index
+gpu:             ## on a machine with a GPU: its tests, rounds at full size; resumes; record in data/gpu.json
+	PYTHONPATH=$(CURDIR) $(PYTHON) -m seqedit bench gpu --out data/gpu.json
 
 test: lint package smoke links ## everything that CI runs; pytest, with units and notebooks, comes last
 	$(PYTEST) $(NBVAL) tests chapters

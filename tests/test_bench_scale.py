@@ -5,7 +5,8 @@ import torch
 from transformers import AutoConfig
 from typer.testing import CliRunner
 
-from seqedit.bench.full_size import bench_full_size, bench_model, report_full_size
+from seqedit.bench import gpu
+from seqedit.bench.full_size import bench_model, model_line
 from seqedit.cli.common import out_of_memory
 from seqedit.cli.main import app
 
@@ -43,18 +44,51 @@ def test_tiny_shape_is_measured_and_estimated(model_type):
         found["estimated"]["round_flops"] > 0
         and 1 < found["texts"]["subject_end"] <= found["texts"]["prompt"]
     )
-    line = report_full_size({model_type: found})
-    assert "rounds of 3 edits" in line and "tokens/s" in line and "not measured on a CPU" in line
+    line = model_line(found, {"bfloat16": 1e9})
+    assert "rounds of 3 edits" in line and "a million tokens" in line
+    assert "% of a product's" in line and "not measured on a CPU" in line
     found |= {"peak_bytes": 3e9, "moments_peak_bytes": 2e9}
-    assert "peak 3.0 GB (estimated " in report_full_size({model_type: found})
+    assert "peak 3.0 GB (estimated " in model_line(found, {"bfloat16": 1e9})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_full_size_is_refused():
-    with pytest.raises(ValueError, match="full-size needs a GPU"):
-        bench_full_size()
-    done = CliRunner().invoke(app, ["bench", "full-size"])
-    assert done.exit_code == 1 and "seqedit plan --model llama-3-8b" in done.stderr
+def test_without_a_gpu_its_measurements_are_refused():
+    done = CliRunner().invoke(app, ["bench", "gpu"])
+    assert done.exit_code == 1 and "torch sees no GPU" in done.stderr
+    assert "seqedit plan --model llama-3-8b" in done.stderr
+
+
+def test_gpu_measurements_resume(tmp_path, monkeypatch):
+    """A stage that the record has is not measured again; one of another card is."""
+    calls = []
+
+    def measured(*_):
+        calls.append("card")
+        return {"matmul_rate": {"bfloat16": 8e14, "float32": 5e13}}
+
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu.torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(gpu, "measure_card", measured)
+    monkeypatch.setattr(
+        gpu, "run_tests", lambda: {"passed": True, "summary": "3 passed", "failed": []}
+    )
+    out, said = tmp_path / "gpu.json", []
+    for _ in range(2):
+        gpu.bench_gpu(("tests",), out, said.append)
+    assert calls == ["card"] and said[1] == said[3] == "tests: 3 passed"
+    assert said[0] == "card: a card, products at bfloat16 800, float32 50 TFLOP/s"
+    monkeypatch.setattr(gpu.torch.cuda, "get_device_name", lambda: "another")
+    record = gpu.bench_gpu(("card",), out)
+    assert calls == ["card", "card"] and record["card"] == "another"
+    assert "tests" not in record["stages"]
+    with pytest.raises(ValueError, match="no stage named 'x'; there are card, tests, embedded"):
+        gpu.bench_gpu(("x",))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU `make gpu` measures it")
+def test_card_is_measured():
+    rates = gpu.measure_card(64, 1)["matmul_rate"]
+    assert set(rates) == {"bfloat16", "float32", "float64"} and min(rates.values()) > 0
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,7 @@ def test_dispatched_models_are_edited_alike(tiny_lm, requests, model_type):
         assert torch.equal(found, want)
 
 
+@pytest.mark.gpu
 @needs_a_gpu
 @pytest.mark.parametrize("model_type", ["gpt2", "gptj", "llama"])
 def test_blocks_on_two_devices(tiny_lm, requests, model_type):

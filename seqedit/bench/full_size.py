@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from ..lm.weights import read_weight
 from ..methods.alphaedit import alphaedit
 from ..moments.corpus import Corpus
 from ..planner.estimate import Texts, Work, estimate
-from ..planner.shapes import EDITED, config_of, shape_of
+from ..planner.shapes import shape_of
 from ..requests.published import load_requests
 from ..requests.request import EditRequest, batched
 
@@ -216,30 +215,6 @@ def texts_of(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Conte
     )
 
 
-def bench_full_size(names: tuple[str, ...] = FULL_SIZE) -> dict[str, Any]:
-    """Measure models of the shapes of GPT-J and Llama-3-8B in bfloat16 on a GPU.
-
-    Args:
-        names: names of declared shapes.
-
-    Returns:
-        Name → result of `bench_model`.
-
-    Raises:
-        ValueError: there is no GPU, or no embedded model to take texts from.
-    """
-    if not torch.cuda.is_available():
-        raise ValueError(
-            "full-size needs a GPU: about 30 GB for these models in bfloat16 (`seqedit plan "
-            "--model llama-3-8b --edits 300 --dtype bfloat16` says what takes how much)"
-        )
-    if not Path(MODEL).exists():
-        raise ValueError(
-            f"full-size takes its texts from {WORLD}, which is not here; work in a clone"
-        )
-    return {name: bench_model(config_of(name), EDITED[name]) for name in names}
-
-
 def _wait(lm: LanguageModel) -> None:
     """Wait until the device has finished."""
     if lm.device.type == "cuda":
@@ -262,21 +237,23 @@ def _peak(lm: LanguageModel) -> int | None:
     return torch.cuda.max_memory_allocated() if lm.device.type == "cuda" else None
 
 
-def report_full_size(results: dict[str, dict[str, Any]]) -> str:
-    """Format the results of `bench_full_size`, one line per model."""
-    return "\n".join(_model_line(name, result) for name, result in results.items())
+def model_line(r: dict[str, Any], matmul_rate: dict[str, float]) -> str:
+    """The result of `bench_model` in a line.
 
-
-def _model_line(name: str, r: dict[str, Any]) -> str:
-    """The result of one model in a line."""
+    Args:
+        r: the result.
+        matmul_rate: operations per second of the card's matrix products, by dtype.
+    """
     stages = [{k: v for k, v in seconds.items() if k != "total"} for seconds in r["rounds"]]
     rounds = [sum(seconds.values()) for seconds in stages]
     last = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages[-1].items())
     rate = r["estimated"]["round_flops"] / rounds[-1] / 1e12
+    share = 1e12 * rate / matmul_rate[r["dtype"]]
     return (
-        f"{name}, {r['dtype']}, {r['device']}: rounds of {r['batch_size']} edits "
-        f"{', '.join(f'{s:.1f}' for s in rounds)} s (last: {last}; {rate:.3g} TFLOP/s); "
-        f"{_peak_text(r)}; second moments {r['moments_tokens_per_second']:,.0f} tokens/s"
+        f"{r['dtype']}: rounds of {r['batch_size']} edits "
+        f"{', '.join(f'{s:.1f}' for s in rounds)} s (last: {last}; {rate:.3g} TFLOP/s, "
+        f"{100 * share:.0f} % of a product's); {_peak_text(r)}; second moments "
+        f"{1e6 / r['moments_tokens_per_second']:.1f} s for a million tokens"
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 
 from ..base.files import write_json
-from .full_size import bench_full_size, report_full_size
 from .rating import bench_rating, rating_line
 from .rounds import (
     bench_evaluation,
@@ -41,9 +40,6 @@ BENCHES = {
 }
 """Measurements by name, in the order in which they run."""
 
-ON_REQUEST = {"full-size": Bench(bench_full_size, report_full_size)}
-"""Measurements that run only if they are named, because they need a GPU."""
-
 
 def run_benches(
     names: list[str],
@@ -55,7 +51,7 @@ def run_benches(
     """Run measurements one after the other.
 
     Args:
-        names: names in `BENCHES` or `ON_REQUEST`; all of `BENCHES` if empty.
+        names: names in `BENCHES`; all of them if empty.
         out: file for the results as JSON.
         say: receives a line for each measurement as soon as it is done.
         rated: what `bench_rating` measures, if not what it does by itself.
@@ -66,7 +62,7 @@ def run_benches(
     Raises:
         ValueError: there is no such measurement.
     """
-    known = BENCHES | ON_REQUEST
+    known = dict(BENCHES)
     if rated:
         known["rating"] = Bench(partial(bench_rating, **rated), rating_line)
     unknown = [name for name in names if name not in known]

@@ -16,7 +16,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="round, flops, rounds, evaluation, rating, solve, forms; default: all of these. "
-            "On a GPU also full-size."
+            "Or, on a GPU, gpu, which resumes; after it, names of its stages."
         ),
     ] = None,
     model: Model = "embedded",
@@ -34,7 +34,11 @@ def bench(
 
     Example: seqedit bench round evaluation
     """
+    from ..bench.gpu import bench_gpu
     from ..bench.speed import run_benches
 
+    if names and names[0] == "gpu":
+        bench_gpu(tuple(names[1:]), out, typer.echo)
+        return
     rated = {"model": model, "requests": requests, "n_edits": n_edits}
     run_benches(names or [], out, typer.echo, rated=rated)
