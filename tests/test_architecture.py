@@ -8,6 +8,7 @@ scale changes the third digit.
 """
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ from seqedit.lm.keys import (
 from seqedit.lm.layer_sweep import LayerSweep
 from seqedit.lm.likelihood import log_likelihood
 from seqedit.lm.load import load_model
-from seqedit.lm.partial_forward import Tails
+from seqedit.lm.partial_forward import Inner, Tails
+from seqedit.lm.places import Places
 from seqedit.lm.post_norm import Injection, before_norm
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.targets import optimise_targets
@@ -216,30 +218,29 @@ def test_fast_path(exact_lm, architectures, model_type):
     lm, generator = exact_lm(model_type), torch.Generator().manual_seed(0)
     first = torch.randint(1, 300, (20,), generator=generator).tolist()
     rows, at = [first, first[:7] + [5, 6] + first[9:17]], [9, 11]  # they part before the subject
-    for layer in (0, 1):
+    for layer, packs in product((0, 1), (True, False)):  # both ways, whichever the family's own
         sweep = LayerSweep(lm, rows, [0, 0], at)
+        assert all(block.packs for block in sweep.blocks)
+        sweep.blocks = [replace(block, packs=packs) for block in sweep.blocks]
         for _ in range(layer):
             sweep.advance()
-        m = sweep.peek(lm.mlp(layer), lambda call: call.hidden, torch.tensor(at))
+        m = sweep.peek(Inner(lm.mlp(layer), "output"), torch.tensor(at))
         sweep.advance()
-        stem = sweep.residual()
+        places = Places.of(at, [len(row) for row in rows], lm.device)
+        stem = sweep.hidden[sweep.places.index(places.row, places.position)]
         kept = [sweep.advance() for _ in range(layer + 1, 3)]
+        four = places.column >= places.length[places.row] - 4
+        both = Tails(sweep.blocks[layer + 1 :], kept, places, four)
         for i, (row, start) in enumerate(zip(rows, at, strict=True)):
+            own = torch.tensor([i == 0, i == 1])
             shift = torch.randn(16, generator=generator, dtype=torch.float64)
             losses = []
             for fast in (True, False):
                 delta = shift.clone().requires_grad_()
                 if fast:
-                    places = torch.arange(start, len(row))[None]
-                    tails = Tails(
-                        sweep.blocks[layer + 1 :], [(k[[i]], v[[i]]) for k, v in kept], places
-                    )
-                    gain = Injection(lm.post_norm(layer), m[[i]]).gain(delta[None])
-                    below = torch.cat(
-                        [stem[[i], start : start + 1] + gain, stem[[i], start + 1 : len(row)]],
-                        dim=1,
-                    )
-                    logits = lm.logits(tails.run(below, 4))[0]
+                    gain = Injection(lm.post_norm(layer), m[own]).gain(delta[None])
+                    below = stem[own[places.row]].index_add(0, torch.tensor([0]), gain)
+                    logits = lm.logits(both.select(own).run(below))
                 else:
                     module = lm.mlp(layer) if lm.post_norm(layer) else lm.block(layer)
                     handle = module.register_forward_hook(adding(delta, start))

@@ -10,6 +10,7 @@ from .hooks import Call, forward_hooks, recording
 from .layer_sweep import LayerSweep
 from .model import LanguageModel
 from .partial_forward import Tails
+from .places import Places
 from .post_norm import Injection
 from .weights import read_weight
 
@@ -136,11 +137,11 @@ def _run_on_tail(lm: LanguageModel, ids: list[int]) -> Float[Tensor, "length d_m
     last = lm.n_layers - 1
     rows, own_from = [ids, ids[: TAIL.stop]], [TAIL.start, TAIL.start]
     sweep = LayerSweep(lm, rows, [0, 0], own_from).advance_to(last)
-    hidden = sweep.residual()[1:, TAIL]
-    keys, values = sweep.advance()
-    positions = torch.arange(TAIL.start, TAIL.stop, device=lm.device)[None]
-    tails = Tails(sweep.blocks[last:], [(keys[1:], values[1:])], positions)
-    return tails.run(hidden, positions.shape[1])[0]
+    places = Places.of([TAIL.start] * 2, [len(row) for row in rows], lm.device)
+    hidden = sweep.hidden[sweep.places.index(places.row, places.position)]
+    everything = torch.ones_like(places.row, dtype=torch.bool)
+    tails = Tails(sweep.blocks[last:], [sweep.advance()], places, everything)
+    return tails.run(hidden)[places.row == 1]
 
 
 def _same(lm: LanguageModel, found: Tensor, expected: Tensor, problem: str) -> None:

@@ -11,6 +11,7 @@ from ..base.precision import at_least_float32
 from ..requests.request import EditRequest
 from .layer_sweep import LayerSweep
 from .model import LanguageModel
+from .partial_forward import Inner
 from .tokens import chunks, fill, lookup_rows
 
 Contexts = tuple[tuple[str, ...], ...]
@@ -109,7 +110,7 @@ class KeyReader:
         read = []
         for sweep, last in self.parts:
             sweep.advance_to(layer)
-            read.append(sweep.peek(self.lm.down_proj(layer), lambda call: call.input, last))
+            read.append(sweep.peek(Inner(self.lm.down_proj(layer), "input"), last))
         by_request = at_least_float32(torch.cat(read)).unflatten(0, (-1, self.templates))
         return torch.einsum("nck,c->kn", by_request, self.weights.to(by_request))
 
@@ -121,15 +122,14 @@ class KeyReader:
         """
         read = []
         for sweep, last in self.parts:
-            row = torch.arange(len(last), device=last.device)
-            bare = row % self.templates == 0  # mask over rows
-            branch = sweep.branch(bare)
+            bare = torch.arange(len(last), device=last.device) % self.templates == 0  # of the rows
+            branch, at = sweep.branch(bare), last[bare]
             if site == "block":
-                values = branch.advance_to(layer + 1).residual()[row, last]
+                values = branch.advance_to(layer + 1).at(at)
             else:
                 branch.advance_to(layer)
-                values = branch.peek(self.lm.mlp(layer), lambda call: call.hidden, last)
-            read.append(at_least_float32(values[bare]))
+                values = branch.peek(Inner(self.lm.mlp(layer), "output"), at)
+            read.append(at_least_float32(values))
         return torch.cat(read).T
 
 

@@ -3,32 +3,35 @@
 In a causal model, a change at one token reaches that token and later ones, never earlier ones. All
 that a later token reads of an earlier one, within a block, is its attention key and value. A block
 can therefore be run on the last tokens of a row alone, if the keys and values of the earlier ones
-are stored.
+are stored. The tokens of all rows run as one matrix, (tokens, d_model); attention alone sees rows
+(`row_attention`).
 
 Words used here and in `layer_sweep`: a *row* is one text as token ids; its *tail* are the last
-tokens of it, the only ones that are run; `positions`, (rows, length), says where in its row each
-token stands.
+tokens of it, the only ones that are run; `Places` say where in its row each token stands.
 """
 
 import inspect
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin
 
-from .hooks import Call, Stop, observe
+from .hooks import Call, Stop, observe, recording
 from .model import LanguageModel
+from .places import Places
+from .row_attention import attention_exchanged, by_row, exchangeable
 from .tokens import padded
 
-Stored = Float[Tensor, "rows heads tokens width"]
+Stored = Float[Tensor, "rows heads seen width"]
 KeysValues = tuple[Stored, Stored]
-"""Attention keys and values of one block for whole rows, (rows, heads, tokens, width) each."""
+"""Attention keys and values of one block for whole rows, (rows, heads, seen, width) each."""
 
 
 @dataclass(frozen=True)
@@ -40,104 +43,169 @@ class PartialBlock:
         arguments: what the model passes to the block beside the hidden states, by name, as seen in
             a pass over one whole row; the same for all rows.
         stored_shape: shape of the attention keys of one row, (heads, tokens, width).
+        attention: name of the model's attention in the registry of `transformers`.
+        packs: whether the block's attention can be exchanged, so that the tokens of all rows run as
+            one matrix; if not, rows with equally many tokens run together.
     """
 
     module: nn.Module
     arguments: dict[str, Any]
     stored_shape: tuple[int, int, int]
+    attention: str
+    packs: bool
 
     def run(
-        self,
-        hidden: Float[Tensor, "rows length d_model"],
-        stored: KeysValues,
-        positions: Int[Tensor, "rows length"],
-    ) -> tuple[Float[Tensor, "rows length d_model"], KeysValues]:
-        """Run the block on the tokens at `positions`.
+        self, hidden: Float[Tensor, "tokens d_model"], stored: KeysValues, places: Places
+    ) -> tuple[Float[Tensor, "tokens d_model"], KeysValues]:
+        """Run the block on some tokens.
 
         Args:
             hidden: the block's input at these tokens.
-            stored: keys and values of whole rows; those of the tokens at `positions` may hold
+            stored: keys and values of whole rows; those of the tokens at `places` may hold
                 anything.
-            positions: where the tokens stand in their rows.
+            places: where the tokens stand.
 
         Returns:
             The block's output at these tokens, and `stored` with their keys and values filled in;
             both on the block's device.
         """
-        hidden, cache = self._prepare(hidden, stored, positions)
-        output = self.module(hidden, **self._arguments(cache))
-        return output[0] if isinstance(output, tuple) else output, cache.stored
+        return self._run(hidden, stored, places)
 
     def fill_in(
-        self,
-        hidden: Float[Tensor, "rows length d_model"],
-        stored: KeysValues,
-        positions: Int[Tensor, "rows length"],
+        self, hidden: Float[Tensor, "tokens d_model"], stored: KeysValues, places: Places
     ) -> KeysValues:
         """Return `stored` with keys and values of these tokens filled in; the block stops there."""
-        hidden, cache = self._prepare(hidden, stored, positions, stop=True)
-        try:
-            self.module(hidden, **self._arguments(cache))
-        except Stop:
-            pass
-        return cache.stored
+        return self._run(hidden, stored, places, stop=True)[1]
+
+    def read(
+        self,
+        hidden: Float[Tensor, "tokens d_model"],
+        stored: KeysValues,
+        places: Places,
+        inner: "Inner",
+    ) -> Float[Tensor, "tokens d_read"]:
+        """Run the block until a module inside it has been called; return what is read there.
+
+        The arguments before the last are those of `run`.
+        """
+        return self._run(hidden, stored, places, inner=inner)[0]
 
     @cached_property
     def device(self) -> torch.device:
         """The device that the block's parameters are on."""
         return next(self.module.parameters()).device
 
-    def _prepare(
-        self, hidden: Tensor, stored: KeysValues, positions: Tensor, stop: bool = False
-    ) -> tuple[Tensor, "_StoredCache"]:
-        """Move all to the block's device, keys and values into what stands in for the cache."""
+    def _run(
+        self,
+        hidden: Tensor,
+        stored: KeysValues,
+        places: Places,
+        *,
+        stop: bool = False,
+        inner: "Inner | None" = None,
+    ) -> tuple[Tensor, KeysValues]:
+        """Run the block; with `stop`, only until it has keys and values, and return its input."""
+        hidden, places = hidden.to(self.device), places.to(self.device)
         keys, values = (x.to(self.device) for x in stored)
-        return hidden.to(self.device), _StoredCache((keys, values), positions.to(self.device), stop)
+        if self.packs:
+            whole = _Rectangle(slice(None), slice(None), places, 1)
+            return self._run_rectangle(hidden, (keys, values), whole, stop, inner)
+        outputs, order = [], []
+        for part in _rectangles(places):
+            own = keys[part.rows], values[part.rows]
+            output, own = self._run_rectangle(hidden[part.tokens], own, part, stop, inner)
+            keys = keys.index_copy(0, part.rows, own[0])
+            values = values.index_copy(0, part.rows, own[1])
+            outputs.append(output)
+            order.append(part.tokens)
+        return torch.cat(outputs)[torch.cat(order).argsort()], (keys, values)
 
-    def _arguments(self, cache: "_StoredCache") -> dict[str, Any]:
-        """The block's arguments for whole rows, restricted to the tokens that are run."""
-        return {name: _restrict(name, value, cache) for name, value in self.arguments.items()}
+    def _run_rectangle(
+        self,
+        hidden: Tensor,
+        stored: KeysValues,
+        part: "_Rectangle",
+        stop: bool,
+        inner: "Inner | None",
+    ) -> tuple[Tensor, KeysValues]:
+        """Run the block on tokens that it sees as a rectangle."""
+        cache = _StoredCache(stored, part, stop)
+        arguments = {n: _restrict(n, value, cache) for n, value in self.arguments.items()}
+        with ExitStack() as around:
+            if self.packs:
+                exchange = partial(by_row, part.places)
+                around.enter_context(attention_exchanged(self.module, self.attention, exchange))
+            watched = "block" if inner is None else "inner"
+            modules = {"block": self.module} if inner is None else {"inner": inner.module}
+            calls = around.enter_context(recording(modules, last=watched))
+            self.module(hidden.unflatten(0, (part.height, -1)), **arguments)
+        if watched not in calls:  # it stopped before
+            return hidden, cache.stored
+        call = calls[watched]
+        return (call.hidden if inner is None else inner.of(call)).flatten(0, -2), cache.stored
+
+
+class Inner(NamedTuple):
+    """What is read inside a block.
+
+    Attributes:
+        module: a part of the block that treats every token by itself.
+        side: whether its input is read or its output.
+    """
+
+    module: nn.Module
+    side: Literal["input", "output"]
+
+    def of(self, call: Call) -> Tensor:
+        """What is read of a call of the module."""
+        return call.input if self.side == "input" else call.hidden
 
 
 @dataclass(frozen=True)
 class Tails:
-    """Rows with equally long tails, and blocks that are run on them again and again.
+    """The last tokens of some rows, and blocks that are run on them again and again.
 
     Attributes:
         blocks: consecutive blocks, lowest first.
         stored: keys and values of the whole rows, for each block.
-        positions: where the tail tokens stand in their rows.
+        places: where the tail tokens stand in their rows.
+        wanted: mask over the tail tokens: those whose output is asked for.
     """
 
     blocks: Sequence[PartialBlock]
     stored: Sequence[KeysValues]
-    positions: Int[Tensor, "rows length"]
+    places: Places
+    wanted: Bool[Tensor, "tokens"]
 
-    def select(self, chosen: Tensor) -> "Tails":
-        """The rows that an index or a mask over rows chooses."""
+    def select(self, chosen: Bool[Tensor, "rows"]) -> "Tails":
+        """The rows that a mask chooses."""
         stored = [
             (keys[chosen.to(keys.device)], values[chosen.to(values.device)])
             for keys, values in self.stored
         ]
-        return Tails(self.blocks, stored, self.positions[chosen])
+        wanted = self.wanted[chosen[self.places.row]]
+        return Tails(self.blocks, stored, self.places.select(chosen), wanted)
 
-    def run(
-        self, hidden: Float[Tensor, "rows length d_model"], count: int
-    ) -> Float[Tensor, "rows count d_model"]:
-        """Return the last block's output at the last `count` tokens of each tail.
+    @cached_property
+    def wanted_places(self) -> Places:
+        """Where the tokens stand whose output is asked for."""
+        return self.places.narrow(self.wanted)
+
+    def run(self, hidden: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "wanted d_model"]:
+        """Return the last block's output at the tokens that are wanted.
 
         Of the other tail tokens, the last block computes keys and values only.
 
         Args:
             hidden: input of the first block at the tail tokens.
         """
-        positions = self.positions
+        places = self.places
         for i, (block, stored) in enumerate(zip(self.blocks, self.stored, strict=True)):
-            if i == len(self.blocks) - 1 and count < positions.shape[1]:
-                stored = block.fill_in(hidden, stored, positions)
-                hidden, positions = hidden[:, -count:], positions[:, -count:]  # (rows, count, …)
-            hidden, _ = block.run(hidden, stored, positions)
-        return hidden[:, -count:].to(self.positions.device)
+            if i == len(self.blocks) - 1:
+                stored, places = block.fill_in(hidden, stored, places), self.wanted_places
+                hidden = hidden[self.wanted.to(hidden.device)]
+            hidden, _ = block.run(hidden, stored, places)
+        return (hidden if self.blocks else hidden[self.wanted]).to(places.device)
 
 
 def partial_blocks(lm: LanguageModel, ids: Sequence[int]) -> list[PartialBlock]:
@@ -149,54 +217,91 @@ def partial_blocks(lm: LanguageModel, ids: Sequence[int]) -> list[PartialBlock]:
     Raises:
         ValueError: a layer has no attention keys and values.
     """
-    modules, cache = {i: lm.block(i) for i in range(lm.n_layers)}, DynamicCache()
-    calls = observe(lm, padded(lm, [ids]), modules, last=lm.n_layers - 1, cache=cache)
+    blocks, cache = [lm.block(i) for i in range(lm.n_layers)], DynamicCache()
+    attention, last = lm.config._attn_implementation, lm.n_layers - 1
+    with exchangeable(lm.model, blocks, attention) as packs:
+        calls = observe(lm, padded(lm, [ids]), dict(enumerate(blocks)), last, cache)
     return [
-        PartialBlock(module, _named_arguments(module, calls[i]), _stored_shape(cache, i))
-        for i, module in modules.items()
+        PartialBlock(
+            module,
+            _named_arguments(module, calls[i]),
+            _stored_shape(cache, i),
+            attention,
+            packs=i in packs,
+        )
+        for i, module in enumerate(blocks)
     ]
+
+
+class _Rectangle(NamedTuple):
+    """Tokens that a block sees as a rectangle of `height` rows: whole rows, or all as one."""
+
+    tokens: Any  # index of them
+    rows: Any  # index of the rows that they belong to
+    places: Places
+    height: int
+
+
+def _rectangles(places: Places) -> list[_Rectangle]:
+    """Rows with equally many tokens; those without any are left out."""
+    parts = []
+    for length in places.length.unique().tolist():
+        chosen = places.length == length
+        if length:
+            tokens, rows = chosen[places.row].nonzero()[:, 0], chosen.nonzero()[:, 0]
+            parts.append(_Rectangle(tokens, rows, places.select(chosen), len(rows)))
+    return parts
 
 
 class _StoredCache:
     """Stands in for the cache that a block's attention reads and writes.
 
-    Holds keys and values of whole rows, of which attention overwrites those at `positions`. With
+    Holds keys and values of whole rows, of which attention overwrites those at `places`. With
     `stop`, the block ends as soon as it has done so.
     """
 
-    def __init__(
-        self, stored: KeysValues, positions: Int[Tensor, "rows length"], stop: bool = False
-    ):
-        self.stored, self.positions, self.stop = stored, positions, stop
+    def __init__(self, stored: KeysValues, part: _Rectangle, stop: bool):
+        self.stored, self.part, self.stop = stored, part, stop
 
     def update(self, keys: Tensor, values: Tensor, *_: Any) -> KeysValues:
         """Take in keys and values of the tokens that are run, return those of the whole rows.
 
-        Attention calls this with (rows, heads, length, width) each.
+        Attention calls this with (height, heads, tokens, width) each.
         """
-        heads, width = keys.shape[1], keys.shape[3]
-        index = self.positions[:, None, :, None].expand(-1, heads, -1, width)
-        whole_keys, whole_values = self.stored  # (rows, heads, tokens, width)
-        self.stored = whole_keys.scatter(2, index, keys), whole_values.scatter(2, index, values)
+        at = self.part.places.row, self.part.places.position
+        self.stored = tuple(
+            whole.transpose(1, 2).index_put(at, new.transpose(1, 2).flatten(0, 1)).transpose(1, 2)
+            for whole, new in zip(self.stored, (keys, values), strict=True)
+        )
         if self.stop:
             raise Stop
         return self.stored
 
 
 def _restrict(name: str, value: Any, cache: _StoredCache) -> Any:
-    """What an argument for one whole row becomes for the tokens that are run in each row."""
-    positions = cache.positions  # (rows, length)
+    """What an argument for one whole row becomes for the tokens that are run."""
     if isinstance(value, Cache):
         return cache
+    places, height = cache.part.places, cache.part.height
     if name == "attention_mask":
-        tokens = cache.stored[0].shape[2]
-        visible = _causal(tokens, positions.device) if value is None else value[0, 0]
-        return visible.to(positions.device)[positions][:, None]  # (rows, 1, length, tokens)
+        return places.once(("mask", id(value)), lambda: _mask(value, cache))
     if name == "position_ids":
-        return value.flatten().to(positions.device)[positions]  # (rows, length)
+        return value.flatten().to(places.device)[places.position].view(height, -1)
     if name == "position_embeddings":  # cosines and sines, (1, tokens, width) each
-        return tuple(table[0].to(positions.device)[positions] for table in value)
+        at = places.position.view(height, -1)
+        return places.once(
+            (name, id(value)), lambda: tuple(table[0].to(at.device)[at] for table in value)
+        )
     return value
+
+
+def _mask(value: Tensor | None, cache: _StoredCache) -> Tensor:
+    """What each token sees of its row, (rows, 1, longest, tokens); one that is not there sees 0."""
+    places, tokens = cache.part.places, cache.stored[0].shape[2]
+    visible = _causal(tokens, places.device) if value is None else value[0, 0].to(places.device)
+    position = places.position.new_zeros(places.rows * places.longest)
+    position[places.slot] = places.position
+    return visible[position.view(places.rows, -1)][:, None]
 
 
 def _causal(tokens: int, device: torch.device) -> Bool[Tensor, "tokens tokens"]:

@@ -20,7 +20,7 @@ from .keys import Site
 from .model import LanguageModel
 from .post_norm import Injection
 from .target_loss import Anchors, TargetConfig, TargetRow
-from .target_tails import TailGroup, WholePass, rows_alike
+from .target_tails import TargetTails, WholePass
 
 
 class Losses(NamedTuple):
@@ -46,8 +46,7 @@ class TargetProblem:
         lm: the model, whose weights stay as they are.
         config: weights of the terms.
         templates: number of contexts of each request.
-        contexts: the prompts in their contexts, with targets.
-        neutral: the KL prompts, one row of one tail token for each request.
+        tails: the prompts in their contexts, with targets, and the KL prompts.
         log_p0: log-probabilities after the KL prompts without δ.
         h: what clamp and decay measure δ by: the output of the MLP where δ is added to it or the
             site is "mlp", else that of the block.
@@ -61,8 +60,7 @@ class TargetProblem:
     lm: LanguageModel
     config: TargetConfig
     templates: int
-    contexts: list[TailGroup]
-    neutral: TailGroup
+    tails: TargetTails
     log_p0: Float[Tensor, "n vocabulary"]
     h: Float[Tensor, "n d_model"]
     right: Bool[Tensor, "n"]
@@ -91,21 +89,17 @@ class TargetProblem:
             site: where targets are asked for.
             anchors: one row of points for each request, or None.
         """
-        per_request = len(requests[0])
-        whole = WholePass(lm, [row for own in requests for row in own], per_request, layer, site)
-        bare = range(0, len(whole.rows), per_request)  # the first row of each request
-        neutral = range(per_request - 1, len(whole.rows), per_request)  # and its last
+        whole = WholePass(lm, requests, layer, site)
         return cls(
             lm=lm,
             config=config,
-            templates=per_request - 1,
-            contexts=[whole.tail_group(members) for members in rows_alike(whole.rows, neutral)],
-            neutral=whole.tail_group(neutral),
-            log_p0=whole.log_p_at_subject(neutral),
-            h=at_least_float32(whole.h[list(bare)]),
-            right=whole.greedily_right(bare),
-            injection=whole.injection.select(torch.tensor(bare, device=lm.device)),
-            block_output=at_least_float32(whole.block_output[list(bare)])
+            templates=len(requests[0]) - 1,
+            tails=whole.tails,
+            log_p0=log_softmax(whole.logits[len(whole.tails.target) :], dim=-1),
+            h=at_least_float32(whole.h),
+            right=whole.greedily_right(),
+            injection=whole.injection,
+            block_output=at_least_float32(whole.block_output)
             if whole.injection.norm is not None and site == "block"
             else None,
             anchors=anchors,
@@ -124,8 +118,7 @@ class TargetProblem:
         """The problem of some of the requests only; `chosen` is a mask."""
         return replace(
             self,
-            contexts=[g.select(chosen) for g in self.contexts if chosen[g.owner].any()],
-            neutral=self.neutral.select(chosen),
+            tails=self.tails.select(chosen),
             log_p0=self.log_p0[chosen],
             h=self.h[chosen],
             right=self.right[chosen],
@@ -136,38 +129,17 @@ class TargetProblem:
 
     def losses(self, delta: Float[Tensor, "n d_model"]) -> Losses:
         """Return the losses at δ, differentiable in it."""
-        contexts, neutral = self._run_tails(delta)
-        nll, most_probable = self._likelihood(contexts, len(delta))
-        log_p = log_softmax(self.lm.logits(neutral), dim=-1)
-        kl = (log_p.exp() * (log_p - self.log_p0)).sum(-1)  # KL(p_δ ‖ p_0), (n,)
+        n, tails = len(delta), self.tails
+        hidden = tails.run(delta)  # (wanted, d_model): the work that grows with the model
+        log_p = log_softmax(self.lm.logits(hidden), dim=-1)  # (wanted, vocabulary)
+        of_contexts, of_neutral = log_p[:-n], log_p[-n:]
+        of_target = of_contexts.gather(1, tails.target[:, None])[:, 0] / tails.count
+        nll = self.h.new_zeros(n).index_add(0, tails.asking, of_target, alpha=-1 / self.templates)
+        missed = tails.asking[of_contexts.argmax(1) != tails.target]
+        kl = (of_neutral.exp() * (of_neutral - self.log_p0)).sum(-1)  # KL(p_δ ‖ p_0), (n,)
         decay = delta.norm(dim=1) / self.h.norm(dim=1) ** 2
         return Losses(
             nll + self.config.kl * kl + self.config.weight_decay * decay,
-            delta.new_zeros(len(delta)) if self.anchors is None else self.anchors.loss(neutral),
-            most_probable,
+            delta.new_zeros(n) if self.anchors is None else self.anchors.loss(hidden[-n:]),
+            torch.bincount(missed, minlength=n) == 0,
         )
-
-    def _run_tails(
-        self, delta: Float[Tensor, "n d_model"]
-    ) -> tuple[list[Tensor], Float[Tensor, "n d_model"]]:
-        """Run the blocks above on all tails; the only work of a step that grows with the model.
-
-        Returns:
-            Last block's output where target tokens are predicted, (rows, k, d_model) for each group
-            of contexts; and at the subject's last token of the KL prompts.
-        """
-        contexts = [group.run(delta, group.target.shape[1]) for group in self.contexts]
-        return contexts, self.neutral.run(delta, 1)[:, 0]
-
-    def _likelihood(
-        self, hidden: list[Tensor], n: int
-    ) -> tuple[Float[Tensor, "n"], Bool[Tensor, "n"]]:
-        """NLL of each request's target, and whether all its tokens are the most probable ones."""
-        nll, missed = self.h.new_zeros(n), self.h.new_zeros(n)
-        for group, states in zip(self.contexts, hidden, strict=True):
-            log_p = log_softmax(self.lm.logits(states), dim=-1)  # (rows, k, vocabulary)
-            of_target = log_p.gather(2, group.target[:, :, None])[:, :, 0].mean(dim=1)  # (rows,)
-            wrong = (log_p.argmax(2) != group.target).any(dim=1)  # (rows,)
-            nll = nll.index_add(0, group.owner, of_target, alpha=-1 / self.templates)
-            missed.index_add_(0, group.owner, wrong.to(missed))
-        return nll, missed == 0

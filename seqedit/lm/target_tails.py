@@ -1,140 +1,133 @@
 """The tails of rows, all that δ can change of them, cut out of one pass over the whole rows."""
 
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from ..base.precision import at_least_float32
 from .keys import Site
 from .layer_sweep import LayerSweep
 from .model import LanguageModel
-from .partial_forward import Tails
+from .partial_forward import Inner, Tails
+from .places import Places
 from .post_norm import Injection
 from .target_loss import TargetRow
 
 
-class TailGroup(NamedTuple):
-    """Rows with equally long tails and equally many target tokens, so that nothing is padded.
+@dataclass(frozen=True)
+class TargetTails:
+    """The tails of the rows of n requests: all prompts in their contexts, then the KL prompts.
+
+    What is asked for is the output at `wanted` tokens: in contexts where the target's tokens are
+    predicted, in the KL prompts at the subject.
 
     Attributes:
         owner: the request that each row belongs to.
         injection: how δ enters each row.
         stream: the edited layer's output at the tail tokens, without δ.
         tails: the blocks above, to be run on the same tokens.
-        target: target tokens of each row, k of them; k is 0 for KL prompts.
+        target: the tokens that the contexts' wanted tokens predict.
     """
 
     owner: Int[Tensor, "rows"]
     injection: Injection
-    stream: Float[Tensor, "rows length d_model"]
+    stream: Float[Tensor, "tokens d_model"]
     tails: Tails
-    target: Int[Tensor, "rows k"]
+    target: Int[Tensor, "places"]
 
-    def select(self, chosen: Bool[Tensor, "n"]) -> "TailGroup":
+    @property
+    def asking(self) -> Int[Tensor, "places"]:
+        """The request that each target token belongs to."""
+        return self.owner[self._asking_row]
+
+    @property
+    def count(self) -> Int[Tensor, "places"]:
+        """The number of target tokens in the row of each."""
+        return torch.bincount(self._asking_row)[self._asking_row]
+
+    @property
+    def _asking_row(self) -> Int[Tensor, "places"]:
+        return self.tails.wanted_places.row[: len(self.target)]
+
+    def select(self, chosen: Bool[Tensor, "n"]) -> "TargetTails":
         """The rows of the requests that a mask chooses; these are renumbered from 0."""
         rows = chosen[self.owner]  # mask over rows
         number = chosen.cumsum(0) - 1  # request → its new number
-        return TailGroup(
+        return TargetTails(
             number[self.owner[rows]],
             self.injection.select(rows),
-            self.stream[rows],
+            self.stream[rows[self.tails.places.row]],
             self.tails.select(rows),
-            self.target[rows],
+            self.target[chosen[self.asking]],
         )
 
-    def run(
-        self, delta: Float[Tensor, "n d_model"], count: int
-    ) -> Float[Tensor, "rows count d_model"]:
-        """Return the last block's output at the last `count` tokens, given each request's δ."""
-        gain = self.injection.gain(delta[self.owner])[:, None]  # (rows, 1, d_model)
-        subject = self.stream[:, :1] + gain.to(self.stream.dtype)  # the tail's first token
-        return self.tails.run(torch.cat([subject, self.stream[:, 1:]], dim=1), count)
+    def run(self, delta: Float[Tensor, "n d_model"]) -> Float[Tensor, "wanted d_model"]:
+        """Return the last block's output at the wanted tokens, given each request's δ."""
+        gain = self.injection.gain(delta[self.owner]).to(self.stream.dtype)  # (rows, d_model)
+        subjects = self.tails.places.offset  # the tail's first token
+        return self.tails.run(self.stream.index_add(0, subjects, gain))
 
 
 class WholePass:
-    """One pass over the whole rows of some requests, without δ, and what is kept of it.
+    """One pass over the whole rows of n requests, without δ, and what is kept of it.
 
     Attributes:
-        rows: the rows of all requests, one after the other.
-        position: of the subject's last token in each row, (rows,).
-        blocks: the blocks above the edited layer; `stored` their keys and values.
-        injection: how δ enters each row.
-        stream: the edited layer's output, (rows, tokens, d_model); final: that of the last block.
-        block_output: the edited layer's output at the subject's last token, (rows, d_model).
-        h: see `TargetProblem`, here for each row.
+        tails: see `TargetTails`.
+        injection: how δ enters the bare prompts.
+        block_output: the edited layer's output at the subject's last token of the bare prompts.
+        h: see `TargetProblem`.
+        logits: after the last block at the wanted tokens, without δ.
     """
 
     def __init__(
         self,
         lm: LanguageModel,
-        rows: list[TargetRow],
-        per_request: int,
+        requests: Sequence[Sequence[TargetRow]],
         layer: int,
         site: Site,
     ):
-        self.lm, self.rows, self.per_request = lm, rows, per_request
-        at_subject = [row.position for row in rows]
-        self.position = torch.tensor(at_subject, device=lm.device)
-        ids, template = [row.ids for row in rows], [i % per_request for i in range(len(rows))]
-        sweep = LayerSweep(lm, ids, template, at_subject).advance_to(layer)
+        contexts = len(requests[0]) - 1
+        rows = [row for own in requests for row in own[:-1]] + [own[-1] for own in requests]
+        template = [*range(contexts)] * len(requests) + [contexts] * len(requests)
+        owner = [i for i in range(len(requests)) for _ in range(contexts)] + [*range(len(requests))]
+        at_subject, ends = [row.position for row in rows], [len(row.ids) for row in rows]
+        position = torch.tensor(at_subject, device=lm.device)
+        bare = torch.arange(len(requests), device=lm.device) * contexts
+
+        sweep = LayerSweep(lm, [row.ids for row in rows], template, at_subject).advance_to(layer)
         norm, m = lm.post_norm(layer), None
         if site == "mlp" or norm is not None:
-            m = sweep.peek(lm.mlp(layer), lambda call: call.hidden, self.position)
-        self.injection = Injection(norm, None if norm is None or m is None else at_least_float32(m))
+            m = sweep.peek(Inner(lm.mlp(layer), "output"), position)
+        injection = Injection(norm, None if norm is None or m is None else at_least_float32(m))
+        self.injection = injection.select(bare)
         sweep.advance()
-        self.stream = sweep.residual()
-        self.block_output = self.stream[torch.arange(len(rows), device=lm.device), self.position]
-        self.h = self.block_output if m is None else m
-        self.blocks = sweep.blocks[layer + 1 :]
-        self.stored = [sweep.advance() for _ in self.blocks]
-        self.final = sweep.residual()
-
-    def tail_group(self, members: Sequence[int]) -> TailGroup:
-        """The tails of some rows, all of one length and with equally many target tokens."""
-        device, chosen = self.lm.device, list(members)
-        index = torch.tensor(chosen, device=device)  # (r,)
-        tails = [range(self.rows[i].position, len(self.rows[i].ids)) for i in chosen]
-        positions = torch.tensor(tails, device=device)  # (r, length)
-        target = [self.rows[i].target for i in chosen]
-        stored = [(keys[chosen], values[chosen]) for keys, values in self.stored]
-        return TailGroup(
-            index // self.per_request,
-            self.injection.select(index),
-            self.stream[index[:, None], positions],
-            Tails(self.blocks, stored, positions),
-            torch.tensor(target, dtype=torch.long, device=device),  # (r, k)
+        block_output = sweep.at(position)
+        self.block_output = block_output[bare]
+        self.h = (block_output if m is None else m)[bare]
+        places = Places.of(at_subject, ends, lm.device)
+        tail = sweep.places.index(places.row, places.position)
+        stream = sweep.hidden.to(lm.device)[tail]
+        blocks = sweep.blocks[layer + 1 :]
+        stored = [sweep.advance() for _ in blocks]
+        target = torch.tensor([token for row in rows for token in row.target], device=lm.device)
+        count = torch.tensor([max(len(row.target), 1) for row in rows], device=lm.device)
+        wanted = places.column >= (places.length - count)[places.row]
+        self.tails = TargetTails(
+            torch.tensor(owner, device=lm.device),
+            injection,
+            stream,
+            Tails(blocks, stored, places, wanted),
+            target,
         )
+        self.logits = lm.logits(sweep.hidden.to(lm.device)[tail][wanted])
 
-    def log_p_at_subject(self, members: Sequence[int]) -> Float[Tensor, "r vocabulary"]:
-        """Log-probabilities of the token after the subject in some rows."""
-        index = torch.tensor(members, device=self.lm.device)
-        hidden = self.final[index, self.position[index]]  # (r, d_model)
-        return log_softmax(self.lm.logits(hidden), dim=-1)
-
-    def greedily_right(self, members: Sequence[int]) -> Bool[Tensor, "r"]:
-        """Whether every target token of some rows is the most probable one."""
-        predicting, counts = [], []
-        for i in members:
-            row = self.rows[i]
-            predicting.append(self.final[i, len(row.ids) - len(row.target) : len(row.ids)])
-            counts.append(len(row.target))
-        best = self.lm.logits(torch.cat(predicting)).argmax(-1).split(counts)  # (k,) for each row
-        right = [
-            tuple(tokens.tolist()) == self.rows[i].target
-            for i, tokens in zip(members, best, strict=True)
-        ]
-        return torch.tensor(right, device=self.lm.device)
-
-
-def rows_alike(rows: Sequence[TargetRow], without: Sequence[int]) -> list[list[int]]:
-    """Rows except those of `without`, by number of target tokens and length of the tail."""
-    alike = defaultdict(list)
-    for i, row in enumerate(rows):
-        if i not in without:
-            alike[len(row.target), len(row.ids) - row.position].append(i)
-    return list(alike.values())
+    def greedily_right(self) -> Bool[Tensor, "n"]:
+        """Whether every target token of each bare prompt is the most probable one."""
+        tails, n = self.tails, len(self.h)
+        row = tails.tails.wanted_places.row[: len(tails.target)]
+        in_bare = row % (row.max() // n + 1) == 0
+        wrong = self.logits[: len(tails.target)].argmax(-1) != tails.target
+        return torch.bincount(tails.asking[wrong & in_bare], minlength=n) == 0
