@@ -10,7 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqedit.algebra.diagnostics import condition_number, drift, spectrum
+from seqedit.algebra.diagnostics import (
+    condition_number,
+    drift,
+    largest_singular_value,
+    spectrum,
+)
 from seqedit.algebra.solve import solve_update
 from seqedit.algebra.solver import Solver
 from seqedit.algebra.subspace import null_space, top_neurons
@@ -170,3 +175,23 @@ def test_known_spectrum_condition_number_and_drift():
     assert abs(condition_number(torch.diag(torch.tensor([4.0, 1.0, 0.5]))) - 8) < 1e-12
     keys = torch.randn(5, 200, generator=generator, dtype=torch.float64)
     assert abs(drift(W, keys @ keys.T / 200) - (W @ keys).pow(2).sum(0).mean().item()) < 1e-10
+
+
+@given(st.integers(0, 2**20), st.sampled_from([(4, 7), (7, 4), (6, 6)]), st.floats(0, 9))
+def test_singular_values_from_a_gram_matrix(seed, shape, decades):
+    """To 1e-6 what a decomposition gives, whatever the condition number; and σ₁ to round-off, also
+    of a matrix of rank one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    U, _, Vh = torch.linalg.svd(
+        torch.randn(*shape, generator=generator, dtype=torch.float64), full_matrices=False
+    )
+    values = torch.logspace(0, -decades, len(Vh), dtype=torch.float64)
+    W = U @ torch.diag(values) @ Vh
+    assert torch.allclose(spectrum(W), torch.linalg.svdvals(W), rtol=1e-6)
+    assert condition_number(W) == pytest.approx(10**decades, rel=1e-6)
+    removed = torch.linalg.svdvals(W - W.mean(dim=0))[: min(shape[0] - 1, shape[1])]
+    kappa = (removed[0] / removed[-1]).item()
+    assert condition_number(W, without_mean=True) == pytest.approx(kappa, rel=1e-5)
+    one = torch.outer(U[:, 0], Vh[0])
+    assert largest_singular_value(7 * one) == pytest.approx(7, rel=1e-12)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..algebra.diagnostics import condition_number, drift, spectrum
+from ..algebra.diagnostics import condition_number, drift, largest_singular_value, spectrum
 from ..base.clock import Clock
 from ..lm.model import LanguageModel
 from ..lm.targets import Targets
@@ -167,15 +167,16 @@ def _observe(
     lm: LanguageModel, plan: EditPlan, state: EditState, layer: int, before: Tensor
 ) -> LayerObservation:
     W, C = read_weight(lm, layer), plan.moments[layer].to(lm.device)
-    update, total = W - before, W - state.original[layer].to(W)
+    update, total, values = W - before, W - state.original[layer].to(W), spectrum(W)
+    kappa = (values[0] / values[-1]).item() if values[-1] > 0 else float("inf")
     return LayerObservation(
         layer,
         update_norm=update.norm().item(),
-        update_sigma_max=spectrum(update)[0].item(),
+        update_sigma_max=largest_singular_value(update),
         weight_norm=W.norm().item(),
         total_norm=total.norm().item(),
-        sigma_max=spectrum(W)[0].item(),
-        condition_number=condition_number(W),
-        condition_number_read=condition_number(W, without_mean=lm.removes_mean),
+        sigma_max=values[0].item(),
+        condition_number=kappa,
+        condition_number_read=condition_number(W, True) if lm.removes_mean else kappa,
         drift=drift(total, C),
     )
