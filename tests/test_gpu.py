@@ -10,6 +10,7 @@ from conftest import build_plan, relative
 from runs import every_method, method_and_plan
 
 from seqedit.algebra.diagnostics import condition_number, spectrum
+from seqedit.algebra.second_moment import SecondMoment
 from seqedit.algebra.solver import Solver
 from seqedit.algebra.subspace import null_space
 from seqedit.editing.sequential import handed_over, run_sequential
@@ -94,6 +95,15 @@ def test_solves_and_diagnostics():
         assert condition_number(r) == pytest.approx(condition_number(R), rel=1e-6)
     for cpu, gpu in zip(*found, strict=True):
         assert gpu.is_cuda and relative(gpu.cpu(), cpu) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_second_moments_of_half_precision_keys(dtype):
+    """Products that are not widened first: the same sum to float32 round-off."""
+    keys = torch.randn(3000, 64, generator=torch.Generator().manual_seed(0)).to("cuda", dtype)
+    fast, exact = SecondMoment(64, "cuda"), keys.double().T @ keys.double()
+    fast.update(keys, chunk=1000)
+    assert relative(fast.sum, exact) < 1e-6 and fast.count == 3000
 
 
 def test_a_run_goes_on_on_the_other_device(pair, requests, tmp_path):

@@ -7,8 +7,8 @@ from torch import Tensor
 from .compact import CompactMoment
 
 ACCURATE = 1e-10
-"""Eigenvalues of WWᵀ are exact to about 1e-16 of the largest. Singular values are taken from them if
-the smallest is at least this share of it: relative errors then stay below 1e-6.
+"""Eigenvalues of WWᵀ are exact to about 1e-16 of the largest. Singular values are taken from them
+if the smallest is at least this share of it: relative errors then stay below 1e-6.
 """
 
 
