@@ -193,5 +193,13 @@ def test_singular_values_from_a_gram_matrix(seed, shape, decades):
     removed = torch.linalg.svdvals(W - W.mean(dim=0))[: min(shape[0] - 1, shape[1])]
     kappa = (removed[0] / removed[-1]).item()
     assert condition_number(W, without_mean=True) == pytest.approx(kappa, rel=1e-5)
-    one = torch.outer(U[:, 0], Vh[0])
-    assert largest_singular_value(7 * one) == pytest.approx(7, rel=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 30, 127, 128, 129, 150])
+def test_largest_singular_value(rank):
+    """Of low rank, where a sketch finds it, and of a rank beyond the sketch."""
+    generator = torch.Generator().manual_seed(rank)
+    left, right = (torch.randn(160, rank, generator=generator).double() for _ in range(2))
+    expected = torch.linalg.svdvals(left @ right.T)[0].item()
+    assert largest_singular_value(left @ right.T) == pytest.approx(expected, rel=1e-12)
+    assert largest_singular_value(0 * left @ right.T) == 0

@@ -55,7 +55,8 @@ def _gram(keys: Float[Tensor, "n d_ff"]) -> Float[Tensor, "d_ff d_ff"]:
     """Σ k kᵀ in float32.
 
     A GPU multiplies keys in half precision an order of magnitude faster without widening them
-    first. Products of two such numbers are exact in float32, where they are summed either way.
+    first. Products of two such numbers are exact in float32, in which they are summed either way;
+    the sum is then right to a few 1e-6 (`tests/test_gpu.py`).
     """
     if keys.is_cuda and keys.dtype in (torch.bfloat16, torch.float16):
         return torch.mm(keys.T, keys, out_dtype=torch.float32)

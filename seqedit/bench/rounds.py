@@ -62,7 +62,7 @@ def _plain_round(job: Job) -> float:
     method, plan = job.settings.make(), job.plan
     assert isinstance(method, LocateThenEdit)  # AlphaEdit, with a number for its price
     size = plan.moments[plan.layers[0]].shape[0]
-    eye = torch.eye(size, dtype=torch.float64)
+    eye = torch.eye(size, dtype=torch.float64, device=job.lm.device)
     projections, l2 = {}, 0.0
     for layer in plan.layers:
         solver = method.solver(plan.moments[layer])

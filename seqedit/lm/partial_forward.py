@@ -269,10 +269,12 @@ class _StoredCache:
         Attention calls this with (height, heads, tokens, width) each.
         """
         at = self.part.places.row, self.part.places.position
-        self.stored = tuple(
-            whole.transpose(1, 2).index_put(at, new.transpose(1, 2).flatten(0, 1)).transpose(1, 2)
-            for whole, new in zip(self.stored, (keys, values), strict=True)
-        )
+
+        def put(whole: Tensor, new: Tensor) -> Tensor:
+            by_token = new.transpose(1, 2).flatten(0, 1)  # (tokens, heads, width)
+            return whole.transpose(1, 2).index_put(at, by_token).transpose(1, 2)
+
+        self.stored = put(self.stored[0], keys), put(self.stored[1], values)
         if self.stop:
             raise Stop
         return self.stored

@@ -39,7 +39,7 @@ def attention_exchanged(
         name: the attention's name in the registry, which the model's configuration holds.
         exchange: takes the block's own attention and returns what is called instead.
     """
-    methods = [m for m in block.modules() if callable(getattr(m, "_attn", None))]
+    methods: list[Any] = [m for m in block.modules() if callable(getattr(m, "_attn", None))]
     for module in methods:
         module._attn = partial(_method_by, exchange(_by_method(module._attn)), module)
     registered = ALL_ATTENTION_FUNCTIONS.get(name)

@@ -7,8 +7,8 @@ m = d_model, k directions of C above τ, T context templates, and texts as `Text
   attention).
 * Targets: for each request one pass of all rows through all blocks. Then in each step the T tails
   and one token of the KL prompt pass the blocks above the edited ones forward and backward, and the
-  head is applied at T · target + 1 places. The weights get no gradient, so that backward costs as
-  much as forward.
+  head is applied at T · target + 1 places. Attention pads tails to one length. The weights get no
+  gradient, so that backward costs as much as forward.
 * Keys: T rows, up to the subject's end, pass the edited blocks twice and those below once.
 * A solve in the space of edits: 4dk for each projected column, of which there are 3n, and
   2dN(2n) + 2Nnd + 4dn² + 2mdn for history and gain. With a d × d metric each projection is two
@@ -26,15 +26,17 @@ from .shapes import Shape
 from .work import Texts, Work
 
 
-def block_flops(shape: Shape, tokens: float, seen: float) -> float:
+def block_flops(shape: Shape, tokens: float, seen: float, attending: float | None = None) -> float:
     """Operations of one block, forward.
 
     Args:
         shape: of the model.
         tokens: number of tokens that pass the block.
         seen: number of tokens to which each of them attends.
+        attending: number of tokens in attention, padding included; `tokens` unless given.
     """
-    return 2 * tokens * shape.block + 4 * tokens * seen * shape.width
+    attending = tokens if attending is None else attending
+    return 2 * tokens * shape.block + 4 * attending * seen * shape.width
 
 
 def target_flops(shape: Shape, work: Work, texts: Texts, n: int) -> float:
@@ -42,9 +44,10 @@ def target_flops(shape: Shape, work: Work, texts: Texts, n: int) -> float:
     T, above = texts.contexts, shape.n_layers - work.layers[-1] - 1
     sweep = n * (T * (texts.prompt + texts.target - 1) + texts.kl) + 2 * texts.row
     tails, places = n * (T * texts.tail + 1), n * (T * texts.target + 1)
+    rows = n * (T + 1)  # attention lays out the tails of all rows in a rectangle
     one_pass = (
-        (above - 1) * block_flops(shape, tails, texts.row)
-        + block_flops(shape, places, texts.row)
+        (above - 1) * block_flops(shape, tails, texts.row, rows * texts.tail)
+        + block_flops(shape, places, texts.row, rows * texts.target)
         + 2 * places * shape.vocabulary * shape.d_model
     )
     return shape.n_layers * block_flops(shape, sweep, texts.row) + 2 * work.steps * one_pass
