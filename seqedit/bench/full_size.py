@@ -120,7 +120,7 @@ def bench_model(
     result |= _measure_moments(lm, layers, moments_tokens)
     _reset_peak(lm)
     start = time.perf_counter()
-    plan = _plan(lm, layers, removed)
+    plan = synthetic_plan(lm, layers, removed)
     seconds["prepare"] = time.perf_counter() - start
     done = run_sequential(lm, list(batched(requests, batch_size)), alphaedit(), plan)
     result["rounds"] = [each.seconds for each in done]
@@ -156,8 +156,11 @@ def _measure_moments(
     }
 
 
-def _plan(lm: LanguageModel, layers: tuple[int, ...], removed: float) -> EditPlan:
-    """A plan with synthetic moments, in which every target takes all its steps."""
+def synthetic_plan(lm: LanguageModel, layers: tuple[int, ...], removed: float) -> EditPlan:
+    """A plan with synthetic moments, in which every target takes all its steps.
+
+    The arguments are those of `synthetic_moments`.
+    """
     contexts = world_contexts()
     return EditPlan(
         layers=layers,

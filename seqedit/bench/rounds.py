@@ -1,8 +1,10 @@
 """Measure rounds of editing and the evaluation on the embedded model."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,37 +12,95 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..base.paths import WORLD
+from ..editing.contract import EditMethod
 from ..editing.sequential import run_sequential
+from ..editing.state import EditPlan
 from ..evaluation.edits import score_edits
 from ..evaluation.report import evaluate
+from ..lm.default_layers import default_layers
+from ..lm.load import load_model
+from ..lm.model import LanguageModel
 from ..lm.target_loss import target_rows
 from ..lm.targets import optimise_targets
 from ..lm.weights import read_weight, restored
+from ..methods.alphaedit import alphaedit
 from ..methods.kinds.locate_then_edit import LocateThenEdit
-from ..runs.job import Job
+from ..requests.published import load_requests
+from ..requests.request import EditRequest
+from .full_size import synthetic_plan
 from .job import embedded_job, timed
 from .reference import alphaedit_round
 
 
-def bench_round(n_edits: int = 100) -> dict[str, Any]:
-    """Time one round of AlphaEdit by the loop and by the plain way, and compare the weights."""
+def bench_round(n_edits: int = 100, plain_edits: int | None = None) -> dict[str, Any]:
+    """Time one round of AlphaEdit on the embedded model, and the plain way beside it.
+
+    Args:
+        n_edits: requests of the round.
+        plain_edits: how many of them are edited by the plain way, too; by default all.
+    """
     job = embedded_job(n_edits, n_edits)
-    lm, plan, method = job.lm, job.plan, job.settings.make()
+    method = job.settings.make()
+    return _compare(job.lm, job.rounds[0], method, job.plan, plain_edits or n_edits)
+
+
+def bench_model_round(
+    model: str, n_edits: int = 20, dtype: str = "float32", plain_edits: int = 2
+) -> dict[str, Any]:
+    """The same on any model, whose second moments are random and whose targets take all steps.
+
+    Args:
+        model: folder, hub id or short name.
+        n_edits: requests of the round, which are the embedded world's.
+        dtype: of the weights. The plain way runs in float32, as released code does.
+        plain_edits: how many of them are edited by the plain way, whose cost per edit is the same
+            for any number.
+    """
+    requests = load_requests(WORLD / "records.json")[:n_edits]
+    lm = load_model(model, dtype=getattr(torch, dtype))
+    layers = tuple(default_layers(lm.n_layers))
+    plan = synthetic_plan(lm, layers, removed=0.3)
+    result = _compare(lm, requests, alphaedit(), plan, plain_edits, load_model(model))
+    return result | {"model": Path(model).name, "dtype": dtype, "layers": list(layers)}
+
+
+def _compare(
+    lm: LanguageModel,
+    requests: list[EditRequest],
+    method: EditMethod,
+    plan: EditPlan,
+    plain_edits: int,
+    plain_lm: LanguageModel | None = None,
+) -> dict[str, Any]:
+    """Time a round of all requests by the loop, and one of the first ones by the plain way.
+
+    The weights of the two are compared after a round of the first ones by the loop.
+    """
+    plain_lm, few = plain_lm or lm, requests[:plain_edits]
     with restored(lm, plan.layers):
-        next(run_sequential(lm, [job.rounds[0][:4]], method, plan))  # load kernels, fill caches
-    before = _weights(job)
+        (done,) = run_sequential(lm, [requests[:4]], method, plan)  # load kernels, fill caches
     with restored(lm, plan.layers):
-        done = next(run_sequential(lm, job.rounds, method, plan))
-        fast = _weights(job)
-    with restored(lm, plan.layers):
-        seconds = _plain_round(job)
-        plain = _weights(job)
+        start = time.process_time()
+        (done,) = run_sequential(lm, [requests], method, plan)
+        cpu_seconds = time.process_time() - start
+        fast = _weights(lm, plan)
+    if len(few) < len(requests):
+        with restored(lm, plan.layers):
+            list(run_sequential(lm, [few], method, plan))
+            fast = _weights(lm, plan)
+    before = _weights(plain_lm, plan)
+    with restored(plain_lm, plan.layers):
+        seconds, plain_cpu_seconds = _plain_round(plain_lm, few, method, plan)
+        plain = _weights(plain_lm, plan)
     differ = {layer: (fast[layer] - plain[layer]).norm() for layer in plan.layers}
+    share = len(requests) / len(few)
     return {
-        "edits": n_edits,
-        "plain_seconds": seconds,
+        "edits": len(requests),
+        "plain_edits": len(few),
+        "plain_seconds": seconds * share,
         "seconds": done.seconds["total"],
-        "ratio": seconds / done.seconds["total"],
+        "ratio": seconds * share / done.seconds["total"],
+        "cpu_ratio": plain_cpu_seconds * share / cpu_seconds,
         "stages": done.seconds,
         "weights_differ": max((differ[i] / plain[i].norm()).item() for i in plan.layers),
         "updates_differ": max(
@@ -49,40 +109,43 @@ def bench_round(n_edits: int = 100) -> dict[str, Any]:
     }
 
 
-def _weights(job: Job) -> dict[int, Tensor]:
+def _weights(lm: LanguageModel, plan: EditPlan) -> dict[int, Tensor]:
     """Layer → the edited matrix as it is now."""
-    return {layer: read_weight(job.lm, layer) for layer in job.plan.layers}
+    return {layer: read_weight(lm, layer) for layer in plan.layers}
 
 
-def _plain_round(job: Job) -> float:
-    """Seconds of the first round by the plain way, which is written into the model.
+def _plain_round(
+    lm: LanguageModel, requests: list[EditRequest], method: EditMethod, plan: EditPlan
+) -> tuple[float, float]:
+    """Seconds and CPU-seconds of a round by the plain way, which is written into the model.
 
     P and L2 are taken from the method's solver; making P dense is not timed.
     """
-    method, plan = job.settings.make(), job.plan
     assert isinstance(method, LocateThenEdit)  # AlphaEdit, with a number for its price
     size = plan.moments[plan.layers[0]].shape[0]
-    eye = torch.eye(size, dtype=torch.float64, device=job.lm.device)
+    eye = torch.eye(size, dtype=torch.float64, device=lm.device)
     projections, l2 = {}, 0.0
     for layer in plan.layers:
-        solver = method.solver(plan.moments[layer])
+        solver = method.solver(plan.moments[layer].to(lm.device))
         assert isinstance(solver.M, float | int)
         projections[layer], l2 = solver.inverse(eye) * solver.M, solver.M
     past = {layer: 0 * eye for layer in plan.layers}
+    start = time.process_time()
     seconds, _ = timed(
         lambda: alphaedit_round(
-            job.lm, job.rounds[0], plan.contexts, plan.layers, projections, l2, past, plan.target
+            lm, requests, plan.contexts, plan.layers, projections, l2, past, plan.target
         )
     )
-    return seconds
+    return seconds, time.process_time() - start
 
 
 def round_line(result: dict[str, Any]) -> str:
     """The result of `bench_round` in a line."""
-    return (
+    of_model = f"{result['model']}, {result['dtype']}: " if "model" in result else ""
+    return of_model + (
         "a round of {edits} edits (AlphaEdit): {seconds:.1f} s, plain {plain_seconds:.1f} s, "
-        "ratio {ratio:.1f}; relative difference of "
-        "weights {weights_differ:.1e}, updates {updates_differ:.1e}"
+        "ratio {ratio:.1f} ({cpu_ratio:.1f} of CPU-seconds); relative difference after "
+        "{plain_edits}: weights {weights_differ:.1e}, updates {updates_differ:.1e}"
     ).format(**result)
 
 

@@ -12,6 +12,7 @@ from .rating import bench_rating, rating_line
 from .rounds import (
     bench_evaluation,
     bench_flops,
+    bench_model_round,
     bench_round,
     bench_rounds,
     evaluation_line,
@@ -47,6 +48,8 @@ def run_benches(
     say: Callable[[str], object] = print,
     *,
     rated: dict[str, Any] | None = None,
+    model: str = "embedded",
+    dtype: str = "float32",
 ) -> dict[str, dict[str, Any]]:
     """Run measurements one after the other.
 
@@ -55,6 +58,8 @@ def run_benches(
         out: file for the results as JSON.
         say: receives a line for each measurement as soon as it is done.
         rated: what `bench_rating` measures, if not what it does by itself.
+        model: what `round` edits, see `bench_model_round`.
+        dtype: of its weights.
 
     Returns:
         Name → result.
@@ -65,6 +70,8 @@ def run_benches(
     known = dict(BENCHES)
     if rated:
         known["rating"] = Bench(partial(bench_rating, **rated), rating_line)
+    if model != "embedded":
+        known["round"] = Bench(partial(bench_model_round, model, dtype=dtype), round_line)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"no measurement named {unknown[0]!r}; there are {', '.join(known)}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Model, make_app
+from .common import Dtype, Model, make_app
 
 app = make_app()
 
@@ -26,11 +26,12 @@ def bench(
     n_edits: Annotated[
         int, typer.Option(min=1, help="How many requests `rating` takes, the first ones.")
     ] = 100,
+    dtype: Dtype = "float32",
     out: Annotated[Path | None, typer.Option(help="JSON file for the record.")] = None,
 ) -> None:
     """Measure the speed-ups beside the plain way (minutes; needs a clone with its embedded model).
 
-    Only `rating`, the cost of evaluating, takes another model and other requests.
+    `round` and `rating`, the cost of evaluating, take another model; `rating` other requests, too.
 
     Example: seqedit bench round evaluation
     """
@@ -41,4 +42,4 @@ def bench(
         bench_gpu(tuple(names[1:]), out, typer.echo)
         return
     rated = {"model": model, "requests": requests, "n_edits": n_edits}
-    run_benches(names or [], out, typer.echo, rated=rated)
+    run_benches(names or [], out, typer.echo, rated=rated, model=model, dtype=dtype)
