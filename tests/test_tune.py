@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -53,11 +55,11 @@ def shared_target(folder):
     return values
 
 
-def search(tmp_path, trials, method="memit", **options):
+def search(tmp_path, trials, method="memit", calibration=FEW, **options):
     return tune(
         method,
         trials=trials,
-        calibration=FEW,
+        calibration=calibration,
         out=tmp_path,
         work=tmp_path / "work",
         say=lambda line: None,
@@ -75,7 +77,11 @@ def test_a_search_that_was_interrupted_finds_the_same(tmp_path, monkeypatch):
     search(tmp_path / "b", 4)
     halves = search(tmp_path / "b", 9)
     assert whole == halves and len(whole["trials"]) == 9 and len(asked) == 18
-    best = json.loads((tmp_path / "a" / "shared" / "memit.json").read_text())
+    shutil.rmtree(tmp_path / "a" / "work")  # as in a clone, which has the searches alone
+    assert search(tmp_path / "a", 9) == whole and len(asked) == 18
+    other = replace(FEW, edits=3)
+    assert search(tmp_path / "a", 9, calibration=other) != whole and len(asked) == 27
+    best = json.loads((tmp_path / "b" / "shared" / "memit.json").read_text())
     assert abs(math.log10(best["lam"]) - 2.0) < 0.5 and whole["edges"] == {}
 
 

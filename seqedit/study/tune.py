@@ -10,7 +10,8 @@ probes. There are two tables of settings:
   clamp is taken: runs are longer than trials, and short targets last longer.
 * `own`: each method also searches how its targets are optimised.
 
-A search that was interrupted resumes. All its trials are written beside the choice.
+A search that was interrupted resumes. All its trials are written beside the choice, and a search
+that is there already, with the same ranges on the same facts, is not made again.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tqdm import tqdm
 
-from ..base.files import write_json
+from ..base.files import file_digest, write_json
 from ..base.paths import RUNS
 from ..methods.catalogue import CATALOGUE
 from ..methods.ranges import TARGET, Choice, Range
@@ -82,7 +83,11 @@ def tune(
     ranges, fixed = search_space(method, table, given or {}, out)
     if not ranges:
         trials = 1
-    study = _study(method, table, ranges, fixed, calibration, work)
+    digest = _digest(ranges, fixed, calibration)
+    made = _read(files(method, table, out)[1], method, {})
+    if made.get("digest") == digest and len(made["trials"]) >= trials:
+        return made
+    study = _study(method, table, digest, work)
     while (number := len(_finished(study))) < trials:
         study.sampler = GPSampler(seed=1000 * calibration.seed + number, n_startup_trials=5)
         trial = study.ask({name: _distribution(one) for name, one in ranges.items()})
@@ -98,7 +103,14 @@ def tune(
     done = _finished(study)
     if all(trial.value == 0 for trial in done):
         raise ValueError(f"{method}: every trial failed; the last: {done[-1].user_attrs}")
-    return _write(study, method, table, ranges, calibration, out)
+    return _write(study, method, table, ranges, calibration, digest, out)
+
+
+def files(method: str, table: Table, out: Path) -> tuple[Path, Path]:
+    """Where the settings of a method are written, and its search."""
+    if method == "target":
+        return out / TARGET_FILE, out / "target.search.json"
+    return out / table / f"{method}.json", out / table / f"{method}.search.json"
 
 
 def tune_all(
@@ -171,24 +183,28 @@ def search_space(
     return ranges, {name: value for name, value in search.items() if name not in ranges}
 
 
-def _study(
-    method: str,
-    table: Table,
-    ranges: Mapping[str, Range | Choice],
-    fixed: Mapping[str, Any],
-    calibration: Calibration,
-    work: Path,
-) -> optuna.Study:
-    """The search with its trials so far. Other ranges or facts make another search."""
+def _digest(
+    ranges: Mapping[str, Range | Choice], fixed: Mapping[str, Any], calibration: Calibration
+) -> str:
+    """What a search is about: with other ranges or facts it is another search."""
     asked = {
         "ranges": {
             name: {k: v for k, v in asdict(one).items() if not k.endswith("may_stay")}
             for name, one in ranges.items()
         },
         "fixed": dict(fixed),
-        "calibration": {name: str(value) for name, value in asdict(calibration).items()},
+        "calibration": asdict(calibration)
+        | {"model": Path(calibration.model).name}
+        | {
+            name: path and file_digest(path)
+            for name, path in (("requests", calibration.requests), ("kept", calibration.kept))
+        },
     }
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _study(method: str, table: Table, digest: str, work: Path) -> optuna.Study:
+    """The search with its trials so far."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     work.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(work / f"{table}-{method}.journal")))
@@ -221,6 +237,7 @@ def _write(
     table: Table,
     ranges: Mapping[str, Range | Choice],
     calibration: Calibration,
+    digest: str,
     out: Path,
 ) -> dict[str, Any]:
     """Write the best settings and the whole search."""
@@ -231,6 +248,7 @@ def _write(
         best = shortest_target(tried, calibration.edits)["settings"]
     search = {
         "method": BASE if method == "target" else method,
+        "digest": digest,
         "sampler": f"Optuna {optuna.__version__}, GPSampler, seed {calibration.seed}",
         "edits": calibration.edits,
         "batch_size": calibration.batch_size,
@@ -238,12 +256,9 @@ def _write(
         "edges": _edges(ranges, best),
         "trials": tried,
     }
-    if method == "target":
-        write_json(out / TARGET_FILE, {name: best[name] for name in TARGET})
-        write_json(out / "target.search.json", search)
-    else:
-        write_json(out / table / f"{method}.json", best)
-        write_json(out / table / f"{method}.search.json", search)
+    chosen, whole = files(method, table, out)
+    write_json(chosen, {name: best[name] for name in TARGET} if method == "target" else best)
+    write_json(whole, search)
     return search
 
 
@@ -278,7 +293,9 @@ def _edges(ranges: Mapping[str, Range | Choice], settings: Mapping[str, Any]) ->
     }
 
 
-def _read(path: Path, what: str) -> dict[str, Any]:
+def _read(path: Path, what: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
     if not path.exists():
+        if default is not None:
+            return default
         raise ValueError(f"{path.name}: not there yet; first `seqedit tune {what}`")
     return json.loads(path.read_text(encoding="utf-8"))
