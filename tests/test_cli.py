@@ -106,7 +106,6 @@ def option_errors():
         {"moments": "none.safetensors"},
         ["none.safetensors cannot be read as second moments"],
     )
-    yield "no moments", {"corpus": None}, ["moments: give second moments with --moments, or a text"]
     yield (
         "lengths",
         {"contexts": None, "set": "context_lengths=[[64,1]]"},

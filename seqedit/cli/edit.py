@@ -121,7 +121,11 @@ def edit(
         Path | None, typer.Option(help="safetensors file with C.<layer>; default: computed.")
     ] = None,
     corpus: Annotated[
-        Path | None, typer.Option(help="Text for second moments, one document a line.")
+        Path | None,
+        typer.Option(
+            help="Text for second moments, one document a line; default: self, what the model "
+            "writes itself."
+        ),
     ] = None,
     evaluate_every: Annotated[
         int, typer.Option(min=0, help="Rounds between evaluations; 0: evaluate at the end only.")

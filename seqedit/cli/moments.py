@@ -16,7 +16,13 @@ def collect(
     model: Annotated[
         str | None, typer.Option(help="Folder or hub id of a causal language model.")
     ] = None,
-    corpus: Annotated[Path | None, typer.Option(help="Text file, one document a line.")] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file, one document a line; or self, text that the model writes itself, ten "
+            "tokens for each entry of a key unless --tokens says how many."
+        ),
+    ] = None,
     layers: Annotated[str | None, typer.Option(help="Layers, e.g. 3,4,5.")] = None,
     out: Annotated[Path | None, typer.Option(help="safetensors file for C.<layer>.")] = None,
     dataset: Annotated[
@@ -67,9 +73,11 @@ def collect(
     from ..lm.second_moments import Reading
     from ..moments.collect import collect_to_file
     from ..moments.corpus import Corpus
+    from ..moments.self_text import SELF, self_text
 
+    chosen, lm = parse_layers(layers), load_model(model, device=device, dtype=getattr(torch, dtype))
     text = Corpus(
-        file=corpus,
+        file=self_text(lm, tokens) if corpus == SELF else corpus,
         dataset=dataset,
         subset=subset,
         split=split,
@@ -77,7 +85,6 @@ def collect(
         revision=revision,
         part=_part(part),
     )
-    chosen, lm = parse_layers(layers), load_model(model, device=device, dtype=getattr(torch, dtype))
     found = collect_to_file(
         lm, text, chosen, out, Reading(length=length, tokens=tokens), save_every=save_every, say=say
     )

@@ -49,7 +49,8 @@ class RunConfig:
         contexts: JSON file of context templates; None samples them.
         moments: file of second moments; None computes them, or takes the shipped ones for the
             embedded model.
-        corpus: text to compute second moments from.
+        corpus: text to compute second moments from; "self" for what the model writes itself, which
+            is also what None stands for with any model but the embedded one.
         evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
         measures: kinds of prompts that are measured beside the usual ones, see
             `seqedit.evaluation.probes.EXTRA_KINDS`.

@@ -22,6 +22,7 @@ from ..lm.model import LanguageModel
 from ..lm.validation import validate_requests
 from ..moments.cache import check_layers, corpus_moments
 from ..moments.files import check_belongs, load_moments
+from ..moments.self_text import SELF, self_text
 from ..requests.published import RequestSet, load_request_set
 from ..requests.request import EditRequest, batched
 from ..requests.streams import Stream, make_stream
@@ -98,7 +99,7 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     validate_requests(lm, [request for batch in rounds for request in batch], contexts)
     plan = EditPlan(
         layers=settings.layers,
-        moments=_moments(config, lm, settings.layers),
+        moments=_moments(config, lm, settings.layers, say),
         contexts=contexts,
         target=settings.target,
         max_update_ratio=settings.max_update_ratio,
@@ -154,10 +155,10 @@ def _contexts(config: RunConfig, lm: LanguageModel, settings: Settings) -> Conte
 
 
 def _moments(
-    config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]
+    config: RunConfig, lm: LanguageModel, layers: tuple[int, ...], say: Say
 ) -> dict[int, Tensor | CompactMoment]:
     """layer → second moment, (d_ff, d_ff): from a file, or computed over a text and kept in the
-    cache.
+    cache. Without either, over the world's text for the embedded model, or over the model's own.
     """
     if config.moments:
         moments = load_moments(config.moments)
@@ -168,10 +169,8 @@ def _moments(
         shipped = load_moments(MOMENTS)
         if shipped.fingerprint == fingerprint(lm) and set(layers) <= set(shipped.C):
             return shipped.C
-    corpus = config.corpus or (WORLD / "corpus.txt" if embedded else None)
-    if corpus is None:
-        raise ValueError(
-            "moments: give second moments with --moments, or a text to compute them from with "
-            "--corpus"
-        )
+    corpus = config.corpus or (WORLD / "corpus.txt" if embedded else SELF)
+    if corpus == SELF:
+        say("second moments: over text that the model writes itself; --corpus FILE takes another")
+        corpus = self_text(lm)
     return {**corpus_moments(lm, corpus, layers)}

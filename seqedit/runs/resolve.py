@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from ..base.paths import DATA
+from ..lm.default_layers import DEPTH, default_layers
 from ..lm.model import LanguageModel
 from ..methods.catalogue import canonical
+from ..methods.kinds.codebook import Codebook
 from ..world.embedded import is_embedded
 from .config import RunConfig, Say, Table, ignore
 from .hyper_files import read_hyper
@@ -26,7 +28,8 @@ def resolve(
 
     They start from one of: the file `config.hyper`; a preset, asked for or found by the model's hub
     id; for the embedded model, the settings tuned for the method; the method's defaults. Over these
-    go `config.batch_size` and then `config.settings`.
+    go `config.batch_size` and then `config.settings`. Layers that none of them names are those of
+    `default_layers`.
 
     Args:
         lm: the unedited model, whose architecture a released configuration file must fit.
@@ -41,7 +44,18 @@ def resolve(
     values = _starting_values(config, method, lm, file_has_rounds, say)
     if config.batch_size is not None:
         values["batch_size"] = config.batch_size
-    return build_settings(method, values | config.settings)
+    values |= config.settings
+    if "layers" not in values:
+        values["layers"] = _default_layers(method, values, lm)
+        say(f"layers: {values['layers']}, by default the last ones up to a depth of {DEPTH}")
+    return build_settings(method, values)
+
+
+def _default_layers(method: str, values: dict[str, Any], lm: LanguageModel) -> list[int]:
+    """The layers of a model for which there are no settings; one for a method that edits one."""
+    layers = default_layers(lm.n_layers)
+    made = build_settings(method, values | {"layers": layers}).make()
+    return layers[-1:] if made.one_at_a_time or isinstance(made, Codebook) else layers
 
 
 def _starting_values(
