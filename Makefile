@@ -29,7 +29,7 @@ export TOKENIZERS_PARALLELISM = false
 PYTEST   = $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 NBVAL    = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help setup book chapters html test check smoke links unit study errors architectures nbval lint package gpu pdf clean
+.PHONY: help setup book chapters html test check smoke links unit study errors architectures nbval lint package real gpu pdf clean
 .NOTPARALLEL:
 
 help:            ## list the targets
@@ -86,6 +86,10 @@ architectures: setup ## make the tables of architectures again from what the tes
 
 nbval: setup     ## re-execute the committed notebooks and compare every output
 	$(PYTEST) $(NBVAL) chapters
+
+real: setup      ## get SmolLM2 and edit sixty facts by three methods; table, page and what it says
+	$(BIN)/seqedit model get smollm2-135m
+	$(BIN)/seqedit side-by-side memit memit_seq alphaedit --out data/runs/real -j $(JOBS)
 
 # The machine's own packages, since a machine with a GPU may have no package index
 gpu:             ## on a machine with a GPU: its tests, rounds at full size; resumes; record in data/gpu.json

@@ -51,6 +51,7 @@ WRONG_INPUT = {
     ("moments", "merge"): ["{}/none", "{}/none", "--out", "{}/out.safetensors"],
     ("plan",): ["--model", "gpt2-xl", "--edits", "{}/none.json"],
     ("presets",): ["nosuch"],
+    ("side-by-side",): ["memit", "--model", "embedded", "--requests", "{}/none.json"],
     ("streams",): None,
     ("study",): ["nosuch"],
     ("tune",): ["nosuch"],

@@ -22,7 +22,11 @@ from seqedit.runs.presets import (
 from seqedit.runs.settings import build_settings
 
 # blocks, edited width and hidden width are those of the models' published configurations
-N_LAYERS = {"gpt2-xl": 48, "gpt-j-6b": 28, "llama-2-7b": 32, "llama-3-8b": 32, "qwen2.5-7b": 28}
+N_LAYERS = {
+    **{"gpt2-xl": 48, "gpt-j-6b": 28, "llama-2-7b": 32, "llama-3-8b": 32, "qwen2.5-7b": 28},
+    **{"smollm2-135m": 30, "gemma3-270m": 18, "gpt2-medium": 24, "pythia-160m": 12},
+    **{"pythia-410m": 24, "tinyllama-1.1b": 22, "llama-3.2-1b": 16},
+}
 EVERY = [(method, model) for method, models in PRESETS.items() for model in models]
 
 

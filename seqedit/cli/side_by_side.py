@@ -1,0 +1,62 @@
+"""`seqedit side-by-side`: the same edits by several methods, on one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..base.paths import OUTPUT
+from .common import Device, Dtype, Jobs, Model, make_app, say
+from .edit import Requests
+
+app = make_app()
+
+
+@app.command("side-by-side")
+def side_by_side(
+    methods: Annotated[list[str], typer.Argument(help="Methods of `seqedit methods`.")],
+    model: Model = "smollm2-135m",
+    requests: Requests = "facts",
+    n_edits: Annotated[int, typer.Option(min=1, help="Requests, the first ones.")] = 60,
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests in a round.")] = 20,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Text for second moments; default: the model's own.")
+    ] = None,
+    shown: Annotated[int, typer.Option(min=1, help="Prompts whose continuations are shown.")] = 10,
+    out: Annotated[Path, typer.Option(help="Folder of the runs and of the page.")] = OUTPUT
+    / "runs"
+    / "side-by-side",
+    jobs: Jobs = 1,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+) -> None:
+    """Edit the same facts by several methods; print a table and write a page of it.
+
+    The page also shows what the model says before and after. Settings are the published or searched
+    ones for the model, as in `seqedit edit`. Interrupted, it resumes.
+
+    Example: seqedit side-by-side memit memit_seq alphaedit --model smollm2-135m
+    """
+    from ..requests.published import load_requests
+    from ..runs.config import RunConfig
+    from ..study.side_by_side import continuations, edit_side_by_side, score_table, write_page
+
+    config = RunConfig(
+        model=model,
+        requests=requests,
+        method=methods[0],
+        n_edits=n_edits,
+        batch_size=batch_size,
+        corpus=corpus,
+        wild=True,
+        dtype=dtype,
+        device=device,
+    )
+    found = dict(edit_side_by_side(config, methods, out, jobs=jobs, say=say))
+    records = {method: found[method] for method in methods}
+    typer.echo(score_table(records).to_string(na_rep="–"))
+    some = load_requests(requests)[: min(shown, n_edits)]
+    said = continuations(config, methods, out, some)
+    typer.echo("\n" + said.to_string(index=False, max_colwidth=40))
+    write_page(out / "index.html", config, records, said)
+    typer.echo(f"\n{out / 'index.html'}")

@@ -1,0 +1,168 @@
+"""Edit the same facts by several methods, and put what came of them side by side on one page."""
+
+import html
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from ..base.files import write_text
+from ..evaluation.generation import greedy_answers
+from ..exchange.edited import put_edited
+from ..lm.load import load_model
+from ..lm.registry import origin_of
+from ..lm.tokens import tokenise
+from ..requests.request import EditRequest
+from ..runs.config import RunConfig, Say, ignore
+from ..runs.engine import run
+from ..runs.job import prepare
+from ..runs.records import Record, load_run
+
+COLUMNS = {
+    "edits.efficacy": "success",
+    "edits.paraphrase": "paraphrase",
+    "edits.neighborhood": "neighbourhood",
+    "edits.efficacy_accuracy": "exact",
+    "wild.wild_bare_contains": "wild",
+}
+"""Column of a record's scores → what the table calls it."""
+
+UNEDITED = "before"
+
+
+def edit_side_by_side(
+    config: RunConfig, methods: Sequence[str], out: Path, *, jobs: int = 1, say: Say = ignore
+) -> Iterator[tuple[str, Record]]:
+    """Make one run for each method, in a folder of its name; those that are there are kept.
+
+    Args:
+        config: of all runs, but for their method.
+        methods: names as `RunConfig` takes them.
+        out: folder of the runs.
+        jobs: how many run at a time.
+
+    Yields:
+        Each method with its finished run.
+    """
+    prepare(replace(config, method=methods[0]), say)  # what all share is computed once, and cached
+    os.environ["OMP_NUM_THREADS"] = "1"
+    bar = tqdm(total=len(methods), desc="methods", unit="method", disable=None)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {
+            pool.submit(run, replace(config, method=method), out / method): method
+            for method in methods
+        }
+        for done in as_completed(futures):
+            done.result()
+            bar.update()
+            yield futures[done], load_run(out / futures[done])
+    bar.close()
+
+
+def score_table(records: dict[str, Record]) -> pd.DataFrame:
+    """One row for each method and one for the unedited model, in percent; see `COLUMNS`."""
+    rows = {}
+    for method, record in records.items():
+        last = record.scores.iloc[-1]
+        rows[method] = {name: 100 * last[column] for column, name in COLUMNS.items()}
+        rows.setdefault(UNEDITED, _before(record))
+    order = [UNEDITED, *(name for name in rows if name != UNEDITED)]
+    return pd.DataFrame(rows).T.loc[order, list(COLUMNS.values())].astype(float).round(1)
+
+
+def _before(record: Record) -> dict[str, float]:
+    """The row of the unedited model; it was not asked to answer freely."""
+    unedited = record.run["unedited"]
+    return {
+        name: 100 * unedited.get(column.partition(".")[2], float("nan"))
+        for column, name in COLUMNS.items()
+    }
+
+
+def continuations(
+    config: RunConfig, methods: Sequence[str], out: Path, requests: Sequence[EditRequest]
+) -> pd.DataFrame:
+    """What the model says after each prompt, before and after the edits of each method.
+
+    Args:
+        config: of the runs.
+        methods: whose runs lie in `out`.
+        out: see `edit_side_by_side`.
+        requests: whose prompts are continued.
+
+    Returns:
+        Prompt, new object, and the greedy answers up to their natural end.
+    """
+    frame = pd.DataFrame(
+        {"prompt": [r.text for r in requests], "new object": [r.target_new for r in requests]}
+    )
+    for method in (None, *methods):
+        lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
+        if method is not None:
+            put_edited(lm, out / method)
+        prompts = tokenise(lm, [r.text for r in requests]).ids
+        answers = greedy_answers(lm, prompts, new_tokens=20)
+        frame[method or UNEDITED] = [answer.text for answer in answers]
+    return frame
+
+
+def write_page(
+    path: Path, config: RunConfig, records: dict[str, Record], said: pd.DataFrame
+) -> None:
+    """Write the table of scores and the continuations as one HTML page without scripts."""
+    edits = next(iter(records.values())).run["n_edits"]
+    origin = origin_of(config.model)
+    weights = f"Weights: {origin['weights']}. " if origin and "weights" in origin else ""
+    seconds = ", ".join(f"{name} {record.run['seconds']:.0f} s" for name, record in records.items())
+    table = score_table(records).to_html(na_rep="–", border=0)
+    write_text(
+        path,
+        _PAGE.format(
+            title=html.escape(f"{edits} edits of {Path(config.model).name}, side by side"),
+            about=html.escape(
+                f"{edits} facts of {Path(config.requests).name}, "
+                f"{config.batch_size or 'all'} a round. {weights}Editing took: {seconds}."
+            ),
+            table=table,
+            said=said.to_html(index=False, border=0),
+        ),
+    )
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif }}
+body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+table {{ border-collapse: collapse; width: 100% }}
+.wide {{ overflow-x: auto }}
+th, td {{ padding: .35rem .6rem; text-align: left; vertical-align: top }}
+th, td {{ border-bottom: 1px solid #ddd }}
+.scores td {{ text-align: right; font-variant-numeric: tabular-nums }}
+.scores thead th:not(:first-child) {{ text-align: right }}
+@media (prefers-color-scheme: dark) {{
+  body {{ background: #111; color: #ddd }}
+  th, td {{ border-color: #444 }}
+}}
+</style>
+<h1>{title}</h1>
+<p>{about}</p>
+<h2>Scores, in percent</h2>
+<div class="wide scores">{table}</div>
+<p><b>Success</b>: the new object is more probable than the old one. <b>Paraphrase</b>: also after
+other wordings. <b>Neighbourhood</b>: other subjects, never edited, keep their object. <b>Exact</b>:
+every token of the new object is the most probable one. <b>Wild</b>: the new object is in what the
+model says by itself after the prompt.</p>
+<h2>What the model says</h2>
+<div class="wide">{said}</div>
+</html>
+"""

@@ -1,0 +1,58 @@
+"""The same edits by several methods, on one page."""
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from seqedit.cli.main import app
+from seqedit.runs.config import RunConfig
+from seqedit.runs.records import load_run
+from seqedit.study.side_by_side import write_page
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The command on the embedded model, and once more."""
+    out = tmp_path_factory.mktemp("side-by-side") / "runs"
+    words = ["side-by-side", "memit", "alphaedit", "--model", "embedded", "--requests", "world"]
+    words += ["--n-edits", "4", "--batch-size", "2", "--shown", "3", "--out", str(out)]
+    first = CliRunner().invoke(app, words)
+    times = {p: p.stat().st_mtime_ns for p in out.glob("*/run.json")}
+    again = CliRunner().invoke(app, words)
+    return out, first, again, times
+
+
+def test_table_and_page(made):
+    """Each method's figures are those of its record, and those before are the unedited model's."""
+    out, first, _, _ = made
+    assert first.exit_code == 0, first.output
+    lines = first.stdout.splitlines()
+    table = {line.split()[0]: line.split()[1:] for line in lines[1:4]}
+    assert lines[0].split() == ["success", "paraphrase", "neighbourhood", "exact", "wild"]
+    for method in ("memit", "alphaedit"):
+        record = load_run(out / method)
+        scores = record.scores.iloc[-1]
+        assert float(table[method][0]) == round(100 * scores["edits.efficacy"], 1)
+        assert float(table[method][4]) == round(100 * scores["wild.wild_bare_contains"], 1)
+        before = record.run["unedited"]["efficacy"]
+        assert float(table["before"][0]) == round(100 * before, 1)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "4 edits of" in page and page.count("<table") == 2 and "<script" not in page
+    said = page[page.index("What the model says") :]
+    assert said.count("<tr") == 1 + 3  # the header and three prompts
+
+
+def test_it_resumes(made):
+    """Runs that are there are kept."""
+    out, first, again, times = made
+    assert again.exit_code == 0 and again.stdout == first.stdout
+    assert times == {p: p.stat().st_mtime_ns for p in out.glob("*/run.json")}
+
+
+def test_text_in_the_page_is_escaped(made, tmp_path):
+    out = made[0]
+    config = RunConfig(model="embedded", requests="world", method="memit", batch_size=2)
+    said = pd.DataFrame({"prompt": ["<b>1 & 2</b>"], "before": ["<script>"]})
+    write_page(tmp_path / "page.html", config, {"memit": load_run(out / "memit")}, said)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;1 &amp; 2" in page and "<script>" not in page
