@@ -57,20 +57,33 @@ def write_json(path: Path, value: Any) -> None:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write tensors as a safetensors file atomically.
+    """Write tensors as a safetensors file atomically: the same tensors give the same bytes.
 
     Args:
         path: the file.
         tensors: by name, of any shapes; copies on the CPU, made contiguous, are written.
-        metadata: text for the file's header.
+        metadata: texts for the file's header, which `read_metadata` reads.
     """
     part = _part(path)
     save_file(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
         part,
-        metadata,
+        # under one name, since safetensors writes several in any order
+        None if metadata is None else {METADATA: json.dumps(metadata, sort_keys=True)},
     )
+    with open(part, "rb") as file:  # on the disk before any record says that it is finished
+        os.fsync(file.fileno())
     os.replace(part, path)
+
+
+METADATA = "seqedit"
+"""The name in a file's header under which `save_tensors` puts all metadata."""
+
+
+def read_metadata(file: Any) -> dict[str, str]:
+    """The metadata of an open safetensors file; of a file by others, its own."""
+    metadata = file.metadata() or {}
+    return json.loads(metadata[METADATA]) if METADATA in metadata else metadata
 
 
 @contextmanager
@@ -96,23 +109,39 @@ def cache_folder() -> Path:
 def alone(path: Path, say: Callable[[str], object] = lambda text: None) -> Iterator[None]:
     """Let only one process at a time be inside the `with` block for the same `path`.
 
-    A process that comes later waits. The operating system releases the lock however a process
-    ends, `kill -9` included. Processes on several machines exclude each other if they share the
-    cache folder.
+    A process that comes later waits. The lock is a file beside `path`, so that it holds for every
+    user and machine that sees the folder, as far as its file system has locks. The operating system
+    releases it however a process ends, `kill -9` included; it is removed when nobody waits.
 
     Args:
         path: what the processes work on; it need not exist.
         say: receives a line if the process has to wait.
     """
-    folder = cache_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16], "w") as file:
+    lock = path.resolve().with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"{path}: another process is working on it; waiting until it has finished")
             fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_there(lock, file):
+            break
+        os.close(file)  # the one before has removed it meanwhile
+    try:
         yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _is_there(path: Path, file: int) -> bool:
+    """Whether a path still names an open file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 def _part(path: Path) -> Path:

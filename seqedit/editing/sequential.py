@@ -13,7 +13,7 @@ from ..lm.model import LanguageModel
 from ..lm.targets import Targets
 from ..lm.weights import apply_update, read_weight, restored, rewound, write_weight
 from ..requests.request import EditRequest
-from .contract import EditMethod, UpdateRefused, Writer, Written
+from .contract import EditMethod, UpdateRefused, Writer, Written, guard
 from .state import NAN, EditPlan, EditState, LayerObservation, Outcome, Round
 
 NO_DISTANCES = (NAN, NAN, NAN)
@@ -95,10 +95,27 @@ def handed_over(lm: LanguageModel, method: EditMethod, state: EditState) -> Iter
         if method.restrain_total:
             for layer, original in state.original.items():
                 W0 = original.to(lm.device)
-                kept = method.restrain_total(W0, read_weight(lm, layer) - W0)
+                total = read_weight(lm, layer) - W0
+                kept = method.restrain_total(W0, total)
+                _guard_total(kept, total, layer, W0)
                 write_weight(lm, layer, W0)
                 apply_update(lm, layer, kept)
         yield
+
+
+def _guard_total(kept: Tensor, total: Tensor, layer: int, W0: Tensor) -> None:
+    """Check that a restraint on the total update has not made it far larger instead.
+
+    Raises:
+        ValueError: it is now more than ten times the original matrix, and was not before.
+    """
+    limit = max(EditPlan.max_update_ratio, (total.norm() / W0.norm()).item())
+    try:
+        guard(kept, layer, W0, limit)
+    except UpdateRefused as error:
+        raise ValueError(
+            f"the restraint on the total update: {error}; change its settings"
+        ) from error
 
 
 def _write_all(
@@ -141,6 +158,7 @@ def _write(
         for layer, W in before.items():
             update = read_weight(lm, layer) - W
             kept = method.restrain_update(state.original[layer].to(W), W, update)
+            guard(kept, layer, state.original[layer], plan.max_update_ratio)
             write_weight(lm, layer, W)
             apply_update(lm, layer, kept)
             removed[layer] = update - kept

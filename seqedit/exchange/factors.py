@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..algebra.low_rank import LowRank, low_rank, round_off
-from ..base.files import save_tensors
+from ..base.files import read_metadata, save_tensors
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
 from ..lm.weights import read_weight, restored, write_weight
@@ -198,7 +198,7 @@ def load_edits(path: Path) -> Edits:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata = read_metadata(file)
             if metadata.get("format") != FORMAT:
                 raise ValueError(
                     f"edits: {path} is no file of edits; `seqedit export --as factors` writes one"

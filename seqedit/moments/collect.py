@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from ..algebra.second_moment import SecondMoment
-from ..base.files import save_tensors
+from ..base.files import read_metadata, save_tensors
 from ..lm.fingerprint import fingerprint, identity
 from ..lm.model import LanguageModel
 from ..lm.second_moments import Place, Reading, accumulate_moments
@@ -117,7 +117,7 @@ def _resume(
     if not part.exists():
         return {}, Place()
     with safe_open(part, framework="pt") as file:
-        state = json.loads(file.metadata()["state"])
+        state = json.loads(read_metadata(file)["state"])
     check_same(part, state["wanted"], wanted)
     moments = {}
     for name, total in load_file(part).items():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..algebra.compact import CompactMoment
 from ..algebra.second_moment import SecondMoment, top_eigenvalues
-from ..base.files import save_tensors
+from ..base.files import read_metadata, save_tensors
 from ..lm.fingerprint import fingerprint, identity
 from ..lm.model import LanguageModel
 
@@ -117,7 +117,7 @@ def load_moments(path: Path) -> Moments:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata, names = file.metadata() or {}, list(file.keys())
+            metadata, names = read_metadata(file), list(file.keys())
             C: dict[int, Tensor | CompactMoment] = {}
             for name in names:
                 if name.startswith("C."):

@@ -7,14 +7,14 @@ that several studies share is made once.
 
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ..base.files import alone
 from ..base.paths import RESULTS, RUNS
+from ..base.workers import worker_pool
 from ..runs.engine import run
 from ..runs.records import Record, RunRows, is_stale, read_rows, read_run
 from .collection import (
@@ -73,8 +73,7 @@ def missing_runs(
 def make_runs(runs: Mapping[str, StudyRun], work: Path, jobs: int, title: str) -> None:
     """Make runs, each in the folder of `work` that its id names, `jobs` at a time."""
     bar = tqdm(total=len(runs), desc=title, unit="run", disable=None)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with worker_pool(jobs) as pool:
         futures = [pool.submit(make_run, one, work / name) for name, one in runs.items()]
         for done in as_completed(futures):
             done.result()

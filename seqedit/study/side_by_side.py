@@ -1,11 +1,9 @@
 """Edit the same facts by several methods, and put what came of them side by side on one page."""
 
 import html
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from ..base.files import write_text
+from ..base.workers import worker_pool
 from ..evaluation.generation import greedy_answers
 from ..exchange.edited import put_edited
 from ..lm.load import load_model
@@ -51,9 +50,8 @@ def edit_side_by_side(
         Each method with its finished run.
     """
     prepare(replace(config, method=methods[0]), say)  # what all share is computed once, and cached
-    os.environ["OMP_NUM_THREADS"] = "1"
     bar = tqdm(total=len(methods), desc="methods", unit="method", disable=None)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with worker_pool(jobs) as pool:
         futures = {
             pool.submit(run, replace(config, method=method), out / method): method
             for method in methods

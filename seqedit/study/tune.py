@@ -16,12 +16,10 @@ that is there already, with the same ranges on the same facts, is not made again
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from tqdm import tqdm
 
 from ..base.files import file_digest, write_json
 from ..base.paths import RUNS
+from ..base.workers import worker_pool
 from ..methods.catalogue import CATALOGUE
 from ..methods.ranges import TARGET, Choice, Range
 from ..runs.config import Say, Table, ignore
@@ -135,11 +134,10 @@ def tune_all(
     """
     names = [name for one in methods for name in (_searched() if one == "all" else [one])]
     bar = tqdm(total=len(names), desc="tune", unit="method", disable=None)
-    os.environ["OMP_NUM_THREADS"] = "1"
     search = partial(
         tune, table=table, calibration=calibration, trials=trials, given=given, out=out, say=ignore
     )
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with worker_pool(jobs) as pool:
         for stage in _stages(names):
             futures = {pool.submit(search, name): name for name in stage}
             for done in as_completed(futures):

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ...base.files import save_tensors
+from ...base.files import read_metadata, save_tensors
 from ...base.paths import EDITORS
 from ...lm.fingerprint import fingerprint
 from ...lm.likelihood import Features
@@ -153,7 +153,7 @@ def load_hypernetwork(name: str, lm: LanguageModel, layers: tuple[int, ...]) -> 
             "embedded model"
         )
     with safe_open(path, "pt") as file:
-        about = file.metadata()
+        about = read_metadata(file)
         tensors = {key: file.get_tensor(key) for key in file.keys()}
     if about["fingerprint"] != (own := fingerprint(lm)):
         raise ValueError(
