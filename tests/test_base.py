@@ -4,14 +4,22 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from seqedit.base.clock import Clock
-from seqedit.base.files import save_tensors, whole_folder, write_json, write_text
+from seqedit.base.files import (
+    read_metadata,
+    save_tensors,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from seqedit.base.jsonl import read_jsonl
 from seqedit.base.paths import DATA, MODEL, OUTPUT, WORLD, find_model, find_requests
 from seqedit.base.precision import at_least_float32
@@ -143,3 +151,102 @@ def test_an_installed_package_reads_its_data_and_writes_elsewhere(tmp_path):
     root = str(tmp_path / "other")
     both = found("print(MODEL, RESULTS)", package.parent, SEQEDIT_ROOT=root).split()
     assert both == [f"{root}/data/model", f"{root}/data/results"]
+
+
+def test_the_same_tensors_give_the_same_bytes(tmp_path):
+    """Whatever the order in which safetensors writes its metadata."""
+    tensors, metadata = {"x": torch.ones(2)}, {name: name * 2 for name in "abcdefgh"}
+    for i in range(5):
+        save_tensors(tmp_path / f"{i}", tensors, metadata)
+    assert len({(tmp_path / f"{i}").read_bytes() for i in range(5)}) == 1
+    with safe_open(tmp_path / "0", framework="pt") as file:
+        assert read_metadata(file) == metadata
+    save_file(tensors, tmp_path / "other", {"k": "v"})  # of another program
+    with safe_open(tmp_path / "other", framework="pt") as file:
+        assert read_metadata(file) == {"k": "v"}
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from seqedit.base.files import alone
+path, log, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+with alone(path, lambda text: None):
+    with log.open("a") as file: file.write(f"{name} in\\n")
+    time.sleep(float(sys.argv[4]))
+    with log.open("a") as file: file.write(f"{name} out\\n")
+"""
+
+
+def test_one_at_a_time_whatever_the_cache(tmp_path):
+    """Processes of two users, whose caches differ, do not mix on one folder; no lock stays."""
+    out, log = tmp_path / "shared" / "out", tmp_path / "log"
+    log.touch()
+    caches = [{"SEQEDIT_CACHE": str(tmp_path / name)} for name in "abc"]
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(out), str(log), name, "0.3"],
+            env=os.environ | cache,
+        )
+        for name, cache in zip("abc", caches, strict=True)
+    ]
+    assert [job.wait() for job in jobs] == [0, 0, 0]
+    lines = log.read_text().split("\n")[:-1]
+    assert all(lines[i].split()[0] == lines[i + 1].split()[0] for i in (0, 2, 4)), lines
+    assert len(lines) == 6 and names(out.parent) == []
+
+
+def test_a_killed_process_holds_no_lock(tmp_path):
+    out, log = tmp_path / "out", tmp_path / "log"
+    log.touch()
+    words = [sys.executable, "-c", HOLD, str(out), str(log)]
+    first = subprocess.Popen([*words, "a", "60"])
+    while not log.read_text():
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    assert subprocess.run([*words, "b", "0"], timeout=60).returncode == 0
+    assert log.read_text().endswith("b in\nb out\n")
+
+
+POOL = """
+import os, sys, time
+from pathlib import Path
+from seqedit.base.workers import worker_pool
+from worker_task import task
+if __name__ == "__main__":
+    with worker_pool(2) as pool:
+        list(pool.map(task, [sys.argv[1]] * 2))
+"""
+TASK = """
+import os, time
+def task(folder):
+    open(os.path.join(folder, str(os.getpid())), "w").close()
+    time.sleep(120)
+"""
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    """However it ended; in seconds, not when their work is done."""
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "pool.py").write_text(POOL)
+    (tmp_path / "worker_task.py").write_text(TASK)
+    parent = subprocess.Popen([sys.executable, "pool.py", str(tmp_path / "pids")], cwd=tmp_path)
+    while len(names(tmp_path / "pids")) < 2:
+        assert parent.poll() is None
+        time.sleep(0.05)
+    workers = [int(name) for name in names(tmp_path / "pids")]
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 30
+    while any(_is_alive(pid) for pid in workers) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(_is_alive(pid) for pid in workers)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

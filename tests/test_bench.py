@@ -103,3 +103,19 @@ def test_bench_command_prints_and_records(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["bench", "--out", str(tmp_path / "bench.json")])
     assert result.exit_code == 0 and result.stdout.startswith("evaluation of 3 edits: ")
     assert set(json.loads((tmp_path / "bench.json").read_text())["results"]) == {"evaluation"}
+
+
+def test_bench_of_a_round_is_of_the_embedded_model_by_default(monkeypatch):
+    """Also if the command line has turned its name into a folder; another model has its own way."""
+    asked = []
+    own = Bench(lambda: asked.append("embedded") or {}, lambda result: "done")
+    monkeypatch.setattr("seqedit.bench.speed.BENCHES", {"round": own})
+    monkeypatch.setattr(
+        "seqedit.bench.speed.bench_model_round",
+        lambda model, dtype: asked.append((model, dtype)) or {},
+    )
+    monkeypatch.setattr("seqedit.bench.speed.round_line", lambda result: "done")
+    for words in ([], ["--model", "some-model", "--dtype", "bfloat16"]):
+        done = CliRunner().invoke(app, ["bench", "round", *words])
+        assert done.exit_code == 0, done.output
+    assert asked == ["embedded", ("some-model", "bfloat16")]

@@ -81,6 +81,10 @@ def test_gpu_measurements_resume(tmp_path, monkeypatch):
     record = gpu.bench_gpu(("card",), out)
     assert calls == ["card", "card"] and record["card"] == "another"
     assert "tests" not in record["stages"]
+    monkeypatch.setattr(gpu, "run_tests", lambda: 1 / 0)
+    record = gpu.bench_gpu(("tests",), out, said.append)
+    assert not record["stages"]["tests"]["passed"] and "failed, ZeroDivisionError" in said[-1]
+    assert CliRunner().invoke(app, ["bench", "gpu", "tests", "--out", str(out)]).exit_code == 1
     with pytest.raises(ValueError, match="no stage named 'x'; there are card, tests, embedded"):
         gpu.bench_gpu(("x",))
 

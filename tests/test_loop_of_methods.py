@@ -20,7 +20,7 @@ from seqedit.lm.targets import optimise_targets
 from seqedit.lm.weights import apply_update, read_weight, write_weight
 from seqedit.methods.alphaedit import alphaedit, nas
 from seqedit.methods.catalogue import make_method
-from seqedit.methods.combinators import compensated, rect
+from seqedit.methods.combinators import compensated, rect, sphere
 from seqedit.methods.kinds.locate_then_edit import Passes
 from seqedit.methods.memit import memit, memit_prune, memit_seq, pmet
 from seqedit.methods.nse import nse, nse_paper
@@ -289,3 +289,41 @@ def test_on_other_architectures(tiny_lm, requests, name):
     assert {o.status for o in done.outcomes} == {
         "edited"
     } and done.residual_after < done.residual_before
+
+
+def enlarge(update):
+    return 1e6 * update
+
+
+def test_what_a_restraint_enlarges_is_refused(tiny_lm, requests):
+    """A round whose restrained update is beyond the limit is undone, whatever it was before."""
+    lm = tiny_lm("gpt2")
+    before, plan = weights(lm), build_plan(lm)
+    whole = make_method("memit", lam=0.5)
+    for restraint in (lambda W0, W, update: enlarge(update), None):
+        method = replace(whole, restrain_update=restraint)
+        (done,) = run_sequential(lm, [requests[:2]], method, plan)
+        refused = all(o.status == "refused" for o in done.outcomes)
+        assert refused == (restraint is not None) and refused == same(weights(lm), before)
+        if refused:
+            assert "times as large as the original matrix" in done.outcomes[0].reason
+
+
+def test_sphere_with_a_strength_that_enlarges(tiny_lm, requests):
+    lm = tiny_lm("gpt2")
+    method = sphere(make_method("memit", lam=0.5), strength=1e6)
+    (done,) = run_sequential(lm, [requests[:2]], method, build_plan(lm))
+    assert all(o.status == "refused" for o in done.outcomes)
+
+
+def test_a_total_that_its_restraint_enlarges_is_refused(tiny_lm, requests):
+    """Where it is handed over; the model stays as it was edited."""
+    lm = tiny_lm("gpt2")
+    whole = make_method("memit", lam=0.5)
+    method = replace(whole, restrain_total=lambda W0, total: enlarge(total))
+    (done,) = run_sequential(lm, [requests[:2]], method, build_plan(lm))
+    edited = weights(lm)
+    with pytest.raises(ValueError, match="the restraint on the total update: the update of layer"):
+        with handed_over(lm, method, done.state):
+            pass
+    assert same(weights(lm), edited)

@@ -120,3 +120,35 @@ def test_fingerprint_tells_models_apart(tiny_lm):
     other = tiny_lm("gpt2")
     other.down_proj(1).weight.add_(1e-3)
     assert len({mark, fingerprint(other), fingerprint(tiny_lm("gpt2", seed=1))}) == 3
+
+
+def _indefinite() -> torch.Tensor:
+    """Positive diagonal, small entries, and yet a negative eigenvalue."""
+    C = torch.full((6, 6), -0.3)
+    return C + 1.3 * torch.eye(6)
+
+
+@pytest.mark.parametrize(
+    ("C", "problem"),
+    [
+        (-torch.eye(4), "its diagonal has negative entries"),
+        (torch.eye(4) + torch.ones(4, 4).triu(1), "it is not symmetric"),
+        (torch.eye(4) + 3 * (torch.ones(4, 4) - torch.eye(4)), "an entry is larger than its row"),
+        (_indefinite(), "it has negative eigenvalues"),
+        (torch.eye(4, dtype=torch.complex64), "of type complex64"),
+        (torch.eye(4, dtype=torch.int64), "of type int64"),
+        (torch.ones(4), r"its shape is \(4,\)"),
+    ],
+)
+def test_what_is_no_second_moment_is_refused(tmp_path, C, problem):
+    save_file({"C.3": C}, tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match=f"m.safetensors: C.3 is no second moment: .*{problem}"):
+        load_moments(tmp_path / "m.safetensors")
+
+
+def test_singular_and_rounded_moments_pass(tmp_path):
+    """Fewer keys than entries, in half precision, and a key that never fires."""
+    keys = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    keys[:, 2] = 0
+    save_file({"C.0": (keys.T @ keys / 3).half()}, tmp_path / "m.safetensors")
+    assert load_moments(tmp_path / "m.safetensors").C[0].shape == (8, 8)

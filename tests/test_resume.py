@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,9 @@ from conftest import ROOT
 from workspace import FILES, RECORDS, SETTINGS, Workspace, content
 
 from seqedit.base.jsonl import read_jsonl
-from seqedit.runs import checkpoint
+from seqedit.runs import checkpoint, engine
 from seqedit.runs.engine import run
-from seqedit.runs.records import read_run
+from seqedit.runs.records import load_weights, read_run
 
 
 class Crash(BaseException):
@@ -171,3 +172,64 @@ def test_checkpoint_of_another_run_goes_before_the_record_comes(space, whole, mo
         run(space.config(save_rounds=True, evaluate_every=1), space.out)
     run(space.config(save_rounds=True, evaluate_every=1), space.out)
     assert content(space.out) == whole
+
+
+def interrupted(space, monkeypatch, rounds=1):
+    """A run that was stopped after so many rounds."""
+    real, done = engine.save_round, []
+
+    def save_and_stop(*args, **rest):
+        real(*args, **rest)
+        done.append(1)
+        if len(done) == rounds:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "save_round", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run(space.config(), space.out)
+    monkeypatch.setattr(engine, "save_round", real)
+
+
+def flip(path):
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_refused(space, monkeypatch):
+    interrupted(space, monkeypatch)
+    flip(space.out / "checkpoint.safetensors")
+    with pytest.raises(ValueError, match="checkpoint.safetensors is damaged.* start anew"):
+        engine.run(space.config(), space.out)
+    (space.out / "checkpoint.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="checkpoint.safetensors cannot be read"):
+        engine.run(space.config(), space.out)
+
+
+def test_the_checkpoint_of_another_run_is_refused(space, monkeypatch, tmp_path):
+    interrupted(space, monkeypatch)
+    other = (space.out / "checkpoint.safetensors").read_bytes()
+    shutil.rmtree(space.out)
+    changed = space.config(settings=space.config().settings | {"lam": 100.0})
+    monkeypatch.setattr(space, "config", lambda: changed)
+    interrupted(space, monkeypatch)
+    (space.out / "checkpoint.safetensors").write_bytes(other)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        engine.run(changed, space.out)
+
+
+@pytest.mark.parametrize("table", ["rounds", "outcomes"])
+def test_missing_rows_are_noticed(space, monkeypatch, table):
+    interrupted(space, monkeypatch)
+    (space.out / f"{table}.jsonl").unlink()
+    with pytest.raises(ValueError, match=f"{table}.jsonl: 0 rows, where"):
+        engine.run(space.config(), space.out)
+
+
+def test_weights_of_a_run_are_compared_with_its_record(space):
+    engine.run(space.config(), space.out)
+    assert load_weights(space.out)
+    flip(space.out / "weights.safetensors")
+    with pytest.raises(ValueError, match="weights.safetensors is not what the run wrote"):
+        load_weights(space.out)

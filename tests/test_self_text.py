@@ -8,6 +8,7 @@ from conftest import relative
 from typer.testing import CliRunner
 from workspace import Workspace
 
+from seqedit.base.files import file_digest
 from seqedit.cli.main import app
 from seqedit.evaluation.generation import generate
 from seqedit.lm.default_layers import default_layers
@@ -16,6 +17,7 @@ from seqedit.lm.tokens import tokenise
 from seqedit.moments.cache import corpus_moments
 from seqedit.moments.files import load_moments
 from seqedit.moments.self_text import BUDGET, STARTS, self_text
+from seqedit.runs.records import read_run
 
 
 @pytest.fixture(autouse=True)
@@ -69,9 +71,13 @@ def test_commands_take_it(tmp_path, tiny_folder):
     expected = corpus_moments(lm, self_text(lm), [0, 1])
     for layer, C in load_moments(out).C.items():
         assert relative(C, expected[layer]) < 1e-6
-    done = space.call(corpus=None, hyper=None, set=["lam=0.5", "steps=4"])
-    assert done.exit_code == 0, done.output
-    assert "text that the model writes itself" in done.stderr
+    for corpus in (None, "self"):
+        words = {"corpus": corpus, "hyper": None, "set": ["lam=0.5", "steps=4"]}
+        done = space.call(**words, out=tmp_path / f"run-{corpus}")
+        assert done.exit_code == 0, done.output
+        assert "text that the model writes itself" in done.stderr
+        run = read_run(tmp_path / f"run-{corpus}")  # what C was computed from is in the record
+        assert run["parameters"]["files"]["corpus"] == file_digest(self_text(lm))
     assert f"layers: {default_layers(lm.n_layers)}, by default" in done.stderr
 
 

@@ -1,5 +1,7 @@
 """The same edits by several methods, on one page."""
 
+import json
+
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -56,3 +58,23 @@ def test_text_in_the_page_is_escaped(made, tmp_path):
     write_page(tmp_path / "page.html", config, {"memit": load_run(out / "memit")}, said)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;1 &amp; 2" in page and "<script>" not in page
+
+
+def test_a_wrong_method_is_refused_before_any_is_run(tmp_path):
+    words = ["side-by-side", "memit", "alphedit", "--model", "embedded", "--requests", "world"]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "runs")])
+    assert done.exit_code == 1 and "alphedit" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_was_not_measured_and_what_is_not_in_the_weights(tmp_path):
+    """Plain requests have no paraphrases; a codebook's edits are nothing that can be put back."""
+    plain = [{"case_id": 1, "prompt": "{} plays", "subject": "Fafa Zornel", "target_new": "chess"}]
+    (tmp_path / "plain.json").write_text(json.dumps(plain))
+    words = ["side-by-side", "grace", "--model", "embedded", "--n-edits", "1"]
+    words += ["--requests", str(tmp_path / "plain.json"), "--out", str(tmp_path / "runs")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    row = next(line.split() for line in done.stdout.splitlines() if line.startswith("grace"))
+    assert row[2] == row[3] == "–"  # paraphrase and neighbourhood
+    assert done.stdout.splitlines()[5].split()[-1] == "–"

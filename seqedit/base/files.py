@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -74,6 +75,16 @@ def save_tensors(
     with open(part, "rb") as file:  # on the disk before any record says that it is finished
         os.fsync(file.fileno())
     os.replace(part, path)
+
+
+def content_digest(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 digest of tensors: of their names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().contiguous().cpu()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 METADATA = "seqedit"

@@ -251,7 +251,7 @@ def model_line(r: dict[str, Any], matmul_rate: dict[str, float]) -> str:
     rounds = [sum(seconds.values()) for seconds in stages]
     last = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages[-1].items())
     rate = r["estimated"]["round_flops"] / rounds[-1] / 1e12
-    share = 1e12 * rate / matmul_rate[r["dtype"]]
+    share = 1e12 * rate / matmul_rate.get(r["dtype"], float("nan"))
     return (
         f"{r['dtype']}: rounds of {r['batch_size']} edits "
         f"{', '.join(f'{s:.1f}' for s in rounds)} s (last: {last}; {rate:.3g} TFLOP/s, "

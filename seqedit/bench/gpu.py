@@ -47,7 +47,8 @@ def bench_gpu(
         say: receives a line for each stage as soon as it is done.
 
     Returns:
-        The record: the card, the versions, the code, and each stage's result.
+        The record: the card, the versions, the code, and each stage's result with whether it
+        `passed`. A stage that did not is measured again the next time.
 
     Raises:
         ValueError: there is no GPU, or no such stage.
@@ -73,13 +74,13 @@ def bench_gpu(
         if all(earlier.get(key) == record[key] for key in record if key != "stages"):
             record = earlier
     for name in ("card", *names) if names else known:
-        if name not in record["stages"]:
+        if not record["stages"].get(name, {}).get("passed"):
             start = time.perf_counter()
+            found: dict[str, Any]
             try:
-                found = known[name]()
+                found = {"passed": True} | known[name]()
             except Exception as error:  # the others are measured all the same
-                say(f"{name}: failed, {type(error).__name__}: {error}")
-                continue
+                found = {"passed": False, "error": f"{type(error).__name__}: {error}"}
             record["stages"][name] = found | {"stage_seconds": time.perf_counter() - start}
             if out is not None:
                 write_json(out, record)
@@ -133,12 +134,15 @@ def run_tests() -> dict[str, Any]:
     done = subprocess.run([*command, *files], cwd=root, capture_output=True, text=True)
     lines = done.stdout.strip().splitlines()
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    return {"passed": done.returncode == 0, "summary": lines[-1] if lines else "", "failed": failed}
+    summary = lines[-1] if lines else done.stderr.strip()[-300:]
+    return {"passed": done.returncode == 0, "summary": summary, "failed": failed}
 
 
 def stage_line(name: str, record: dict[str, Any]) -> str:
     """The result of a stage in a line."""
     result = record["stages"][name]
+    if "error" in result:
+        return f"failed, {result['error']}"
     if name == "card":
         rates = ", ".join(f"{dtype} {r / 1e12:.0f}" for dtype, r in result["matmul_rate"].items())
         return f"{record['card']}, products at {rates} TFLOP/s"
@@ -146,7 +150,7 @@ def stage_line(name: str, record: dict[str, Any]) -> str:
         return "; ".join([result["summary"], *result["failed"]])
     if name == "embedded":
         return round_line(result)
-    return model_line(result, record["stages"]["card"]["matmul_rate"])
+    return model_line(result, record["stages"]["card"].get("matmul_rate", {}))
 
 
 def _wait(device: torch.device) -> None:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
+
 from ..base.paths import MODEL, WORLD
 from ..runs.config import RunConfig
 from ..runs.job import Job, prepare
@@ -15,6 +17,8 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     """Call a function; return the seconds it took and its result."""
     start = time.perf_counter()
     result = work()
+    if torch.cuda.is_initialized():  # what was asked of a GPU runs on after the asking
+        torch.cuda.synchronize()
     return time.perf_counter() - start, result
 
 

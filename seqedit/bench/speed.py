@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..base.files import write_json
+from ..base.paths import MODEL, find_model
 from .rating import bench_rating, rating_line
 from .rounds import (
     bench_evaluation,
@@ -70,7 +71,7 @@ def run_benches(
     known = dict(BENCHES)
     if rated:
         known["rating"] = Bench(partial(bench_rating, **rated), rating_line)
-    if model != "embedded":
+    if Path(find_model(model)) != MODEL:
         known["round"] = Bench(partial(bench_model_round, model, dtype=dtype), round_line)
     unknown = [name for name in names if name not in known]
     if unknown:

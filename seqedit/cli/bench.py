@@ -32,6 +32,7 @@ def bench(
     """Measure the speed-ups beside the plain way (minutes; needs a clone with its embedded model).
 
     `round` and `rating`, the cost of evaluating, take another model; `rating` other requests, too.
+    `gpu` takes neither. It ends with exit code 1 if a stage failed.
 
     Example: seqedit bench round evaluation
     """
@@ -39,7 +40,9 @@ def bench(
     from ..bench.speed import run_benches
 
     if names and names[0] == "gpu":
-        bench_gpu(tuple(names[1:]), out, typer.echo)
+        record = bench_gpu(tuple(names[1:]), out, typer.echo)
+        if not all(stage["passed"] for stage in record["stages"].values()):
+            raise typer.Exit(1)
         return
     rated = {"model": model, "requests": requests, "n_edits": n_edits}
     run_benches(names or [], out, typer.echo, rated=rated, model=model, dtype=dtype)

@@ -1,5 +1,6 @@
 """`seqedit moments`: collect second moments, merge those of several jobs, make them compact."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -71,13 +72,14 @@ def collect(
 
     from ..lm.load import load_model
     from ..lm.second_moments import Reading
+    from ..moments.cache import check_layers
     from ..moments.collect import collect_to_file
     from ..moments.corpus import Corpus
     from ..moments.self_text import SELF, self_text
 
-    chosen, lm = parse_layers(layers), load_model(model, device=device, dtype=getattr(torch, dtype))
+    chosen = parse_layers(layers)
     text = Corpus(
-        file=self_text(lm, tokens) if corpus == SELF else corpus,
+        file=corpus,
         dataset=dataset,
         subset=subset,
         split=split,
@@ -85,6 +87,10 @@ def collect(
         revision=revision,
         part=_part(part),
     )
+    lm = load_model(model, device=device, dtype=getattr(torch, dtype))
+    check_layers(lm, chosen)
+    if corpus == SELF:
+        text = replace(text, file=self_text(lm, tokens))
     found = collect_to_file(
         lm, text, chosen, out, Reading(length=length, tokens=tokens), save_every=save_every, say=say
     )

@@ -138,7 +138,7 @@ def _run_on_tail(lm: LanguageModel, ids: list[int]) -> Float[Tensor, "length d_m
     rows, own_from = [ids, ids[: TAIL.stop]], [TAIL.start, TAIL.start]
     sweep = LayerSweep(lm, rows, [0, 0], own_from).advance_to(last)
     places = Places.of([TAIL.start] * 2, [len(row) for row in rows], lm.device)
-    hidden = sweep.hidden[sweep.places.index(places.row, places.position)]
+    hidden = sweep.hidden.to(lm.device)[sweep.places.index(places.row, places.position)]
     everything = torch.ones_like(places.row, dtype=torch.bool)
     tails = Tails(sweep.blocks[last:], [sweep.advance()], places, everything)
     return tails.run(hidden)[places.row == 1]

@@ -5,7 +5,7 @@ DEPTH = 0.3
 
 Published settings of MEMIT and AlphaEdit put it at 0.35 (GPT-2 XL), 0.29 (GPT-J, Qwen2.5-7B), 0.25
 (Llama 3 8B), 0.33 (Pythia-160M), 0.38 (GPT-2 medium, Pythia-410M, Llama 3.2 1B), 0.31 (Gemma 2 2B)
-and 0.23 (TinyLlama); 0.3 is their median.
+and 0.23 (TinyLlama).
 """
 
 SPAN = 5
@@ -19,5 +19,5 @@ def default_layers(n_layers: int, span: int = SPAN) -> list[int]:
         n_layers: number of layers of the model.
         span: how many are edited; fewer where the model has not so many below that depth.
     """
-    last = max(round(DEPTH * n_layers), 0)
-    return list(range(max(last - span + 1, 0), min(last, n_layers - 1) + 1))
+    last = min(round(DEPTH * n_layers), n_layers - 1)
+    return list(range(max(last - span + 1, 0), last + 1))

@@ -33,6 +33,7 @@ def attention_exchanged(
     """Inside, what a block calls as its attention is `exchange` of its own.
 
     Families take their attention from the registry of `transformers`; GPT-J has a method for it.
+    The registry is one for the whole process: only one thread may be inside.
 
     Args:
         block: a transformer block, or a whole model.
@@ -71,13 +72,17 @@ def exchangeable(model: nn.Module, blocks: Sequence[nn.Module], name: str) -> It
 
     def noticed(attention: Attention) -> Attention:
         def attend(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-            found.add(owner[id(module)])
+            found.add(owner.get(id(module), -1))
             return attention(module, *args, **kwargs)
 
         return attend
 
     with attention_exchanged(model, name, noticed):
         yield found
+
+
+SHORT = 64 * 64
+"""Scores of a row and head up to which `short_attention` is used, which keeps them all."""
 
 
 def by_row(places: Places, attention: Attention) -> Attention:
@@ -87,19 +92,19 @@ def by_row(places: Places, attention: Attention) -> Attention:
         places: where the tokens stand. The keys and values that attention gets are those of whole
             rows.
         attention: is called with queries that are 0 where a row has fewer tokens than the longest.
-            `short_attention` takes the place of `transformers`' `sdpa`.
+            `short_attention` takes the place of `transformers`' `sdpa` where rows are short.
     """
-    if attention is sdpa_attention_forward:
-        attention = short_attention
 
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, *args, **kwargs
     ) -> tuple[Tensor, Any]:
         here = places.to(query.device)
+        short = here.longest * key.shape[2] <= SHORT and "position_bias" not in kwargs
+        own = short_attention if attention is sdpa_attention_forward and short else attention
         tokens = query[0].transpose(0, 1)  # (tokens, heads, width)
         slots = tokens.new_zeros(here.rows * here.longest, *tokens.shape[1:])
         laid_out = slots.index_copy(0, here.slot, tokens).unflatten(0, (here.rows, here.longest))
-        output, _ = attention(module, laid_out.transpose(1, 2), key, value, mask, *args, **kwargs)
+        output, _ = own(module, laid_out.transpose(1, 2), key, value, mask, *args, **kwargs)
         return output.flatten(0, 1).index_select(0, here.slot)[None], None
 
     return attend

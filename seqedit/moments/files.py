@@ -113,7 +113,7 @@ def load_moments(path: Path) -> Moments:
     """Load a file of `C.<layer>` tensors, or of compact moments; its metadata is optional.
 
     Raises:
-        ValueError: it is not a safetensors file, or holds neither.
+        ValueError: it is not a safetensors file, holds neither, or a C that is no second moment.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -130,8 +130,46 @@ def load_moments(path: Path) -> Moments:
         raise ValueError(f"{path} cannot be read as second moments: {error}") from error
     if not C:
         raise ValueError(f"{path} holds no tensor named C.<layer>; make one with `seqedit moments`")
+    for layer, moment in C.items():
+        if isinstance(moment, Tensor) and (problem := _not_a_moment(moment)):
+            raise ValueError(
+                f"moments: {path}: C.{layer} is no second moment: {problem}; compute it again with "
+                "`seqedit moments`"
+            )
     counts = {int(layer): n for layer, n in json.loads(metadata.get("counts", "{}")).items()}
     return Moments(C, metadata.get("fingerprint"), counts, json.loads(metadata.get("about", "{}")))
+
+
+WHOLLY_CHECKED = 4096
+"""Width up to which C is factored to see that it is positive semi-definite, which takes seconds."""
+
+
+def _not_a_moment(C: Tensor) -> str | None:
+    """Why a tensor cannot be a mean of k kᵀ; None if it can. Entries that are not finite pass here.
+
+    Its eigenvalues may be negative by rounding: 1e-4 of the mean one, or more in half precision.
+    """
+    if not C.dtype.is_floating_point:
+        return f"its entries are of type {str(C.dtype).removeprefix('torch.')}"
+    if C.dim() != 2 or C.shape[0] != C.shape[1]:
+        return f"its shape is {tuple(C.shape)}"
+    if not C.isfinite().all():
+        return None  # told where layer and model are known
+    rounding = torch.finfo(C.dtype).eps
+    C = C.float()
+    diagonal, scale = C.diagonal(), C.diagonal().abs().mean()
+    if (diagonal < 0).any():
+        return "its diagonal has negative entries"
+    if (C - C.T).abs().max() > 1e-3 * scale:
+        return "it is not symmetric"
+    slack = torch.maximum(1e-4 * scale, rounding * C.norm())
+    if (C.abs() > (diagonal[:, None] + slack).sqrt() * (diagonal + slack).sqrt() + slack).any():
+        return "it is indefinite: an entry is larger than its row and column allow"
+    if len(C) <= WHOLLY_CHECKED:
+        shifted = C + slack * torch.eye(len(C))
+        if torch.linalg.cholesky_ex(shifted.double()).info:
+            return "it is indefinite: it has negative eigenvalues"
+    return None
 
 
 def _compact_tensors(file: Any, layer: int) -> CompactMoment:

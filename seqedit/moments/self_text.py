@@ -23,6 +23,9 @@ STARTS = (
 LENGTH = 384
 """Tokens of a text, unless the model has fewer positions."""
 
+TOGETHER = 8
+"""Texts that are written together; others would give other texts."""
+
 BUDGET = 10
 """Tokens of all texts, in multiples of d_ff.
 
@@ -31,17 +34,16 @@ Source:
 """
 
 
-def self_text(lm: LanguageModel, tokens: int | None = None, seed: int = 0, batch: int = 8) -> Path:
+def self_text(lm: LanguageModel, tokens: int | None = None, seed: int = 0) -> Path:
     """Let the model write texts, one a line, into a file of the cache; return the file.
 
     The text is sampled as the model gives it, at temperature 1, from one-word starts. The same
-    model, number and seed give the same file, which is written once.
+    model, number and seed give the same file on one kind of machine; it is written once.
 
     Args:
         lm: the model.
-        tokens: how many at least; by default ten for each entry of a key.
+        tokens: about how many; by default ten for each entry of a key.
         seed: of the sampling.
-        batch: how many texts are written together.
     """
     tokens = tokens or BUDGET * read_weight(lm, 0).shape[1]
     path = cache_folder() / f"self-{fingerprint(lm)}-{seed}-{tokens}.txt"
@@ -54,9 +56,9 @@ def self_text(lm: LanguageModel, tokens: int | None = None, seed: int = 0, batch
     bar = tqdm(total=count, unit="text", desc="the model's own text", disable=None, leave=False)
     while len(lines) < count:
         starts = [
-            STARTS[i % len(STARTS)] for i in range(len(lines), min(len(lines) + batch, count))
+            STARTS[i % len(STARTS)] for i in range(len(lines), min(len(lines) + TOGETHER, count))
         ]
-        texts = generate(lm, starts, generator, length=length, top_k=0, batch=batch)
+        texts = generate(lm, starts, generator, length=length, top_k=0, batch=TOGETHER)
         lines += [" ".join(text.split()) for text in texts]
         bar.update(len(texts))
     bar.close()

@@ -2,6 +2,7 @@
 matrices.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -10,9 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
-from ..base.files import save_tensors, write_json, write_text
+from ..base.files import (
+    content_digest,
+    read_metadata,
+    save_tensors,
+    sha256,
+    write_json,
+    write_text,
+)
 from ..base.jsonl import read_jsonl
 from ..editing.state import EditState
 from ..lm.fingerprint import fingerprint
@@ -43,7 +53,8 @@ def save_round(
     keep: bool,
 ) -> None:
     """Append the rows of a round, then replace the checkpoint; resuming cuts off rows that lie
-    beyond it.
+    beyond it. The checkpoint knows the run that it belongs to, its own content and the number of
+    rows.
 
     Args:
         rows: table → its new rows, each with the number of its "round".
@@ -59,23 +70,40 @@ def save_round(
     tensors |= {f"gram.{layer}": G for layer, G in state.grams.items()}
     tensors |= {f"carry.{layer}": E for layer, E in state.carry.items()}
     tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
-    save_tensors(
-        out / "checkpoint.safetensors", weights | tensors | {"round": torch.tensor(state.round)}
-    )
+    everything = weights | tensors | {"round": torch.tensor(state.round)}
+    about = {
+        "run": _run_digest(out),
+        "content": content_digest(everything),
+        "rows": json.dumps({table: _count(out / f"{table}.jsonl") for table in TABLES}),
+    }
+    save_tensors(out / "checkpoint.safetensors", everything, about)
 
 
 def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
     """The state that the checkpoint in a folder holds; the unedited state where there is none.
 
     The edited matrices are put into the model, and rows that lie beyond the checkpoint are cut off.
+
+    Raises:
+        ValueError: the checkpoint is damaged or of another run, or rows are missing.
     """
     path = out / "checkpoint.safetensors"
     if not path.exists() or not (out / "run.json").exists():
         return EditState.start(lm, layers)
-    tensors = load_file(path)
+    tensors, about = _read_checkpoint(path)
+    remedy = f"remove {out} and start anew"
+    if about.get("run") != _run_digest(out):
+        raise ValueError(f"{path} belongs to another run than {out / 'run.json'}; {remedy}")
+    if about.get("content") != content_digest(tensors):
+        raise ValueError(f"{path} is damaged: its content has another digest; {remedy}")
     done = int(tensors["round"])
-    for table in TABLES:
+    for table, count in json.loads(about["rows"]).items():
         rows = [row for row in _whole_lines(out / f"{table}.jsonl") if row["round"] < done]
+        if len(rows) != count:
+            raise ValueError(
+                f"{out / f'{table}.jsonl'}: {len(rows)} rows, where {path.name} knows of {count}; "
+                f"{remedy}"
+            )
         write_text(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     for layer in layers:
         write_weight(lm, layer, tensors[f"W.{layer}"])
@@ -91,6 +119,28 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
             if name.startswith("memory.")
         },
     )
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, read_metadata(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read: {error}; remove {path.parent} and start anew"
+        ) from error
+
+
+def _run_digest(out: Path) -> str:
+    """Which run a folder holds, by the parameters in its run.json."""
+    parameters = json.loads((out / "run.json").read_text(encoding="utf-8")).get("parameters")
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+
+
+def _count(path: Path) -> int:
+    """The number of rows of a table."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def finish(
@@ -110,7 +160,9 @@ def finish(
             name.replace("W.", f"W.{i}."): tensor for name, tensor in load_file(path).items()
         }
     save_tensors(out / "weights.safetensors", tensors)
-    write_json(out / "run.json", record | {"finished": True, "rounds_done": rounds})
+    digest = sha256(out / "weights.safetensors")
+    done = {"finished": True, "rounds_done": rounds, "weights_sha256": digest}
+    write_json(out / "run.json", record | done)
     for path in [out / "checkpoint.safetensors", *kept.values(), *out.glob("*.part")]:
         path.unlink(missing_ok=True)
 

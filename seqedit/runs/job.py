@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -91,6 +91,7 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     settings = resolve(config, lm, file_has_rounds=len(loaded.rounds) > 1, say=say)
     check_layers(lm, settings.layers)
+    config = replace(config, corpus=_corpus(config, lm, say))
     sizes = [len(batch) for batch in loaded.rounds]
     rounds = [
         batch for edits in stream.passes for batch in _divide(edits, sizes, settings.batch_size)
@@ -99,7 +100,7 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     validate_requests(lm, [request for batch in rounds for request in batch], contexts)
     plan = EditPlan(
         layers=settings.layers,
-        moments=_moments(config, lm, settings.layers, say),
+        moments=_moments(config, lm, settings.layers),
         contexts=contexts,
         target=settings.target,
         max_update_ratio=settings.max_update_ratio,
@@ -154,23 +155,30 @@ def _contexts(config: RunConfig, lm: LanguageModel, settings: Settings) -> Conte
     return sample_contexts(lm, generator, settings.context_lengths)
 
 
+def _corpus(config: RunConfig, lm: LanguageModel, say: Say) -> Path | None:
+    """The text that second moments are computed over; None where they are there already.
+
+    Unless another is given, it is the world's for the embedded model, for others the model's own.
+    """
+    own = config.corpus is None and not config.moments and not is_embedded(lm)
+    if not own and (config.corpus is None or Path(config.corpus) != SELF):
+        return config.corpus
+    say("second moments: over text that the model writes itself; --corpus FILE takes another")
+    return self_text(lm)
+
+
 def _moments(
-    config: RunConfig, lm: LanguageModel, layers: tuple[int, ...], say: Say
+    config: RunConfig, lm: LanguageModel, layers: tuple[int, ...]
 ) -> dict[int, Tensor | CompactMoment]:
     """layer → second moment, (d_ff, d_ff): from a file, or computed over a text and kept in the
-    cache. Without either, over the world's text for the embedded model, or over the model's own.
+    cache.
     """
     if config.moments:
         moments = load_moments(config.moments)
         check_belongs(config.moments, moments, lm)
         return moments.C
-    embedded = is_embedded(lm)
-    if config.corpus is None and embedded and MOMENTS.exists():
+    if config.corpus is None and MOMENTS.exists():  # of the embedded model
         shipped = load_moments(MOMENTS)
         if shipped.fingerprint == fingerprint(lm) and set(layers) <= set(shipped.C):
             return shipped.C
-    corpus = config.corpus or (WORLD / "corpus.txt" if embedded else SELF)
-    if corpus == SELF:
-        say("second moments: over text that the model writes itself; --corpus FILE takes another")
-        corpus = self_text(lm)
-    return {**corpus_moments(lm, corpus, layers)}
+    return {**corpus_moments(lm, config.corpus or WORLD / "corpus.txt", layers)}

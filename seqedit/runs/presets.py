@@ -48,7 +48,7 @@ HUB_IDS = {
     "llama-2-7b": ("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-chat-hf"),
     "llama-3-8b": ("meta-llama/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B-Instruct"),
     "qwen2.5-7b": ("Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-7B-Instruct"),
-    "smollm2-135m": ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M"),
+    "smollm2-135m": ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"),
     "gemma3-270m": ("gemma3-270m", "google/gemma-3-270m"),
     "gpt2-medium": ("openai-community/gpt2-medium", "gpt2-medium"),
     "pythia-160m": ("EleutherAI/pythia-160m",),
@@ -65,11 +65,12 @@ ALPHAEDIT = "github.com/jianghoucheng/AlphaEdit hparams/{}"
 ENCORE = "github.com/scalable-model-editing/encore hparams/{}"
 EASYEDIT = "github.com/zjunlp/EasyEdit hparams/{}"
 
-OURS = (
-    "our first trial on CounterFact, not searched; a run with λ = 15,000, as published for larger "
-    "models, writes half of the edits"
-)
-"""Source of the settings of models for which nothing was published."""
+OURS = "nothing was published; our first trial on CounterFact, not searched"
+"""Source of the settings of models for which there are no others.
+
+On SmolLM2 the λ of larger models, 15,000, writes half of nothing: efficacy 50 %, where 100 gives
+100 %.
+"""
 
 XL = {
     "layers": [13, 14, 15, 16, 17],

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import __version__
+from ..base.files import sha256
 from ..base.jsonl import read_jsonl
 from ..base.paths import ROOT
 from .code import code_digest
@@ -210,13 +211,18 @@ def load_weights(folder: Path) -> dict[int, Tensor]:
     """layer → edited matrix of a finished run, (d_model, d_ff).
 
     Raises:
-        ValueError: the folder holds no finished run.
+        ValueError: the folder holds no finished run, or other weights than the run wrote.
     """
     path = folder / "weights.safetensors"
     if not path.exists():
         raise ValueError(
             f"{folder}: there is no weights.safetensors; the run is not finished, run it again to "
             "resume"
+        )
+    wrote = read_run(folder).get("weights_sha256")
+    if wrote is not None and wrote != sha256(path):
+        raise ValueError(
+            f"{path} is not what the run wrote: it is damaged or another file; make the run again"
         )
     return {
         int(name[2:]): tensor

@@ -6,8 +6,8 @@ from typing import Any
 from ..base.paths import DATA
 from ..lm.default_layers import DEPTH, default_layers
 from ..lm.model import LanguageModel
-from ..methods.catalogue import canonical
-from ..methods.kinds.codebook import Codebook
+from ..methods.catalogue import base_entry, canonical
+from ..methods.ranges import Choice
 from ..world.embedded import is_embedded
 from .config import RunConfig, Say, Table, ignore
 from .hyper_files import read_hyper
@@ -46,16 +46,19 @@ def resolve(
         values["batch_size"] = config.batch_size
     values |= config.settings
     if "layers" not in values:
-        values["layers"] = _default_layers(method, values, lm)
+        values["layers"] = _default_layers(method, lm)
         say(f"layers: {values['layers']}, by default the last ones up to a depth of {DEPTH}")
     return build_settings(method, values)
 
 
-def _default_layers(method: str, values: dict[str, Any], lm: LanguageModel) -> list[int]:
-    """The layers of a model for which there are no settings; one for a method that edits one."""
-    layers = default_layers(lm.n_layers)
-    made = build_settings(method, values | {"layers": layers}).make()
-    return layers[-1:] if made.one_at_a_time or isinstance(made, Codebook) else layers
+def _default_layers(method: str, lm: LanguageModel) -> list[int]:
+    """The layers of a model for which there are no settings.
+
+    They are one for a method whose search of settings is one for a single layer.
+    """
+    layers, searched = default_layers(lm.n_layers), base_entry(method).search.get("layers")
+    one = isinstance(searched, Choice) and len(searched.values[0]) == 1
+    return layers[-1:] if one else layers
 
 
 def _starting_values(
@@ -77,10 +80,7 @@ def _starting_values(
 
 def _preset_values(method: str, model: str, file_has_rounds: bool, say: Say) -> dict[str, Any]:
     preset = find_preset(method, model)
-    say(
-        f"published settings for {model}: {preset.source} "
-        f"(`seqedit presets {method} {model}` shows all)"
-    )
+    say(f"settings for {model}: {preset.source} (`seqedit presets {method} {model}` shows all)")
     values = dict(preset.settings)
     if file_has_rounds:
         values.pop("batch_size", None)

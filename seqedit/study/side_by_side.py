@@ -17,11 +17,14 @@ from ..exchange.edited import put_edited
 from ..lm.load import load_model
 from ..lm.registry import origin_of
 from ..lm.tokens import tokenise
+from ..lm.weights import restored
+from ..methods.catalogue import canonical
 from ..requests.request import EditRequest
 from ..runs.config import RunConfig, Say, ignore
 from ..runs.engine import run
 from ..runs.job import prepare
-from ..runs.records import Record, load_run
+from ..runs.records import Record, load_run, load_weights
+from ..runs.settings import known_names
 
 COLUMNS = {
     "edits.efficacy": "success",
@@ -49,6 +52,8 @@ def edit_side_by_side(
     Yields:
         Each method with its finished run.
     """
+    for method in methods:
+        known_names(canonical(method))  # raises ValueError for one that is not there
     prepare(replace(config, method=methods[0]), say)  # what all share is computed once, and cached
     bar = tqdm(total=len(methods), desc="methods", unit="method", disable=None)
     with worker_pool(jobs) as pool:
@@ -56,10 +61,14 @@ def edit_side_by_side(
             pool.submit(run, replace(config, method=method), out / method): method
             for method in methods
         }
-        for done in as_completed(futures):
-            done.result()
-            bar.update()
-            yield futures[done], load_run(out / futures[done])
+        try:
+            for done in as_completed(futures):
+                done.result()
+                bar.update()
+                yield futures[done], load_run(out / futures[done])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # those that have not begun
+            raise
     bar.close()
 
 
@@ -68,7 +77,7 @@ def score_table(records: dict[str, Record]) -> pd.DataFrame:
     rows = {}
     for method, record in records.items():
         last = record.scores.iloc[-1]
-        rows[method] = {name: 100 * last[column] for column, name in COLUMNS.items()}
+        rows[method] = {name: _percent(last.get(column)) for column, name in COLUMNS.items()}
         rows.setdefault(UNEDITED, _before(record))
     order = [UNEDITED, *(name for name in rows if name != UNEDITED)]
     return pd.DataFrame(rows).T.loc[order, list(COLUMNS.values())].astype(float).round(1)
@@ -78,9 +87,13 @@ def _before(record: Record) -> dict[str, float]:
     """The row of the unedited model; it was not asked to answer freely."""
     unedited = record.run["unedited"]
     return {
-        name: 100 * unedited.get(column.partition(".")[2], float("nan"))
-        for column, name in COLUMNS.items()
+        name: _percent(unedited.get(column.partition(".")[2])) for column, name in COLUMNS.items()
     }
+
+
+def _percent(share: float | None) -> float:
+    """A share in percent; NaN of one that was not measured."""
+    return float("nan") if share is None else 100 * share
 
 
 def continuations(
@@ -95,18 +108,26 @@ def continuations(
         requests: whose prompts are continued.
 
     Returns:
-        Prompt, new object, and the greedy answers up to their natural end.
+        Prompt, new object, and the greedy answers up to their natural end; "–" of a method that
+        does not keep its edits in the weights.
     """
     frame = pd.DataFrame(
         {"prompt": [r.text for r in requests], "new object": [r.target_new for r in requests]}
     )
-    for method in (None, *methods):
-        lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
-        if method is not None:
-            put_edited(lm, out / method)
-        prompts = tokenise(lm, [r.text for r in requests]).ids
-        answers = greedy_answers(lm, prompts, new_tokens=20)
-        frame[method or UNEDITED] = [answer.text for answer in answers]
+    lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
+    prompts = tokenise(lm, [r.text for r in requests]).ids
+
+    def answers() -> list[str]:
+        return [answer.text for answer in greedy_answers(lm, prompts, new_tokens=20)]
+
+    frame[UNEDITED] = answers()
+    for method in methods:
+        with restored(lm, load_weights(out / method)):
+            try:
+                put_edited(lm, out / method)
+                frame[method] = answers()
+            except ValueError:  # it keeps something beside the weights, which only its run has
+                frame[method] = "–"
     return frame
 
 

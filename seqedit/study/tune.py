@@ -32,6 +32,7 @@ from tqdm import tqdm
 from ..base.files import file_digest, write_json
 from ..base.paths import RUNS
 from ..base.workers import worker_pool
+from ..lm.registry import locate
 from ..methods.catalogue import CATALOGUE
 from ..methods.ranges import TARGET, Choice, Range
 from ..runs.config import Say, Table, ignore
@@ -83,7 +84,8 @@ def tune(
     if not ranges:
         trials = 1
     digest = _digest(ranges, fixed, calibration)
-    made = _read(files(method, table, out)[1], method, {})
+    chosen, whole = files(method, table, out)
+    made = _read(whole, method, {}) if chosen.exists() else {}
     if made.get("digest") == digest and len(made["trials"]) >= trials:
         return made
     study = _study(method, table, digest, work)
@@ -192,13 +194,22 @@ def _digest(
         },
         "fixed": dict(fixed),
         "calibration": asdict(calibration)
-        | {"model": Path(calibration.model).name}
+        | {"model": _model_digest(calibration.model)}
         | {
             name: path and file_digest(path)
             for name, path in (("requests", calibration.requests), ("kept", calibration.kept))
         },
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _model_digest(model: str) -> str:
+    """What tells a model from another: the digests of its files, or its id on the hub."""
+    folder = Path(locate(model))
+    if not folder.exists():
+        return model
+    files = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
+    return " ".join(file_digest(path) for path in files)
 
 
 def _study(method: str, table: Table, digest: str, work: Path) -> optuna.Study:
