@@ -16,8 +16,8 @@ from seqedit.lm.load import load_model
 from seqedit.lm.tokens import tokenise
 from seqedit.moments.cache import corpus_moments
 from seqedit.moments.files import load_moments
-from seqedit.moments.self_text import BUDGET, STARTS, self_text
 from seqedit.runs.records import read_run
+from seqedit.runs.self_text import BUDGET, STARTS, self_text
 
 
 @pytest.fixture(autouse=True)

@@ -75,7 +75,7 @@ def collect(
     from ..moments.cache import check_layers
     from ..moments.collect import collect_to_file
     from ..moments.corpus import Corpus
-    from ..moments.self_text import SELF, self_text
+    from ..runs.self_text import SELF, self_text
 
     chosen = parse_layers(layers)
     text = Corpus(

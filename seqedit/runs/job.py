@@ -22,7 +22,6 @@ from ..lm.model import LanguageModel
 from ..lm.validation import validate_requests
 from ..moments.cache import check_layers, corpus_moments
 from ..moments.files import check_belongs, load_moments
-from ..moments.self_text import SELF, self_text
 from ..requests.published import RequestSet, load_request_set
 from ..requests.request import EditRequest, batched
 from ..requests.streams import Stream, make_stream
@@ -30,6 +29,7 @@ from ..world.embedded import is_embedded
 from ..world.vocabulary import SENTENCES
 from .config import RunConfig, Say, ignore
 from .resolve import resolve
+from .self_text import SELF, self_text
 from .settings import Settings
 
 

@@ -13,13 +13,13 @@ from tqdm import tqdm
 from ..base.files import write_text
 from ..base.workers import worker_pool
 from ..evaluation.generation import greedy_answers
-from ..exchange.edited import put_edited
 from ..lm.load import load_model
 from ..lm.registry import origin_of
 from ..lm.tokens import tokenise
 from ..lm.weights import restored
 from ..methods.catalogue import canonical
 from ..requests.request import EditRequest
+from ..runs.checkpoint import put_weights
 from ..runs.config import RunConfig, Say, ignore
 from ..runs.engine import run
 from ..runs.job import prepare
@@ -124,7 +124,7 @@ def continuations(
     for method in methods:
         with restored(lm, load_weights(out / method)):
             try:
-                put_edited(lm, out / method)
+                put_weights(lm, out / method)
                 frame[method] = answers()
             except ValueError:  # it keeps something beside the weights, which only its run has
                 frame[method] = "–"
