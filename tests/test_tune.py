@@ -169,6 +169,10 @@ def test_committed_searches(path):
     target = json.loads((HYPER / TARGET_FILE).read_text(encoding="utf-8"))
     base = CATALOGUE[found["method"].partition("+")[0]].search
     shared = target if path.parent.name == "shared" and base.items() >= TARGET.items() else {}
+    method, *after = found["method"].split("+")
+    if after:  # it keeps the settings of its method, also if these were searched again since
+        settings = json.loads((path.parent / f"{method}.json").read_text(encoding="utf-8"))
+        shared = {name: settings[name] for name in settings if name not in found["ranges"]}
     assert used in [t["settings"] | shared for t in found["trials"] if t["quality"] == best]
     search = CATALOGUE[found["method"]].search
     for name in found["ranges"]:

@@ -42,7 +42,9 @@ def ft(lr: float = 5e-4, steps: int = 25, stop_loss: float = 1e-2) -> FineTuning
         "layers": ranges.EACH_LAYER,
         "steps": 25,
         "lr": ranges.Range(1e-5, 3e-2),
-        "epsilon": ranges.Range(1e-4, 0.3),
+        "epsilon": ranges.Range(
+            1e-4, 0.3, high_may_stay="25 steps of the best size move no weight so far"
+        ),
     },
     test={"lr": 1e-2, "steps": 3, "epsilon": 5e-3},
     colour="#6b6ecf",
