@@ -31,7 +31,7 @@ def bench_rating(
     plain_seconds, plain = _cpu_timed(lambda: rate_plainly(lm, prompts, targets))
     seconds, packed = _cpu_timed(lambda: rate(lm, prompts, targets))
     return {
-        "model": "embedded" if find_model(model) == MODEL else Path(model).name,
+        "model": "embedded" if Path(find_model(model)) == MODEL else Path(model).name,
         "requests": len(chosen),
         "prompts": len(set(prompts)),
         "plain_seconds": plain_seconds / len(chosen),
