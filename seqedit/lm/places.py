@@ -3,13 +3,11 @@
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Places:
         """Some of the tokens, by an ascending index or a mask; every row keeps its number."""
         return Places(self.row[tokens], self.position[tokens], self.rows)
 
-    def once(self, name: Hashable, compute: Callable[[], Result]) -> Result:
+    def once(self, name: Hashable, compute: Callable[[], Any]) -> Any:
         """What `compute` returns, computed for these places the first time only."""
         if name not in self.memo:
             self.memo[name] = compute()
