@@ -93,7 +93,6 @@ def option_errors():
         {"method": "rome", "hyper": None, "layers": "0,1"},
         ["layers: ROME edits one layer"],
     )
-    yield "no layers", {"hyper": None}, ["layers: none given"]
     yield "n_edits", {"n_edits": 6}, ["n_edits is 6; the file has 5 requests"]
     yield "batch_size", {"batch_size": 0}, ["batch_size = 0: must be positive"]
     yield "model", {"model": "no/such/folder"}, ["no model could be loaded from 'no/such/folder'"]

@@ -85,7 +85,7 @@ def two(tmp_path, monkeypatch):
         StudyRun("b", "ft_m", {"steps": 3}),
     ]
     monkeypatch.setitem(STUDIES, "two", lambda: runs)
-    monkeypatch.setattr(plans, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(plans, "worker_pool", Here)
     return {"results": tmp_path / "results", "work": tmp_path / "work"}
 
 

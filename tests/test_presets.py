@@ -153,8 +153,7 @@ def test_run_with_a_preset(space):
         hyper=None, preset="gpt2-xl", layers="0,1", batch_size=None, set=["steps=3", "lam=0.5"]
     )
     assert (
-        result.exit_code == 0
-        and "published settings for gpt2-xl: github.com/jianghoucheng" in result.stderr
+        result.exit_code == 0 and "settings for gpt2-xl: github.com/jianghoucheng" in result.stderr
     )
     run = json.loads((space.out / "run.json").read_text())
     assert run["preset"] == "gpt2-xl" and run["parameters"]["layers"] == [0, 1]

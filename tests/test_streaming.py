@@ -15,6 +15,7 @@ from problems import accumulated
 from workspace import Workspace
 
 from seqedit.algebra.second_moment import SecondMoment, top_eigenvalues
+from seqedit.base.files import read_metadata
 from seqedit.lm.fingerprint import fingerprint, identity
 from seqedit.lm.load import load_model
 from seqedit.lm.second_moments import Reading, accumulate_moments, collect_second_moments
@@ -181,7 +182,7 @@ def test_the_file_says_where_it_comes_from(tmp_path, tiny_folder, text):
     with safe_open(out, framework="pt") as file:
         metadata = {
             name: json.loads(value)
-            for name, value in file.metadata().items()
+            for name, value in read_metadata(file).items()
             if name != "fingerprint"
         }
     assert found.counts == {0: 500, 2: 500} and found.fingerprint == fingerprint(lm)
