@@ -27,6 +27,7 @@ from conftest import (
 from transformers import AutoConfig
 
 from seqedit.editing.sequential import run_sequential
+from seqedit.lm import row_attention
 from seqedit.lm.architecture import ARCHITECTURES, DECLARED
 from seqedit.lm.hooks import recording
 from seqedit.lm.keys import (
@@ -251,6 +252,19 @@ def test_fast_path(exact_lm, architectures, model_type):
             for found, expected in zip(*losses, strict=True):
                 assert relative(found, expected) < SAME
     architectures(model_type, **{"fast path": "✓"})
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "gemma2"])
+def test_long_rows_keep_the_attention_of_the_model(exact_lm, requests, monkeypatch, model_type):
+    """Beyond `SHORT` the model's own attention sees the rows: the same keys and targets."""
+    config, found = TargetConfig(steps=3, lr=0.1, stop_loss=0.0), []
+    for short in (row_attention.SHORT, 0):
+        monkeypatch.setattr(row_attention, "SHORT", short)
+        lm = exact_lm(model_type)
+        z = optimise_targets(lm, requests[:3], CONTEXTS, 1, config).z
+        found.append((z, read_keys(lm, requests[:3], CONTEXTS, 1)))
+    for own, other in zip(*found, strict=True):
+        assert relative(own, other) < SAME
 
 
 @every_model

@@ -29,7 +29,7 @@ from ..planner.shapes import shape_of
 from ..requests.published import load_requests
 from ..requests.request import EditRequest, batched
 
-FULL_SIZE = ("gpt-j-6b", "llama-3-8b")
+FULL_SIZE = ("smollm2-135m", "gpt-j-6b", "llama-3-8b")
 """The models whose shapes are measured."""
 
 

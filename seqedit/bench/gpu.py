@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, PretrainedConfig
 
 from ..base.files import write_json
 from ..base.paths import MODEL
@@ -19,19 +18,6 @@ from ..planner.shapes import EDITED, config_of
 from ..runs.code import code_digest
 from .full_size import FULL_SIZE, bench_model, model_line
 from .rounds import bench_round, round_line
-
-SMOLLM2 = AutoConfig.for_model(
-    "llama",
-    hidden_size=576,
-    intermediate_size=1536,
-    num_hidden_layers=30,
-    num_attention_heads=9,
-    num_key_value_heads=3,
-    vocab_size=49_152,
-    max_position_embeddings=8192,
-    tie_word_embeddings=True,
-)
-"""The shape of SmolLM2-135M."""
 
 Stage = Callable[[], dict[str, Any]]
 
@@ -90,15 +76,11 @@ def bench_gpu(
 
 def stages() -> dict[str, Stage]:
     """Name → measurement, in the order in which they run."""
-    shapes: dict[str, tuple[PretrainedConfig, tuple[int, ...]]] = {
-        "smollm2-135m": (SMOLLM2, (4, 5, 6, 7, 8))
-    }
-    shapes |= {name: (config_of(name), EDITED[name]) for name in FULL_SIZE}
     return {
         "card": measure_card,
         "tests": run_tests,
         "embedded": partial(bench_round, 20),
-        **{name: partial(bench_model, *shape) for name, shape in shapes.items()},
+        **{name: partial(bench_model, config_of(name), EDITED[name]) for name in FULL_SIZE},
     }
 
 

@@ -17,6 +17,19 @@ DECLARED = {
         "gptj",
         {"n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64, "vocab_size": 50_400},
     ),
+    "smollm2-135m": (
+        "llama",
+        {
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "vocab_size": 49_152,
+            "max_position_embeddings": 8192,
+            "tie_word_embeddings": True,
+        },
+    ),
     "llama-2-7b": (
         "llama",
         {
@@ -53,10 +66,12 @@ DECLARED = {
         },
     ),
 }
-"""Name → model type and sizes of the papers' models, for machines without their configurations."""
+"""Name → model type and sizes of models, for machines without their configurations: the papers' and
+the smallest pretrained one of this project.
+"""
 
 EDITED = {model: tuple(find_preset("alphaedit", model).settings["layers"]) for model in DECLARED}
-"""Name → the layers that are edited in these models, as published."""
+"""Name → the layers that are edited in these models by their presets."""
 
 
 @dataclass(frozen=True, kw_only=True)
