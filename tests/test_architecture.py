@@ -39,9 +39,10 @@ from seqedit.lm.keys import (
 from seqedit.lm.layer_sweep import LayerSweep
 from seqedit.lm.likelihood import log_likelihood
 from seqedit.lm.load import load_model
-from seqedit.lm.partial_forward import Inner, Tails
+from seqedit.lm.partial_forward import Inner
 from seqedit.lm.places import Places
 from seqedit.lm.post_norm import Injection, before_norm
+from seqedit.lm.tails import Tails
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.lm.targets import optimise_targets
 from seqedit.lm.tokens import continuation_rows, tokenise

@@ -112,7 +112,7 @@ def test_a_run_goes_on_on_the_other_device(pair, requests, tmp_path):
     method, rounds = make_method("memit_seq", lam=0.5), [requests[:2], requests[2:4]]
     *_, whole = run_sequential(alone, rounds, method, build_plan(alone))
     (first,) = run_sequential(gpu, rounds[:1], method, build_plan(gpu))
-    begin(tmp_path, {})
+    begin(tmp_path, {"parameters": {"model": "tiny"}})
     save_round(tmp_path, gpu, first.state, {}, keep=False)
     plan = build_plan(cpu)
     state = resume(tmp_path, cpu, plan.layers)

@@ -14,8 +14,8 @@ from seqedit.methods.catalogue import CATALOGUE
 from seqedit.methods.ranges import EDGE, TARGET, Choice, Range
 from seqedit.runs.resolve import HYPER, TARGET_FILE
 from seqedit.study import tune as module
-from seqedit.study.calibration import KINDS, Calibration, check_disjoint
-from seqedit.study.tune import TRIALS, search_space, shortest_target, tune
+from seqedit.study.calibration import KINDS, Calibration, check_disjoint, shortest_target
+from seqedit.study.tune import TRIALS, search_space, tune
 
 FEW = Calibration(edits=4, batch_size=2)
 

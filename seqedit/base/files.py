@@ -122,7 +122,7 @@ def alone(path: Path, say: Callable[[str], object] = lambda text: None) -> Itera
 
     A process that comes later waits. The lock is a file beside `path`, so that it holds for every
     user and machine that sees the folder, as far as its file system has locks. The operating system
-    releases it however a process ends, `kill -9` included; it is removed when nobody waits.
+    releases it however a process ends, `kill -9` included; the file is removed at the end.
 
     Args:
         path: what the processes work on; it need not exist.

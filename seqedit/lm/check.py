@@ -9,9 +9,9 @@ from torch import Tensor
 from .hooks import Call, forward_hooks, recording
 from .layer_sweep import LayerSweep
 from .model import LanguageModel
-from .partial_forward import Tails
 from .places import Places
 from .post_norm import Injection
+from .tails import Tails
 from .weights import read_weight
 
 TOKENS = 12

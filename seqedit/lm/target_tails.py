@@ -11,9 +11,10 @@ from ..base.precision import at_least_float32
 from .keys import Site
 from .layer_sweep import LayerSweep
 from .model import LanguageModel
-from .partial_forward import Inner, Tails
+from .partial_forward import Inner
 from .places import Places
 from .post_norm import Injection
+from .tails import Tails
 from .target_loss import TargetRow
 
 

@@ -2,7 +2,6 @@
 matrices.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from ..editing.state import EditState
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
 from ..lm.weights import read_weight, write_weight
+from .identity import run_id
 from .records import load_weights, read_run
 
 TABLES = ("rounds", "outcomes", "scores", "probes")
@@ -72,7 +72,7 @@ def save_round(
     tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
     everything = weights | tensors | {"round": torch.tensor(state.round)}
     about = {
-        "run": _run_digest(out),
+        "run": run_id(read_run(out)["parameters"]),
         "content": content_digest(everything),
         "rows": json.dumps({table: _count(out / f"{table}.jsonl") for table in TABLES}),
     }
@@ -92,7 +92,7 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
         return EditState.start(lm, layers)
     tensors, about = _read_checkpoint(path)
     remedy = f"remove {out} and start anew"
-    if about.get("run") != _run_digest(out):
+    if about.get("run") != run_id(read_run(out)["parameters"]):
         raise ValueError(f"{path} belongs to another run than {out / 'run.json'}; {remedy}")
     if about.get("content") != content_digest(tensors):
         raise ValueError(f"{path} is damaged: its content has another digest; {remedy}")
@@ -130,12 +130,6 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(
             f"{path} cannot be read: {error}; remove {path.parent} and start anew"
         ) from error
-
-
-def _run_digest(out: Path) -> str:
-    """Which run a folder holds, by the parameters in its run.json."""
-    parameters = json.loads((out / "run.json").read_text(encoding="utf-8")).get("parameters")
-    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
 
 
 def _count(path: Path) -> int:

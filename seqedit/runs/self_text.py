@@ -37,7 +37,8 @@ Source:
 def self_text(lm: LanguageModel, tokens: int | None = None, seed: int = 0) -> Path:
     """Let the model write texts, one a line, into a file of the cache; return the file.
 
-    The text is sampled as the model gives it, at temperature 1, from one-word starts. The same
+    Tokens are drawn at temperature 1, from one-word starts on; only the end token is never drawn,
+    so that each text has its length. The same
     model, number and seed give the same file on one kind of machine; it is written once.
 
     Args:

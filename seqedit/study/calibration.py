@@ -1,7 +1,7 @@
 """Judges settings on calibration facts, which results never edit."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,28 @@ def judge(method: str, settings: Mapping[str, Any], calibration: Calibration) ->
         **{name: round(share, 4) for name, share in shares.items()},
         "seconds": round(time.perf_counter() - start, 1),
     }
+
+
+def shortest_target(trials: Sequence[dict[str, Any]], edits: int) -> dict[str, Any]:
+    """The trial with the smallest clamp among those within one standard error of the best.
+
+    The standard error of the best quality follows from the binomial variances of its shares, by the
+    delta method; requests, not prompts, are counted as independent.
+
+    Args:
+        trials: as `judge` returns them.
+        edits: how many requests a trial edits.
+
+    Source: the one-standard-error rule, Breiman et al., Classification and Regression Trees (1984).
+    """
+    best = max(trials, key=lambda trial: trial["quality"])
+    quality, variance = best["quality"], 0.0
+    shares = [best[kind] for kind in (*KINDS, "kept_facts") if kind in best]
+    for share in shares:
+        slope = quality**2 / (len(shares) * share**2)
+        variance += slope**2 * share * (1 - share) / edits
+    near = [trial for trial in trials if trial["quality"] >= quality - variance**0.5]
+    return min(near, key=lambda trial: trial["settings"]["clamp"])
 
 
 def check_disjoint(calibration: Calibration, results: Path | str) -> None:

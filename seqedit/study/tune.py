@@ -37,7 +37,7 @@ from ..methods.catalogue import CATALOGUE
 from ..methods.ranges import TARGET, Choice, Range
 from ..runs.config import Say, Table, ignore
 from ..runs.resolve import HYPER, TARGET_FILE
-from .calibration import KINDS, Calibration, judge
+from .calibration import Calibration, judge, shortest_target
 
 TRIALS = 10
 BASE = "memit_seq"
@@ -269,28 +269,6 @@ def _write(
     write_json(chosen, {name: best[name] for name in TARGET} if method == "target" else best)
     write_json(whole, search)
     return search
-
-
-def shortest_target(trials: Sequence[dict[str, Any]], edits: int) -> dict[str, Any]:
-    """The trial with the smallest clamp among those within one standard error of the best.
-
-    The standard error of the best quality follows from the binomial variances of its shares, by the
-    delta method; requests, not prompts, are counted as independent.
-
-    Args:
-        trials: as `judge` returns them.
-        edits: how many requests a trial edits.
-
-    Source: the one-standard-error rule, Breiman et al., Classification and Regression Trees (1984).
-    """
-    best = max(trials, key=lambda trial: trial["quality"])
-    quality, variance = best["quality"], 0.0
-    shares = [best[kind] for kind in (*KINDS, "kept_facts") if kind in best]
-    for share in shares:
-        slope = quality**2 / (len(shares) * share**2)
-        variance += slope**2 * share * (1 - share) / edits
-    near = [trial for trial in trials if trial["quality"] >= quality - variance**0.5]
-    return min(near, key=lambda trial: trial["settings"]["clamp"])
 
 
 def _edges(ranges: Mapping[str, Range | Choice], settings: Mapping[str, Any]) -> dict[str, str]:
