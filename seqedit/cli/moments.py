@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .common import Device, Dtype, make_app, parse_layers, say
+from ..base.paths import OUTPUT
+from .common import Device, Dtype, Jobs, make_app, parse_layers, say
 
 app = make_app(no_args_is_help=False, invoke_without_command=True)
 
@@ -137,6 +138,52 @@ def compact(
         )
     after, before = (path.stat().st_size / 1e6 for path in (out, file))
     typer.echo(f"{out}: {after:.1f} MB, before {before:.1f} MB")
+
+
+@app.command()
+def compare(
+    file: Annotated[Path, typer.Argument(help="File of `seqedit moments`.")],
+    reference: Annotated[Path, typer.Argument(help="Another one, of the same model and layers.")],
+    threshold: Annotated[float, typer.Option(help="τ of the null spaces.")] = 2e-2,
+) -> None:
+    """Say how far second moments are from others, as matrices and by their null spaces.
+
+    Example: seqedit moments compare own.safetensors wikipedia.safetensors
+    """
+    from ..moments.compare import compare_files
+
+    typer.echo(compare_files(file, reference, threshold).round(3).to_string())
+
+
+@app.command()
+def budgets(
+    corpus: Annotated[
+        Path, typer.Option(help="Text to compare with the model's own, one document a line.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Folder, hub id or a name of `seqedit model list`.")
+    ] = "smollm2-135m",
+    n_edits: Annotated[int, typer.Option(min=1, help="Facts to edit with each.")] = 60,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for the table; default: only print it.")
+    ] = None,
+    jobs: Jobs = 1,
+) -> None:
+    """Compare second moments of the model's own text with those of another text, by their length.
+
+    Each is compared with a long stretch of the other text, and used to edit the same facts. An hour
+    or more on two cores; interrupted, it resumes.
+
+    Example: seqedit moments budgets --corpus wikipedia.txt
+    """
+    from ..base.files import write_json
+    from ..study.moment_budgets import Budgets, compare_budgets
+
+    asked = Budgets(model=model, corpus=corpus, n_edits=n_edits)
+    found = compare_budgets(asked, OUTPUT / "runs" / f"budgets-{model}", jobs=jobs, say=say)
+    typer.echo(found.round(3).to_string(index=False))
+    if out is not None:
+        write_json(out, found.to_dict("records"))
 
 
 def _missing(option: str) -> typer.BadParameter:
