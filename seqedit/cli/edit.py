@@ -138,6 +138,13 @@ def edit(
             help="Measure only so many requests, drawn from the seed, before the last evaluation.",
         ),
     ] = None,
+    kept: Annotated[
+        Path | None,
+        typer.Option(
+            help="Facts that are never edited, JSON lines of prompt and target: how many of those "
+            "that the model says are kept? Default: with --requests facts, those that come along."
+        ),
+    ] = None,
     fluency: Annotated[
         bool, typer.Option(help="Generate text at the end and measure its entropy.")
     ] = False,
@@ -183,6 +190,7 @@ def edit(
         evaluate_every=evaluate_every,
         measures=parse_names(measures),
         evaluate_sample=evaluate_sample,
+        kept=kept,
         fluency=fluency,
         references=references,
         wild=wild,

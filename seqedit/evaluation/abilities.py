@@ -46,9 +46,33 @@ def answer_facts(lm: LanguageModel, path: Path = UNRELATED) -> Bool[np.ndarray, 
     Args:
         lm: the model.
         path: JSON lines with `prompt` and `target`.
+
+    Raises:
+        ValueError: see `read_facts`.
     """
-    rows = read_jsonl(path)
-    return exact_match(lm, [row["prompt"] for row in rows], [row["target"] for row in rows])
+    prompts, targets = read_facts(path)
+    return exact_match(lm, prompts, targets)
+
+
+def read_facts(path: Path) -> tuple[list[str], list[str]]:
+    """Prompts and targets of a file of facts, JSON lines with `prompt` and `target`.
+
+    Raises:
+        ValueError: it cannot be read, holds nothing, or a line lacks one of them.
+    """
+    try:
+        rows = read_jsonl(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not rows:
+        raise ValueError(f"{path} holds no facts; give one a line, with prompt and target")
+    for number, row in enumerate(rows, start=1):
+        for name in ("prompt", "target"):
+            if not isinstance(row.get(name), str) or not row[name].strip():
+                raise ValueError(
+                    f"{path}, fact {number}: {name} has to be a text, found {row.get(name)!r}"
+                )
+    return [row["prompt"] for row in rows], [row["target"] for row in rows]
 
 
 def unrelated_facts(lm: LanguageModel, path: Path = UNRELATED) -> float:

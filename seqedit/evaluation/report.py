@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..lm.model import LanguageModel
@@ -34,6 +34,8 @@ def evaluate(
     generator: torch.Generator | None = None,
     references: References | None = None,
     wild: bool = False,
+    kept: Path | None = None,
+    known: Bool[np.ndarray, "facts"] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure the edits of `requests`, and whatever else the arguments ask for.
@@ -56,6 +58,8 @@ def evaluate(
         references: with a generator, all generation prompts are continued, as published, and
             consistency is measured.
         wild: let the model answer each request freely and judge the answers.
+        kept: file of facts that are never edited, JSON lines of `prompt` and `target`.
+        known: whether the unedited model said each of them.
         progress: show a progress bar.
 
     Returns:
@@ -74,14 +78,16 @@ def evaluate(
     report: dict[str, Any] = {"edits": _without_nan(summarise(scores))}
     if rounds:
         scores["round"] = scores["case_id"].map(rounds)
-        known = scores.dropna(subset=["round"])
-        report["retention"] = retention(known, max(rounds.values())).to_dict("records")
+        of_rounds = scores.dropna(subset=["round"])
+        report["retention"] = retention(of_rounds, max(rounds.values())).to_dict("records")
     if world is not None:
         report |= _world_report(lm, world, states)
     if generator is not None:
         report |= _text_report(lm, requests, generator, references)
     if wild:
         report["wild"] = _without_nan(summarise_wild(score_wild(lm, requests)))
+    if kept is not None and known is not None:
+        report |= _kept_report(lm, kept, known, report.get("answers", {}))
     return report | {"probes": outcome_rows(scores)}
 
 
@@ -104,7 +110,7 @@ def _world_report(
         "unrelated_facts": float(facts.mean()),
         "perplexity": surprise if np.isfinite(surprise) else None,
         "answers": {
-            name: "".join("01"[int(right)] for right in answers)
+            name: _compact(answers)
             for name, answers in ({"unrelated_facts": facts} | tasks).items()
         },
     }
@@ -113,6 +119,26 @@ def _world_report(
         report["hidden_shift"] = hidden_shift(states, after)
         report["whitened_shift"] = shift_summary(states, after)
     return report
+
+
+def _kept_report(
+    lm: LanguageModel, path: Path, known: Bool[np.ndarray, "facts"], answers: dict[str, str]
+) -> dict[str, Any]:
+    """Of the never-edited facts that the unedited model said, the share that is still said.
+
+    Those that it did not know cannot be forgotten, and a small model knows few.
+    """
+    said = answer_facts(lm, path)
+    return {
+        "known_facts": int(known.sum()),
+        "kept_facts": float(said[known].mean()) if known.any() else None,
+        "answers": answers | {"kept_facts": _compact(said)},
+    }
+
+
+def _compact(right: Bool[np.ndarray, "n"]) -> str:
+    """Outcomes as a string, "1" for right."""
+    return "".join("01"[int(one)] for one in right)
 
 
 def _text_report(

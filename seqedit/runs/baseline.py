@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..evaluation.abilities import answer_facts
 from ..evaluation.edits import summarise
 from ..evaluation.report import ordinary_states
 from ..lm.fingerprint import fingerprint
@@ -27,10 +28,12 @@ class Baseline:
     Attributes:
         scores: `score_edits` of all requests of the run.
         states: `ordinary_states`, (texts, d_model); None for a model other than the embedded one.
+        known: whether it says each fact of a file that is never edited; None without such a file.
     """
 
     scores: pd.DataFrame
     states: Float[Tensor, "n d_model"] | None
+    known: Bool[np.ndarray, "facts"] | None
 
     def summary(self) -> dict[str, float | None]:
         """The metrics of the unedited model, as `summarise` gives them; None for NaN."""
@@ -47,6 +50,7 @@ def measure_baseline(
     lm: LanguageModel,
     requests: Sequence[EditRequest],
     world: Path | None,
+    kept: Path | None,
     say: Say = ignore,
 ) -> Baseline:
     """Measure a model that no run has edited yet.
@@ -58,10 +62,13 @@ def measure_baseline(
 
     Args:
         world: folder of the fictional world, for the embedded model.
+        kept: file of facts that are never edited, see `RunConfig.kept`.
         say: told what a user may want to know.
     """
-    key = (fingerprint(lm), lm.device, next(lm.model.parameters()).dtype, tuple(requests), world)
+    dtype = next(lm.model.parameters()).dtype
+    key = (fingerprint(lm), lm.device, dtype, tuple(requests), world, kept)
     if key not in _MEASURED:
         states = None if world is None else ordinary_states(lm, world)
-        _MEASURED[key] = Baseline(unedited_scores(lm, requests, say=say), states)
+        known = None if kept is None else answer_facts(lm, kept)
+        _MEASURED[key] = Baseline(unedited_scores(lm, requests, say=say), states, known)
     return _MEASURED[key]

@@ -56,6 +56,8 @@ class RunConfig:
             `seqedit.evaluation.probes.EXTRA_KINDS`.
         evaluate_sample: at evaluations before the last, measure only so many of the requests edited
             so far, drawn from the seed (see `sample_by_round`); None measures all.
+        kept: facts that are never edited, JSON lines of prompt and target: how many of those that
+            the unedited model says does it still say? None takes those that come with "facts".
         fluency: generate text at the end and measure its entropy.
         references: with `fluency`, file of reference texts for consistency (see `load_references`).
         wild: let the model answer freely at the end and judge the answers (see `score_wild`).
@@ -86,6 +88,7 @@ class RunConfig:
     evaluate_every: int = 0
     measures: tuple[str, ...] = ()
     evaluate_sample: int | None = None
+    kept: Path | None = None
     fluency: bool = False
     references: Path | None = None
     wild: bool = False

@@ -28,7 +28,8 @@ def run_parameters(
         requests: digest of the request file, or what identifies a benchmark.
     """
     given = {
-        name: getattr(config, name) for name in ("contexts", "moments", "corpus", "references")
+        name: getattr(config, name)
+        for name in ("contexts", "moments", "corpus", "kept", "references")
     }
     parameters = {
         "method": settings.method,

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..algebra.compact import CompactMoment
-from ..base.paths import MOMENTS, WORLD
+from ..base.paths import FACTS, MOMENTS, WORLD
 from ..editing.state import EditPlan
+from ..evaluation.abilities import read_facts
 from ..evaluation.consistency import References, load_references
 from ..evaluation.wild import wild_prompts
 from ..lm.contexts import load_contexts, sample_contexts
@@ -91,7 +92,7 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     settings = resolve(config, lm, file_has_rounds=len(loaded.rounds) > 1, say=say)
     check_layers(lm, settings.layers)
-    config = replace(config, corpus=_corpus(config, lm, say))
+    config = replace(config, corpus=_corpus(config, lm, say), kept=_kept(config, lm))
     sizes = [len(batch) for batch in loaded.rounds]
     rounds = [
         batch for edits in stream.passes for batch in _divide(edits, sizes, settings.batch_size)
@@ -106,6 +107,8 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
         max_update_ratio=settings.max_update_ratio,
     )
     plan.check(lm)
+    if config.kept:
+        read_facts(config.kept)
     if config.wild:
         wild_prompts(lm, [request for batch in rounds for request in batch])
     return Job(config, loaded, lm, stream, rounds, settings, plan, references, is_embedded(lm))
@@ -165,6 +168,16 @@ def _corpus(config: RunConfig, lm: LanguageModel, say: Say) -> Path | None:
         return config.corpus
     say("second moments: over text that the model writes itself; --corpus FILE takes another")
     return self_text(lm)
+
+
+def _kept(config: RunConfig, lm: LanguageModel) -> Path | None:
+    """The facts of which it is measured how many are kept.
+
+    The embedded model, which knows the fictional world alone, is asked for that world's.
+    """
+    if config.kept is None and config.requests == "facts" and not is_embedded(lm):
+        return FACTS / "kept.jsonl"
+    return config.kept
 
 
 def _moments(

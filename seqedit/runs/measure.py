@@ -75,6 +75,8 @@ def _evaluate(job: Job, method: EditMethod, done: Round, baseline: Baseline, las
         generator=generator,
         references=job.references,
         wild=job.config.wild and last,
+        kept=job.config.kept,
+        known=baseline.known,
         rounds={case: i for case, i in job.edited_in.items() if case in edited},
     )
     if stream := score_stream(job.lm, job.stream, requests):
