@@ -29,7 +29,8 @@ from ..requests.streams import Stream, make_stream
 from ..world.embedded import is_embedded
 from ..world.vocabulary import SENTENCES
 from .config import RunConfig, Say, ignore
-from .resolve import resolve
+from .resolve import is_chosen, resolve
+from .scale import scaled_to
 from .self_text import SELF, self_text
 from .settings import Settings
 
@@ -107,6 +108,8 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
         max_update_ratio=settings.max_update_ratio,
     )
     plan.check(lm)
+    if not is_chosen(config, lm):
+        settings = scaled_to(settings, plan.moments, config.settings, say)
     if config.kept:
         read_facts(config.kept)
     if config.wild:

@@ -29,7 +29,8 @@ def resolve(
     They start from one of: the file `config.hyper`; a preset, asked for or found by the model's hub
     id; for the embedded model, the settings tuned for the method; the method's defaults. Over these
     go `config.batch_size` and then `config.settings`. Layers that none of them names are those of
-    `default_layers`.
+    `default_layers`; prices of a model without settings are scaled once its second moments are
+    known (`seqedit.runs.scale`).
 
     Args:
         lm: the unedited model, whose architecture a released configuration file must fit.
@@ -49,6 +50,11 @@ def resolve(
         values["layers"] = _default_layers(method, lm)
         say(f"layers: {values['layers']}, by default the last ones up to a depth of {DEPTH}")
     return build_settings(method, values)
+
+
+def is_chosen(config: RunConfig, lm: LanguageModel) -> bool:
+    """Whether a run's settings come from a file or a preset, rather than being defaults."""
+    return config.hyper is not None or config.published is not None or is_embedded(lm)
 
 
 def _default_layers(method: str, lm: LanguageModel) -> list[int]:
