@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from seqedit.cli.main import app
 from seqedit.runs.config import RunConfig
 from seqedit.runs.records import load_run
-from seqedit.study.side_by_side import write_page
+from seqedit.study.side_by_side import COLUMNS, write_page
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_table_and_page(made):
     assert first.exit_code == 0, first.output
     lines = first.stdout.splitlines()
     table = {line.split()[0]: line.split()[1:] for line in lines[1:4]}
-    assert lines[0].split() == ["success", "paraphrase", "neighbourhood", "exact", "wild"]
+    assert lines[0].split() == [*COLUMNS.values()]
     for method in ("memit", "alphaedit"):
         record = load_run(out / method)
         scores = record.scores.iloc[-1]
@@ -38,6 +38,13 @@ def test_table_and_page(made):
         assert float(table[method][4]) == round(100 * scores["wild.wild_bare_contains"], 1)
         before = record.run["unedited"]["efficacy"]
         assert float(table["before"][0]) == round(100 * before, 1)
+    tables = json.loads((out / "index.json").read_text(encoding="utf-8"))
+    assert tables["scores"]["memit"]["success"] == float(table["memit"][0])
+    assert tables["scores"]["before"]["wild"] is None and len(tables["said"]) == 3
+    assert tables["about"]["parameters"]["n_edits"] == 4 and set(tables["about"]["seconds"]) == {
+        "memit",
+        "alphaedit",
+    }
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "4 edits of" in page and page.count("<table") == 2 and "<script" not in page
     said = page[page.index("What the model says") :]

@@ -32,14 +32,21 @@ def side_by_side(
 ) -> None:
     """Edit the same facts by several methods; print a table and write a page of it.
 
-    The page also shows what the model says before and after. Settings are the published or searched
-    ones for the model, as in `seqedit edit`. Interrupted, it resumes.
+    The page also shows what the model says before and after; index.json beside it has the same.
+    Settings are the published or searched ones for the model, as in `seqedit edit`. Interrupted, it
+    resumes.
 
     Example: seqedit side-by-side memit memit_seq alphaedit --model smollm2-135m
     """
     from ..requests.published import load_requests
     from ..runs.config import RunConfig
-    from ..study.side_by_side import continuations, edit_side_by_side, score_table, write_page
+    from ..study.side_by_side import (
+        continuations,
+        edit_side_by_side,
+        score_table,
+        write_page,
+        write_tables,
+    )
 
     config = RunConfig(
         model=model,
@@ -59,4 +66,5 @@ def side_by_side(
     said = continuations(config, methods, out, some)
     typer.echo("\n" + said.to_string(index=False, max_colwidth=40))
     write_page(out / "index.html", config, records, said)
+    write_tables(out / "index.json", records, said)
     typer.echo(f"\n{out / 'index.html'}")

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ..base.files import write_text
+from ..base.files import write_json, write_text
 from ..base.workers import worker_pool
 from ..evaluation.generation import greedy_answers
 from ..lm.load import load_model
@@ -32,6 +32,7 @@ COLUMNS = {
     "edits.neighborhood": "neighbourhood",
     "edits.efficacy_accuracy": "exact",
     "wild.wild_bare_contains": "wild",
+    "kept_facts": "kept",
 }
 """Column of a record's scores → what the table calls it."""
 
@@ -131,6 +132,29 @@ def continuations(
     return frame
 
 
+def write_tables(path: Path, records: dict[str, Record], said: pd.DataFrame) -> None:
+    """Write the scores, the continuations and what they come from as JSON."""
+    first = next(iter(records.values())).run
+    scores = score_table(records).astype(object).where(score_table(records).notna(), None)
+    about = {
+        "parameters": {
+            name: first["parameters"][name] for name in ("model", "n_edits", "batch_size")
+        },
+        "known_facts": _last(records, "known_facts"),
+        "seconds": {name: record.run["seconds"] for name, record in records.items()},
+        "provenance": first["provenance"],
+    }
+    write_json(
+        path, {"about": about, "scores": scores.to_dict("index"), "said": said.to_dict("records")}
+    )
+
+
+def _last(records: dict[str, Record], column: str) -> int | None:
+    """A number that is the same in all records; None if it was not measured."""
+    value = next(iter(records.values())).scores.iloc[-1].get(column)
+    return None if value is None else int(value)
+
+
 def write_page(
     path: Path, config: RunConfig, records: dict[str, Record], said: pd.DataFrame
 ) -> None:
@@ -180,7 +204,8 @@ th, td {{ border-bottom: 1px solid #ddd }}
 <p><b>Success</b>: the new object is more probable than the old one. <b>Paraphrase</b>: also after
 other wordings. <b>Neighbourhood</b>: other subjects, never edited, keep their object. <b>Exact</b>:
 every token of the new object is the most probable one. <b>Wild</b>: the new object is in what the
-model says by itself after the prompt.</p>
+model says by itself after the prompt. <b>Kept</b>: of facts that are never edited, those that the
+model said before and still says.</p>
 <h2>What the model says</h2>
 <div class="wide">{said}</div>
 </html>
