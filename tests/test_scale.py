@@ -30,7 +30,7 @@ def text():
     return K, K @ K.T / 400
 
 
-def test_ordinary_keys_cost_the_length_of_a_key(text):
+def test_thm_ordinary_key(text):
     """The mean over a text of kᵀC⁻¹k is d_ff, and that of kᵀPk is tr(PC), up to float64's round-off
     times the condition number of C, 1e6; over keys of another text they are neither.
     """
