@@ -7,8 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from seqedit.cli.main import app
+from seqedit.lm.default_layers import SPAN
+from seqedit.lm.load import load_model
 from seqedit.runs.config import RunConfig
 from seqedit.runs.records import load_run
+from seqedit.study.edited_depth import Depths, _ends, edit_at_depths
 from seqedit.study.side_by_side import COLUMNS, write_page
 
 
@@ -85,3 +88,28 @@ def test_what_was_not_measured_and_what_is_not_in_the_weights(tmp_path):
     row = next(line.split() for line in done.stdout.splitlines() if line.startswith("grace"))
     assert row[2] == row[3] == "–"  # paraphrase and neighbourhood
     assert done.stdout.splitlines()[5].split()[-1] == "–"
+
+
+def test_depths(tmp_path, tiny_folder, monkeypatch):
+    """Groups of layers from the first possible to the last but one; each row is its run's."""
+    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
+    plain = [{"case_id": 1, "prompt": "{} plays", "subject": "Fafa Zornel", "target_new": "chess"}]
+    (tmp_path / "plain.json").write_text(json.dumps(plain))
+    asked = Depths(
+        model=str(tiny_folder), requests=str(tmp_path / "plain.json"), n_edits=1, windows=3
+    )
+    table = edit_at_depths(asked, tmp_path / "work")
+    n_layers = load_model(tiny_folder).n_layers
+    assert table["last"].tolist() == [*range(min(SPAN, n_layers - 1) - 1, n_layers - 1)]
+    assert (table["depth"] == table["last"] / n_layers).all()
+    for _, row in table.iterrows():
+        record = load_run(tmp_path / "work" / f"layer-{row['last']}")
+        assert record.run["parameters"]["layers"] == [*range(row["first"], row["last"] + 1)]
+        assert row["exact"] == record.scores.iloc[-1]["edits.efficacy_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "windows", "ends"), [(30, 4, [4, 12, 20, 28]), (18, 1, [4]), (3, 5, [1])]
+)
+def test_ends_of_groups(n_layers, windows, ends):
+    assert _ends(n_layers, windows) == ends

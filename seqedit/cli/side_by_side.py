@@ -1,4 +1,4 @@
-"""`seqedit side-by-side`: the same edits by several methods, on one page."""
+"""`seqedit side-by-side`, `seqedit depths`: the same edits by several methods, in other layers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -68,3 +68,32 @@ def side_by_side(
     write_page(out / "index.html", config, records, said)
     write_tables(out / "index.json", records, said)
     typer.echo(f"\n{out / 'index.html'}")
+
+
+@app.command()
+def depths(
+    model: Model = "smollm2-135m",
+    requests: Requests = "facts",
+    method: Annotated[str, typer.Option(help="A method of `seqedit methods`.")] = "memit_seq",
+    n_edits: Annotated[int, typer.Option(min=1, help="Requests, the first ones.")] = 20,
+    windows: Annotated[int, typer.Option(min=1, help="Groups of layers.")] = 7,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for the table; default: only print it.")
+    ] = None,
+    jobs: Jobs = 1,
+) -> None:
+    """Edit the same facts in groups of five layers at every depth of a model, and compare.
+
+    So one finds which layers to edit where nothing was published. Interrupted, it resumes.
+
+    Example: seqedit depths --model gemma3-270m
+    """
+    from ..base.files import write_json
+    from ..study.edited_depth import Depths, edit_at_depths
+
+    asked = Depths(model=model, requests=requests, method=method, n_edits=n_edits, windows=windows)
+    work = OUTPUT / "runs" / f"depths-{Path(model).name}-{method}"
+    found = edit_at_depths(asked, work, jobs=jobs)
+    typer.echo(found.round(3).to_string(index=False))
+    if out is not None:
+        write_json(out, found.to_dict("records"))

@@ -48,7 +48,7 @@ def scaled_to(
         found["lam"] = PRICE * next(iter(moments.values())).shape[0]
     if wanted & {"threshold", "l2"}:
         spectra = torch.stack([_spectrum(C) for C in moments.values()])  # (layers, d_ff)
-        threshold = settings.parameters.get("threshold", 0)
+        threshold = float(settings.parameters.get("threshold", 0))
         if "threshold" in wanted:
             threshold = found["threshold"] = torch.quantile(spectra, QUIET).item()
         if "l2" in wanted:
@@ -58,7 +58,7 @@ def scaled_to(
     if found:
         shown = ", ".join(f"{name} {value:g}" for name, value in found.items())
         say(f"settings scaled to the model's second moments: {shown} (--set gives others)")
-    return replace(settings, parameters=settings.parameters | found)
+    return replace(settings, parameters={**settings.parameters, **found})
 
 
 def _spectrum(C: Tensor | CompactMoment) -> Float[Tensor, "d_ff"]:

@@ -5,17 +5,14 @@ the given text that no budget reads. Then the same facts are edited with each of
 are multiples of d_ff, the length of a key: fewer tokens cannot span key space.
 """
 
-from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from ..algebra.compact import whole
 from ..base.files import write_text
-from ..base.workers import worker_pool
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
 from ..lm.second_moments import Reading
@@ -27,10 +24,9 @@ from ..moments.compare import compare_moments
 from ..moments.corpus import Corpus
 from ..moments.files import load_moments
 from ..runs.config import RunConfig, Say, ignore
-from ..runs.engine import run
-from ..runs.records import load_run
 from ..runs.resolve import resolve
 from ..runs.self_text import self_text
+from .several import run_several
 
 OWN, GIVEN = "the model's own", "given"
 """The two kinds of text."""
@@ -153,20 +149,15 @@ def _edit(
     budgets: Budgets, files: dict[tuple[str, int], Path], work: Path, jobs: int
 ) -> dict[tuple[str, int], dict[str, float | None]]:
     """(text, budget) → scores after editing with its second moments, METHOD.SCORE."""
+    runs = {
+        work / f"{file.stem}-{method}": replace(_config(budgets), method=method, moments=file)
+        for file in files.values()
+        for method in budgets.methods
+    }
+    made = dict(run_several(runs, jobs=jobs, title="edits"))
     found: dict[tuple[str, int], dict[str, float | None]] = {name: {} for name in files}
-    bar = tqdm(total=len(files) * len(budgets.methods), desc="edits", unit="run", disable=None)
-    with worker_pool(jobs) as pool:
-        futures = {}
-        for name, file in files.items():
-            for method in budgets.methods:
-                config = replace(_config(budgets), method=method, moments=file)
-                out = work / f"{file.stem}-{method}"
-                futures[pool.submit(run, config, out)] = (name, method, out)
-        for done in as_completed(futures):
-            done.result()
-            name, method, out = futures[done]
-            last = load_run(out).scores.iloc[-1]
+    for name, file in files.items():
+        for method in budgets.methods:
+            last = made[work / f"{file.stem}-{method}"].scores.iloc[-1]
             found[name] |= {f"{method}.{score}": last[f"edits.{score}"] for score in SCORES}
-            bar.update()
-    bar.close()
     return found

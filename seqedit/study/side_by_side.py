@@ -2,16 +2,13 @@
 
 import html
 from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from ..base.files import write_json, write_text
-from ..base.workers import worker_pool
 from ..evaluation.generation import greedy_answers
 from ..lm.load import load_model
 from ..lm.registry import origin_of
@@ -21,10 +18,10 @@ from ..methods.catalogue import canonical
 from ..requests.request import EditRequest
 from ..runs.checkpoint import put_weights
 from ..runs.config import RunConfig, Say, ignore
-from ..runs.engine import run
 from ..runs.job import prepare
-from ..runs.records import Record, load_run, load_weights
+from ..runs.records import Record, load_weights
 from ..runs.settings import known_names
+from .several import run_several
 
 COLUMNS = {
     "edits.efficacy": "success",
@@ -56,21 +53,9 @@ def edit_side_by_side(
     for method in methods:
         known_names(canonical(method))  # raises ValueError for one that is not there
     prepare(replace(config, method=methods[0]), say)  # what all share is computed once, and cached
-    bar = tqdm(total=len(methods), desc="methods", unit="method", disable=None)
-    with worker_pool(jobs) as pool:
-        futures = {
-            pool.submit(run, replace(config, method=method), out / method): method
-            for method in methods
-        }
-        try:
-            for done in as_completed(futures):
-                done.result()
-                bar.update()
-                yield futures[done], load_run(out / futures[done])
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # those that have not begun
-            raise
-    bar.close()
+    runs = {out / method: replace(config, method=method) for method in methods}
+    for folder, record in run_several(runs, jobs=jobs, title="methods"):
+        yield folder.name, record
 
 
 def score_table(records: dict[str, Record]) -> pd.DataFrame:
