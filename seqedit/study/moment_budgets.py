@@ -70,6 +70,7 @@ def compare_budgets(
         One row for each text, budget and layer with the fields of `Difference`, and beside them,
         the same in all layers, the scores of the edits, METHOD.SCORE.
     """
+    read_corpus(budgets.corpus)  # raises ValueError before minutes are spent
     lm = load_model(budgets.model, device="cpu")
     work.mkdir(parents=True, exist_ok=True)
     files = _collect(lm, budgets, work, say)
