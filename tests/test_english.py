@@ -1,5 +1,6 @@
 """Tests of general abilities in plain English: their files, and that no cue gives answers away."""
 
+import ast
 import json
 import re
 from collections import Counter, defaultdict
@@ -155,6 +156,19 @@ def test_questions_are_about_facts_that_are_never_edited():
         assert not graph.true_names(fact) & {*wrong(row)}
         assert not edited.asked_by(question, fact.relation)
         assert not subjects.search(question), question
+
+
+def test_a_wheel_carries_the_files():
+    tree = ast.parse((DATA.parent / "setup.py").read_text(encoding="utf-8"))
+    (patterns,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "CARRIED"
+    ]
+    carried = {path for pattern in patterns for path in DATA.glob(pattern)}
+    files = {*FOLDER.iterdir(), *HARNESS.glob("*.*"), HARNESS / "_english"}
+    assert files <= carried and FOLDER / "README.md" in files
+    assert sum(path.stat().st_size for path in files) < 4e5
 
 
 @every_task
