@@ -12,10 +12,12 @@ from setuptools.command.build_py import build_py
 DATA = Path("data")
 CARRIED = (
     "README.md",
+    "abilities/*",
     "published.json",
     "editors/*.safetensors",
     "facts/*",
     "harness/*",
+    "harness/*/*",
     "hyper/*.json",
     "hyper/*/*.json",
     "model/*",

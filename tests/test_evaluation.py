@@ -13,6 +13,7 @@ import torch
 from conftest import SENTENCES
 from torch.nn.functional import cross_entropy
 
+from seqedit.evaluation import abilities
 from seqedit.evaluation.abilities import perplexity, score_abilities, unrelated_facts
 from seqedit.evaluation.continuations import exact_match, rate
 from seqedit.evaluation.edits import retention, score_edits, summarise
@@ -271,6 +272,25 @@ def test_bos_counts_once(tiny_lm):
     assert perplexity(bos, [f"{prompt} {word}"]) == pytest.approx(whole, rel=1e-5)
     (text,) = generate(bos, [prompt], torch.Generator().manual_seed(0), length=20)
     assert text.startswith(prompt) and "endoftext" not in text
+
+
+def test_perplexity_of_long_texts(tiny_lm, monkeypatch):
+    """A text with more tokens than positions is read in pieces; few logits at a time suffice."""
+    lm = tiny_lm("gpt2")
+    text = " ".join(SENTENCES * 40)
+    ids = lm.tokenizer(text)["input_ids"]
+    size = lm.max_positions
+    assert len(ids) > 2 * size
+    total, count = 0.0, 0
+    for i in range(0, len(ids), size):
+        piece = torch.tensor(ids[i : i + size])
+        logits = lm.model(input_ids=piece[None], use_cache=False).logits[0]
+        total += cross_entropy(logits[:-1], piece[1:], reduction="sum").item()
+        count += len(piece) - 1
+    whole = perplexity(lm, [text, ""])
+    assert whole == pytest.approx(math.exp(total / count), rel=1e-5)
+    monkeypatch.setattr(abilities, "LOGITS", 7 * lm.config.vocab_size)
+    assert perplexity(lm, [text]) == pytest.approx(whole, rel=1e-5)
 
 
 def test_abilities_are_shares_by_task(tiny_lm, tmp_path):

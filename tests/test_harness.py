@@ -5,6 +5,7 @@ Lm-evaluation-harness on a model in memory gives what our own measurement gives.
 
 import sys
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -13,11 +14,17 @@ from seqedit.base.jsonl import read_jsonl
 from seqedit.base.paths import DATA, MODEL, WORLD
 from seqedit.cli.main import app
 from seqedit.evaluation.abilities import score_abilities
+from seqedit.evaluation.continuations import rate
 from seqedit.exchange.harness import WORLD_TASKS
 from seqedit.lm.load import load_model
+from seqedit.lm.tokens import continuation_rows
 from seqedit.lm.weights import read_weight, write_weight
 
-HARNESS = DATA / "harness"
+HARNESS, ABILITIES = DATA / "harness", DATA / "abilities"
+ENGLISH_TASKS = (
+    "acceptability",
+    *("sentiment", "entailment", "last_word", "arithmetic", "questions"),
+)
 
 
 def test_every_task_of_the_world_has_its_file():
@@ -51,6 +58,47 @@ def test_harness_equals_our_measurement():
         f"world_{task}": pytest.approx(share, abs=1e-9) for task, share in ours.items()
     }
     assert set(report["items"].values()) == {200}
+
+
+def test_english_is_scored_as_documented():
+    """The choice with the largest sum of log-probabilities counts; standard errors are stated."""
+    pytest.importorskip(
+        "lm_eval", reason="lm-evaluation-harness is not installed (extra `harness`)"
+    )
+    from seqedit.exchange.harness import harness_text, run_harness
+
+    lm, n = load_model(MODEL, device="cpu"), 40
+    report = run_harness(lm, ["english"], limit=n)
+    assert report["items"] == {f"english_{task}": n for task in ENGLISH_TASKS}
+    for task in ENGLISH_TASKS[1:]:  # our rating needs a prompt, which acceptability lacks
+        items = read_jsonl(ABILITIES / f"{task}.jsonl")[:n]
+        prompts = [row["prompt"] for row in items for _ in row["choices"]]
+        choices = [choice for row in items for choice in row["choices"]]
+        tokens = [len(row.continuation) for row in continuation_rows(lm, prompts, choices)]
+        sums = iter(rate(lm, prompts, choices).nll * tokens)
+        taken = [int(np.argmin([next(sums) for _ in row["choices"]])) for row in items]
+        share = np.mean([took == row["answer"] for took, row in zip(taken, items, strict=True)])
+        values = report["results"][f"english_{task}"]
+        assert values["acc"] == pytest.approx(share, abs=1e-9), task
+        spread = (share * (1 - share) / (n - 1)) ** 0.5
+        assert values["acc_stderr"] == pytest.approx(spread, abs=1e-9)
+        assert f"{share:.4f} ± {spread:.4f}   n = {n}" in harness_text(report)
+
+
+def test_a_model_that_knows_nothing_is_at_chance(tiny_lm):
+    """Random weights: no task gives its answers away by the length of a choice or its place."""
+    pytest.importorskip(
+        "lm_eval", reason="lm-evaluation-harness is not installed (extra `harness`)"
+    )
+    from seqedit.exchange.harness import run_harness
+
+    report = run_harness(tiny_lm(), ["english"], limit=60, batch_size=64)
+    for task in ENGLISH_TASKS:
+        (chance,) = {1 / len(row["choices"]) for row in read_jsonl(ABILITIES / f"{task}.jsonl")}
+        n = report["items"][f"english_{task}"]
+        spread = (chance * (1 - chance) / n) ** 0.5
+        found = report["results"][f"english_{task}"]["acc"]
+        assert abs(found - chance) < 3.5 * spread, (task, found)  # one in two thousand is outside
 
 
 def test_unknown_tasks_are_named():

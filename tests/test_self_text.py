@@ -1,5 +1,6 @@
 """Second moments over text that the model writes itself, and layers for a model nobody tuned."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -9,15 +10,18 @@ from typer.testing import CliRunner
 from workspace import Workspace
 
 from seqedit.base.files import file_digest
+from seqedit.base.jsonl import read_jsonl
 from seqedit.cli.main import app
+from seqedit.evaluation.abilities import perplexity
 from seqedit.evaluation.generation import generate
+from seqedit.exchange.edited import put_edited
 from seqedit.lm.default_layers import default_layers
 from seqedit.lm.load import load_model
 from seqedit.lm.tokens import tokenise
 from seqedit.moments.cache import corpus_moments
 from seqedit.moments.files import load_moments
 from seqedit.runs.records import read_run
-from seqedit.runs.self_text import BUDGET, STARTS, self_text
+from seqedit.runs.self_text import BUDGET, MEASURED, STARTS, self_text
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +83,53 @@ def test_commands_take_it(tmp_path, tiny_folder):
         run = read_run(tmp_path / f"run-{corpus}")  # what C was computed from is in the record
         assert run["parameters"]["files"]["corpus"] == file_digest(self_text(lm))
     assert f"layers: {default_layers(lm.n_layers)}, by default" in done.stderr
+
+
+@pytest.mark.parametrize("given", ["file", "self"])
+def test_perplexity_of_a_text(tmp_path, tiny_folder, given):
+    """A run states it before the edits and after, `score` the same; the text is in the record."""
+    space = Workspace(tmp_path, tiny_folder)
+    lm = load_model(space.model, device="cpu")
+    file = space.write("text.txt", "I heard a song.\nThe old town is quiet.\n")
+    word, file = ("self", self_text(lm, MEASURED, seed=1)) if given == "self" else (file, file)
+    done = space.call(perplexity_text=word, evaluate_every=1)
+    assert done.exit_code == 0, done.output
+    run, scores = read_run(space.out), read_jsonl(space.out / "scores.jsonl")
+    assert run["parameters"]["files"]["perplexity_text"] == file_digest(file)
+    texts = file.read_text(encoding="utf-8").splitlines()
+    assert run["unedited"]["text_perplexity"] == pytest.approx(perplexity(lm, texts), rel=1e-6)
+    put_edited(lm, space.out)
+    after = [row["text_perplexity"] for row in scores]
+    assert len(after) == 3 and after[-1] == pytest.approx(perplexity(lm, texts), rel=1e-5)
+    assert len({run["unedited"]["text_perplexity"], *after}) == 4
+    words = {"edited": space.out, "requests": space.folder / "requests.json"}
+    told = space.call("score", **words, perplexity_text=word, out=tmp_path / "report.json")
+    assert told.exit_code == 0, told.output
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["text_perplexity"] == pytest.approx(after[-1], rel=1e-5)
+    unedited = run["unedited"]["text_perplexity"]
+    assert report["unedited"] == {"text_perplexity": pytest.approx(unedited, rel=1e-6)}
+
+
+def test_without_a_text_nothing_is_recorded(tmp_path, tiny_folder):
+    space = Workspace(tmp_path, tiny_folder)
+    assert space.call().exit_code == 0
+    run = read_run(space.out)
+    assert "perplexity_text" not in run["parameters"]["files"]
+    assert "text_perplexity" not in run["unedited"]
+    assert all("text_perplexity" not in row for row in read_jsonl(space.out / "scores.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "cannot be read"), ("\n \n", "holds no text")]
+)
+def test_a_text_that_cannot_be_measured(tmp_path, tiny_folder, content, reason):
+    """It is refused by its name, before anything is written."""
+    space = Workspace(tmp_path, tiny_folder)
+    file = tmp_path / "none.txt" if content is None else space.write("text.txt", content)
+    done = space.call(perplexity_text=file)
+    assert done.exit_code == 1 and not space.out.exists()
+    assert f"error: perplexity_text: {file} {reason}" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,13 @@ Dtype = Annotated[
         "edits add up."
     ),
 ]
+PerplexityText = Annotated[
+    Path | None,
+    typer.Option(
+        help="Text, one document a line, whose perplexity is measured before the edits and at each "
+        "evaluation; self: about 4,000 tokens that the unedited model writes.",
+    ),
+]
 Seed = Annotated[
     int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of everything that is random.")
 ]

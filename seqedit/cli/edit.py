@@ -11,6 +11,7 @@ from .common import (
     Dtype,
     Edited,
     Model,
+    PerplexityText,
     make_app,
     make_parent,
     parse_layers,
@@ -130,6 +131,7 @@ def edit(
     evaluate_every: Annotated[
         int, typer.Option(min=0, help="Rounds between evaluations; 0: evaluate at the end only.")
     ] = 0,
+    perplexity_text: PerplexityText = None,
     measures: Measures = None,
     evaluate_sample: Annotated[
         int | None,
@@ -187,6 +189,7 @@ def edit(
         contexts=contexts,
         moments=moments,
         corpus=corpus,
+        perplexity_text=perplexity_text,
         evaluate_every=evaluate_every,
         measures=parse_names(measures),
         evaluate_sample=evaluate_sample,
@@ -243,6 +246,7 @@ def score(
     fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
     references: References = None,
     wild: Wild = False,
+    perplexity_text: PerplexityText = None,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of generated text.")] = 0,
     dtype: Dtype = "float32",
     device: Device = "auto",
@@ -259,13 +263,15 @@ def score(
     from ..base.files import write_json
     from ..base.paths import WORLD
     from ..evaluation.consistency import load_references
-    from ..evaluation.report import evaluate, report_text
+    from ..evaluation.report import evaluate, finite_perplexity, report_text
     from ..evaluation.wild import wild_prompts
     from ..exchange.edited import put_edited
     from ..lm.keys import BARE
     from ..lm.load import load_model
     from ..lm.validation import validate_requests
+    from ..moments.cache import read_corpus
     from ..requests.published import load_request_set
+    from ..runs.self_text import measured_text
     from ..runs.unedited import unedited_scores
     from ..world.embedded import is_embedded
     from ..world.vocabulary import SENTENCES
@@ -274,7 +280,7 @@ def score(
         make_parent(out)
     if references and not fluency:
         raise ValueError("references: consistency needs generated text; ask for it with --fluency")
-    texts = load_references(references, SENTENCES) if references else None
+    known = load_references(references, SENTENCES) if references else None
     loaded = load_request_set(requests, clean=clean)
     for remark in loaded.remarks():
         say(f"{requests}: {remark}")
@@ -285,6 +291,9 @@ def score(
         wild_prompts(lm, wanted)
     world = WORLD if is_embedded(lm) else None
     unedited = unedited_scores(lm, wanted, say=say, progress=True)
+    file = measured_text(lm, perplexity_text)
+    texts = read_corpus(file, "perplexity_text") if file else []
+    before = {"text_perplexity": finite_perplexity(lm, texts)} if texts else {}
     put_edited(lm, edited)
     generator = torch.Generator().manual_seed(seed) if fluency else None
     report = evaluate(
@@ -293,11 +302,14 @@ def score(
         unedited=unedited,
         extra_kinds=parse_names(measures),
         world=world,
+        texts=texts,
         generator=generator,
-        references=texts,
+        references=known,
         wild=wild,
         progress=True,
     )
+    if before:
+        report["unedited"] = before
     if out:
         typer.echo(report_text(report))
         write_json(out, report)

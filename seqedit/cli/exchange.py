@@ -138,8 +138,9 @@ def abilities(
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="Names of the harness's tasks, separated by commas; default: the embedded world's "
-            "for its model, else those of the papers."
+            help="Names of the harness's tasks, separated by commas; english: ours in plain "
+            "English, which need no network; papers: those of the papers. Default: the embedded "
+            "world's for its model, else english."
         ),
     ] = None,
     limit: Annotated[
@@ -152,21 +153,20 @@ def abilities(
 ) -> None:
     """Measure general abilities with lm-evaluation-harness (the extra `harness`).
 
-    Example: seqedit abilities --model meta-llama/Meta-Llama-3-8B-Instruct --edited runs/llama3
-    --tasks gsm8k,rte,mmlu
+    Example: seqedit abilities --model smollm2-135m --edited runs/smollm2 --tasks english
     """
     import torch
 
     from ..base.files import write_json
     from ..exchange.edited import put_edited
-    from ..exchange.harness import PAPERS, WORLD_TASKS, harness_text, run_harness
+    from ..exchange.harness import choose_tasks, harness_text, run_harness
     from ..lm.load import load_model
     from ..world.embedded import is_embedded
 
     if out:
         make_parent(out)
     lm = load_model(model, device=device, dtype=getattr(torch, dtype))
-    names = tasks.split(",") if tasks else list(WORLD_TASKS if is_embedded(lm) else PAPERS)
+    names = choose_tasks(tasks, embedded=is_embedded(lm))
     if edited:
         put_edited(lm, edited)
     report = run_harness(lm, names, limit=limit, batch_size=batch_size)

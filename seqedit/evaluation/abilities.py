@@ -80,16 +80,23 @@ def unrelated_facts(lm: LanguageModel, path: Path = UNRELATED) -> float:
     return float(answer_facts(lm, path).mean())
 
 
+LOGITS = 2**27
+"""Logits held at a time: half a gigabyte in float32, whatever the vocabulary."""
+
+
 @torch.no_grad()
 def perplexity(lm: LanguageModel, texts: Sequence[str], batch_tokens: int = 16_384) -> float:
     """Perplexity: exp of the mean −log p over all tokens but the first of each text.
 
     Args:
         lm: the model.
-        texts: documents; a longer one has more weight.
+        texts: documents; a longer one has more weight, and one that is longer than the model's
+            positions is read in pieces of that length.
         batch_tokens: number of tokens that run together, padding included.
     """
-    ids = sorted(tokenise(lm, texts).ids, key=len)
+    size = lm.max_positions
+    rows = (row for row in tokenise(lm, texts).ids if row)
+    ids = sorted((row[i : i + size] for row in rows for i in range(0, len(row), size)), key=len)
     last = lm.n_layers - 1
     total, count = 0.0, 0
     for part in chunks([len(row) for row in ids], batch_tokens):
@@ -98,8 +105,9 @@ def perplexity(lm: LanguageModel, texts: Sequence[str], batch_tokens: int = 16_3
         lengths = torch.tensor([[len(row)] for row in ids[part]])
         real = torch.arange(batch.shape[1] - 1) + 1 < lengths  # no padding, (rows, tokens − 1)
         real = real.to(batch.device)
-        total += cross_entropy(
-            lm.logits(hidden[:, :-1][real]), batch[:, 1:][real], reduction="sum"
-        ).item()
+        states, words = hidden[:, :-1][real], batch[:, 1:][real]
+        together = max(LOGITS // lm.config.vocab_size, 1)
+        for state, word in zip(states.split(together), words.split(together), strict=True):
+            total += cross_entropy(lm.logits(state), word, reduction="sum").item()
         count += int(real.sum())
     return float(np.exp(total / count))

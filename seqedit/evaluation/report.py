@@ -31,6 +31,7 @@ def evaluate(
     rounds: Mapping[int | str, int] | None = None,
     world: Path | None = None,
     states: Float[Tensor, "n d_model"] | None = None,
+    texts: Sequence[str] = (),
     generator: torch.Generator | None = None,
     references: References | None = None,
     wild: bool = False,
@@ -53,6 +54,7 @@ def evaluate(
         world: folder of the embedded world, for abilities, unrelated facts and perplexity.
         states: `ordinary_states` of the unedited model; `hidden_shift` and `whitened_shift` need
             them.
+        texts: documents whose perplexity is measured, `text_perplexity`.
         generator: if given, the first generation prompt of each request is continued and fluency is
             measured.
         references: with a generator, all generation prompts are continued, as published, and
@@ -82,6 +84,8 @@ def evaluate(
         report["retention"] = retention(of_rounds, max(rounds.values())).to_dict("records")
     if world is not None:
         report |= _world_report(lm, world, states)
+    if texts:
+        report["text_perplexity"] = finite_perplexity(lm, texts)
     if generator is not None:
         report |= _text_report(lm, requests, generator, references)
     if wild:
@@ -96,6 +100,12 @@ def _without_nan(summary: dict[str, float]) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else value for name, value in summary.items()}
 
 
+def finite_perplexity(lm: LanguageModel, texts: Sequence[str]) -> float | None:
+    """The perplexity of texts; None if it overflows, as that of a broken model can."""
+    found = perplexity(lm, texts)
+    return found if np.isfinite(found) else None
+
+
 def _world_report(
     lm: LanguageModel, world: Path, states: Float[Tensor, "n d_model"] | None
 ) -> dict[str, Any]:
@@ -103,12 +113,11 @@ def _world_report(
 
     `answers` holds for each fact and each item of a task whether it was right, "1", or not, "0".
     """
-    surprise = perplexity(lm, _heldout_texts(world))
     tasks, facts = answer_tasks(lm, world), answer_facts(lm, world / "unrelated.jsonl")
     report = {
         "abilities": {task: float(right.mean()) for task, right in tasks.items()},
         "unrelated_facts": float(facts.mean()),
-        "perplexity": surprise if np.isfinite(surprise) else None,
+        "perplexity": finite_perplexity(lm, _heldout_texts(world)),
         "answers": {
             name: _compact(answers)
             for name, answers in ({"unrelated_facts": facts} | tasks).items()

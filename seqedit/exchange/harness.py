@@ -1,8 +1,10 @@
 """Measure general abilities of a model in memory with lm-evaluation-harness."""
 
 import logging
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 import transformers
@@ -13,7 +15,7 @@ from ..base.paths import DATA
 from ..lm.model import LanguageModel
 
 PAPERS = ("gsm8k", "rte", "nq_open", "sst2", "mrpc", "cola", "mmlu")
-"""The harness's names of the tasks that the papers use.
+"""The harness's names of the tasks that the papers use; `--tasks papers`.
 
 SAMSum's dialogues are in its `longbench_samsum`, which is not among them.
 """
@@ -22,6 +24,25 @@ WORLD_TASKS = tuple(
     for task in ("arithmetic", "inference", "questions", "summary", "sentiment", "acceptability")
 )
 """The tasks of the embedded world, which the files of `data/harness` define."""
+ENGLISH = "english"
+"""Our tasks in plain English, for pretrained models: the harness's tag of those that
+`data/harness/english` defines. Their items are in `data/abilities`.
+"""
+DRAWS = 1000
+"""Bootstrap samples, for the standard errors of metrics that are no means."""
+
+
+def choose_tasks(asked: str | None, *, embedded: bool) -> list[str]:
+    """The names that are asked for, with "papers" resolved; without any, those that suit the model.
+
+    Args:
+        asked: names separated by commas.
+        embedded: whether the unedited model is the embedded one, which knows only its own world.
+    """
+    if not asked:
+        return list(WORLD_TASKS) if embedded else [ENGLISH]
+    names = [name.strip() for name in asked.split(",")]
+    return [task for name in names for task in (PAPERS if name == "papers" else (name,))]
 
 
 def run_harness(
@@ -60,7 +81,7 @@ def run_harness(
     if unknown:
         raise ValueError(
             f"tasks: the harness knows no {unknown[0]!r}; `lm_eval ls tasks` lists its own, and "
-            f"{DATA / 'harness'} adds {', '.join(WORLD_TASKS)}"
+            f"{DATA / 'harness'} adds {', '.join(WORLD_TASKS)} and the group {ENGLISH}"
         )
     wrapped = HFLM(
         pretrained=lm.model,
@@ -70,19 +91,20 @@ def run_harness(
         max_length=lm.max_positions,
     )
     try:
-        found = lm_eval.simple_evaluate(
-            wrapped,
-            tasks=list(tasks),
-            task_manager=manager,
-            limit=limit,
-            bootstrap_iters=0,
-            log_samples=False,
-        )
+        with redirect_stdout(sys.stderr):  # the harness prints while it draws samples
+            found = lm_eval.simple_evaluate(
+                wrapped,
+                tasks=list(tasks),
+                task_manager=manager,
+                limit=limit,
+                bootstrap_iters=DRAWS,
+                log_samples=False,
+            )
     except (ConnectionError, FileNotFoundError) as error:
         raise ValueError(
             f"tasks: the data of {', '.join(tasks)} cannot be loaded: "
-            f"{str(error).splitlines()[0]}. Fetch it once where there is a network, or ask for the "
-            "tasks of the embedded world"
+            f"{str(error).splitlines()[0]}. Fetch it once where there is a network, or ask for "
+            f"{ENGLISH}, which comes along"
         ) from error
     return {
         "results": {task: _numbers(values) for task, values in found["results"].items()},
@@ -99,7 +121,7 @@ def run_harness(
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    """The numeric metrics of a task, with the name "acc" for "acc,none"."""
+    """The numeric metrics of a task, named "acc" for "acc,none", "acc_stderr" for its error."""
     return {
         name.removesuffix(",none"): float(value)
         for name, value in values.items()
@@ -108,11 +130,14 @@ def _numbers(values: dict[str, Any]) -> dict[str, float]:
 
 
 def harness_text(report: dict[str, Any]) -> str:
-    """Format the report of `run_harness` as text, one line per metric of each task."""
+    """Format the report of `run_harness` as text: a line for each metric, ± its standard error."""
     lines = []
     for task, values in report["results"].items():
         count = report["items"].get(task, "–")
         for name, value in values.items():
             if "stderr" not in name:
-                lines.append(f"{task:<24}{name:<34}{value:>8.4f}   n = {count}")
+                metric, comma, filtered = name.partition(",")
+                error = values.get(f"{metric}_stderr{comma}{filtered}")
+                spread = "" if error is None else f" ± {error:.4f}"
+                lines.append(f"{task:<24}{name:<34}{value:>8.4f}{spread}   n = {count}")
     return "\n".join(lines)

@@ -27,8 +27,12 @@ def check_layers(lm: LanguageModel, layers: Sequence[int]) -> None:
             )
 
 
-def read_corpus(path: Path) -> list[str]:
+def read_corpus(path: Path, option: str = "corpus") -> list[str]:
     """Read the documents of a text file, one per line.
+
+    Args:
+        path: the file.
+        option: what an error calls the file.
 
     Raises:
         ValueError: the file cannot be read or holds no text.
@@ -36,9 +40,9 @@ def read_corpus(path: Path) -> list[str]:
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"corpus: {path} cannot be read: {error}") from error
+        raise ValueError(f"{option}: {path} cannot be read: {error}") from error
     if not any(text.strip() for text in texts):
-        raise ValueError(f"corpus: {path} holds no text; give one document a line")
+        raise ValueError(f"{option}: {path} holds no text; give one document a line")
     return texts
 
 

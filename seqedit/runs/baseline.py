@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..evaluation.abilities import answer_facts
 from ..evaluation.edits import summarise
-from ..evaluation.report import ordinary_states
+from ..evaluation.report import finite_perplexity, ordinary_states
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
 from ..requests.request import EditRequest
@@ -29,18 +29,20 @@ class Baseline:
         scores: `score_edits` of all requests of the run.
         states: `ordinary_states`, (texts, d_model); None for a model other than the embedded one.
         known: whether it says each fact of a file that is never edited; None without such a file.
+        measured: `text_perplexity` of the texts that a run was given; empty without.
     """
 
     scores: pd.DataFrame
     states: Float[Tensor, "n d_model"] | None
     known: Bool[np.ndarray, "facts"] | None
+    measured: dict[str, float | None]
 
     def summary(self) -> dict[str, float | None]:
-        """The metrics of the unedited model, as `summarise` gives them; None for NaN."""
-        return {
-            name: None if np.isnan(value) else value
-            for name, value in summarise(self.scores).items()
-        }
+        """The metrics of the unedited model, as `summarise` gives them, and the perplexity of
+        texts; None for NaN.
+        """
+        edits = summarise(self.scores)
+        return {n: None if np.isnan(value) else value for n, value in edits.items()} | self.measured
 
 
 _MEASURED: dict[Hashable, Baseline] = {}
@@ -51,6 +53,7 @@ def measure_baseline(
     requests: Sequence[EditRequest],
     world: Path | None,
     kept: Path | None,
+    texts: Sequence[str] = (),
     say: Say = ignore,
 ) -> Baseline:
     """Measure a model that no run has edited yet.
@@ -63,12 +66,14 @@ def measure_baseline(
     Args:
         world: folder of the fictional world, for the embedded model.
         kept: file of facts that are never edited, see `RunConfig.kept`.
+        texts: documents whose perplexity is measured.
         say: told what a user may want to know.
     """
     dtype = next(lm.model.parameters()).dtype
-    key = (fingerprint(lm), lm.device, dtype, tuple(requests), world, kept)
+    key = (fingerprint(lm), lm.device, dtype, tuple(requests), world, kept, tuple(texts))
     if key not in _MEASURED:
         states = None if world is None else ordinary_states(lm, world)
         known = None if kept is None else answer_facts(lm, kept)
-        _MEASURED[key] = Baseline(unedited_scores(lm, requests, say=say), states, known)
+        measured = {"text_perplexity": finite_perplexity(lm, texts)} if texts else {}
+        _MEASURED[key] = Baseline(unedited_scores(lm, requests, say=say), states, known, measured)
     return _MEASURED[key]

@@ -51,6 +51,8 @@ class RunConfig:
             embedded model.
         corpus: text to compute second moments from; "self" for what the model writes itself, which
             is also what None stands for with any model but the embedded one.
+        perplexity_text: text, one document a line, whose perplexity every evaluation measures and
+            the record also states of the unedited model; "self" for what the unedited model writes.
         evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
         measures: kinds of prompts that are measured beside the usual ones, see
             `seqedit.evaluation.probes.EXTRA_KINDS`.
@@ -85,6 +87,7 @@ class RunConfig:
     contexts: Path | None = None
     moments: Path | None = None
     corpus: Path | None = None
+    perplexity_text: Path | None = None
     evaluate_every: int = 0
     measures: tuple[str, ...] = ()
     evaluate_sample: int | None = None

@@ -58,7 +58,7 @@ def run(config: RunConfig, out: Path, *, say: Say = ignore) -> bool:
 def _run(job: Job, out: Path, record: dict[str, Any], say: Say) -> None:
     """Do the rounds that are left, and finish the record."""
     started = perf_counter()
-    baseline = measure_baseline(job.lm, job.requests, job.world, job.config.kept, say)
+    baseline = measure_baseline(job.lm, job.requests, job.world, job.config.kept, job.texts, say)
     record = record | {"unedited": baseline.summary()}
     state = resume(out, job.lm, job.plan.layers)
     _say_what_is_resumed(job, state, record, say)

@@ -27,10 +27,8 @@ def run_parameters(
         n_edits: how many edits the run makes.
         requests: digest of the request file, or what identifies a benchmark.
     """
-    given = {
-        name: getattr(config, name)
-        for name in ("contexts", "moments", "corpus", "kept", "references")
-    }
+    names = ("contexts", "moments", "corpus", "kept", "references", "perplexity_text")
+    given = {name: getattr(config, name) for name in names}
     parameters = {
         "method": settings.method,
         "seed": config.seed,

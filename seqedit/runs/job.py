@@ -21,7 +21,7 @@ from ..lm.keys import Contexts
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
 from ..lm.validation import validate_requests
-from ..moments.cache import check_layers, corpus_moments
+from ..moments.cache import check_layers, corpus_moments, read_corpus
 from ..moments.files import check_belongs, load_moments
 from ..requests.published import RequestSet, load_request_set
 from ..requests.request import EditRequest, batched
@@ -31,7 +31,7 @@ from ..world.vocabulary import SENTENCES
 from .config import RunConfig, Say, ignore
 from .resolve import is_chosen, resolve
 from .scale import scaled_to
-from .self_text import SELF, self_text
+from .self_text import SELF, measured_text, self_text
 from .settings import Settings
 
 
@@ -48,6 +48,7 @@ class Job:
         settings: of the method.
         plan: what the editing loop needs beside the method.
         references: reference texts for consistency; None without.
+        texts: documents whose perplexity is measured.
         embedded: whether the unedited model is the one that comes along.
     """
 
@@ -59,6 +60,7 @@ class Job:
     settings: Settings
     plan: EditPlan
     references: References | None
+    texts: tuple[str, ...]
     embedded: bool
 
     @property
@@ -93,7 +95,14 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     settings = resolve(config, lm, file_has_rounds=len(loaded.rounds) > 1, say=say)
     check_layers(lm, settings.layers)
-    config = replace(config, corpus=_corpus(config, lm, say), kept=_kept(config, lm))
+    file = measured_text(lm, config.perplexity_text)
+    texts = tuple(read_corpus(file, "perplexity_text")) if file else ()
+    config = replace(
+        config,
+        corpus=_corpus(config, lm, say),
+        kept=_kept(config, lm),
+        perplexity_text=file,
+    )
     sizes = [len(batch) for batch in loaded.rounds]
     rounds = [
         batch for edits in stream.passes for batch in _divide(edits, sizes, settings.batch_size)
@@ -114,7 +123,9 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
         read_facts(config.kept)
     if config.wild:
         wild_prompts(lm, [request for batch in rounds for request in batch])
-    return Job(config, loaded, lm, stream, rounds, settings, plan, references, is_embedded(lm))
+    return Job(
+        config, loaded, lm, stream, rounds, settings, plan, references, texts, is_embedded(lm)
+    )
 
 
 def choose_edits(

@@ -71,6 +71,7 @@ def _evaluate(job: Job, method: EditMethod, done: Round, baseline: Baseline, las
         edited=requests,
         extra_kinds=job.config.measures,
         states=baseline.states,
+        texts=job.texts,
         world=job.world,
         generator=generator,
         references=job.references,

@@ -34,6 +34,22 @@ Source:
 """
 
 
+MEASURED = 4096
+"""Tokens of the model's own text whose perplexity is measured, about; its seed is 1, so that it is
+not the text of second moments.
+"""
+
+
+def measured_text(lm: LanguageModel, given: Path | None) -> Path | None:
+    """The file whose perplexity is measured: the given one, or for "self" the model's own text.
+
+    Args:
+        lm: the unedited model.
+        given: file, or `SELF`; None if nothing is measured.
+    """
+    return self_text(lm, MEASURED, seed=1) if given == SELF else given
+
+
 def self_text(lm: LanguageModel, tokens: int | None = None, seed: int = 0) -> Path:
     """Let the model write texts, one a line, into a file of the cache; return the file.
 
