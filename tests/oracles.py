@@ -309,6 +309,17 @@ def adaptor_loss(
     return near + far + kept[0] + kept[1]
 
 
+def adam(
+    W: Tensor, gradient: Callable[[Tensor], Tensor], lr: float, state: dict[str, Any]
+) -> Tensor:
+    """Adam (1412.6980), algorithm 1, one step; `state` holds t, m and v and is empty at first."""
+    g, t = gradient(W), state.get("t", 0) + 1
+    m = 0.9 * state.get("m", 0) + 0.1 * g
+    v = 0.999 * state.get("v", 0) + 0.001 * g * g
+    state.update(t=t, m=m, v=v)
+    return W - lr * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+
+
 class Case:
     """Random keys, residuals, a second moment with half of its spectrum below 0.5, and past keys.
 
