@@ -102,6 +102,11 @@ class EditMethod(ABC):
         """How keys are averaged over contexts; None for a method whose keys are not averages."""
         return None
 
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the plan must hold second moments of gradients."""
+        return False
+
     def beside(self, lm: LanguageModel, state: EditState) -> AbstractContextManager[None]:
         """A context in which what the method keeps beside the weights is at work (GRACE).
 

@@ -28,6 +28,8 @@ class EditPlan:
         contexts: groups of context templates.
         target: how targets are optimised, and what every method learns after them.
         max_update_ratio: a round is refused if ‖Δ‖ of a layer exceeds this multiple of ‖W₀‖.
+        gradients: layer → S, second moment of a text's gradients at the outputs of the matrix,
+            (d_model, d_model); for methods that ask for it, see `EditMethod.needs_gradients`.
     """
 
     layers: tuple[int, ...]
@@ -35,6 +37,7 @@ class EditPlan:
     contexts: Contexts
     target: TargetConfig
     max_update_ratio: float = 10.0
+    gradients: dict[int, Tensor] = field(default_factory=dict)
 
     def check(self, lm: LanguageModel) -> None:
         """Check that layers, moments and the end of targets fit the model.
@@ -53,6 +56,25 @@ class EditPlan:
                     f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}"
                 )
             self._check_moment(lm, layer)
+
+    def gradient_moment(self, lm: LanguageModel, layer: int) -> Float[Tensor, "d_model d_model"]:
+        """S of a layer, on the model's device.
+
+        Raises:
+            ValueError: there is none, or it does not fit the model.
+        """
+        if layer not in self.gradients:
+            raise ValueError(
+                f"gradients: none for layer {layer}; there are {sorted(self.gradients)}. The "
+                "method needs second moments of a text's gradients, see `corpus_gradients`"
+            )
+        S, size = self.gradients[layer], read_weight(lm, layer).shape[0]
+        if tuple(S.shape) != (size, size) or not S.isfinite().all() or not S.trace() > 0:
+            raise ValueError(
+                f"gradients: S.{layer} is {tuple(S.shape)}, where a finite matrix with a positive "
+                f"trace, {size} × {size}, is needed; compute it again for this model"
+            )
+        return S.to(lm.device)
 
     def _check_moment(self, lm: LanguageModel, layer: int) -> None:
         if layer not in self.moments:

@@ -13,6 +13,7 @@ from . import (
     alphaedit,
     breadth_first,
     composed,
+    curvature,
     fine_tuned,
     from_gradients,
     grace,
@@ -26,7 +27,7 @@ from .entry import ENTERED, Constructor, Entry, Setting
 
 _FILES = (
     *(rome, memit, recursive, alphaedit, nse),
-    *(from_gradients, fine_tuned, breadth_first, grace, composed),
+    *(from_gradients, fine_tuned, breadth_first, curvature, grace, composed),
 )
 
 CATALOGUE: dict[str, Entry] = {

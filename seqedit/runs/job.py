@@ -20,7 +20,7 @@ from ..lm.keys import Contexts
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
 from ..lm.validation import validate_requests
-from ..moments.cache import check_layers, corpus_moments
+from ..moments.cache import check_layers, corpus_gradients, corpus_moments
 from ..moments.files import check_belongs, load_moments
 from ..requests.published import RequestSet, load_request_set
 from ..requests.request import EditRequest, batched
@@ -104,6 +104,7 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
         contexts=contexts,
         target=settings.target,
         max_update_ratio=settings.max_update_ratio,
+        gradients=_gradients(config, lm, settings),
     )
     plan.check(lm)
     if config.wild:
@@ -182,3 +183,21 @@ def _moments(
         if shipped.fingerprint == fingerprint(lm) and set(layers) <= set(shipped.C):
             return shipped.C
     return {**corpus_moments(lm, config.corpus or WORLD / "corpus.txt", layers)}
+
+
+def _gradients(config: RunConfig, lm: LanguageModel, settings: Settings) -> dict[int, Tensor]:
+    """layer → second moment of gradients, (d_model, d_model), over the run's text and kept in the
+    cache; none for a method that needs none.
+
+    Raises:
+        ValueError: the method needs them, and the second moments of keys came without their text.
+    """
+    if not settings.make().needs_gradients:
+        return {}
+    corpus = config.corpus or (WORLD / "corpus.txt" if is_embedded(lm) else None)
+    if corpus is None:
+        raise ValueError(
+            f"corpus: {settings.method} needs second moments of gradients, which {config.moments} "
+            "does not hold; give their text with --corpus beside --moments"
+        )
+    return corpus_gradients(lm, corpus, settings.layers)

@@ -72,7 +72,7 @@ class LocateThenEdit(LeastSquares):
     """
 
     supports: ClassVar[frozenset[str]] = frozenset(
-        {"subspace", "history", "targets", "compensation"}
+        {"subspace", "history", "targets", "compensation", "outputs"}
     )
 
     site: Literal["block", "mlp"] = "block"
