@@ -30,6 +30,7 @@ class EditPlan:
         max_update_ratio: a round is refused if ‖Δ‖ of a layer exceeds this multiple of ‖W₀‖.
         gradients: layer → S, second moment of a text's gradients at the outputs of the matrix,
             (d_model, d_model); for methods that ask for it, see `EditMethod.needs_gradients`.
+        undoable: remember what undoing one edit takes, see `editing.undo`.
     """
 
     layers: tuple[int, ...]
@@ -38,6 +39,7 @@ class EditPlan:
     target: TargetConfig
     max_update_ratio: float = 10.0
     gradients: dict[int, Tensor] = field(default_factory=dict)
+    undoable: bool = False
 
     def check(self, lm: LanguageModel) -> None:
         """Check that layers, moments and the end of targets fit the model.
@@ -159,9 +161,26 @@ class EditState:
         """The state with another memory."""
         return replace(self, memory=memory)
 
+    def with_residuals(self, residuals: dict[int, Float[Tensor, "d_model n"]]) -> "EditState":
+        """The state that also remembers what more edits were to add to the original weights.
+
+        Args:
+            residuals: layer → v* − W₀k, one column per edit, as for `remember`.
+        """
+        memory = dict(self.memory)
+        for layer, new in residuals.items():
+            old = memory.get(residuals_name(layer), new[:, :0].cpu())
+            memory[residuals_name(layer)] = torch.cat([old, new.cpu()], dim=1)
+        return self.with_memory(memory)
+
     def with_carry(self, carry: dict[int, Float[Tensor, "d_model d_ff"]]) -> "EditState":
         """The state with another error to make good."""
         return replace(self, carry=carry)
+
+
+def residuals_name(layer: int) -> str:
+    """Under which name a state's memory keeps v* − W₀k of a layer, (d_model, N)."""
+    return f"residuals.{layer}"
 
 
 @dataclass(frozen=True)
