@@ -1,5 +1,7 @@
 """One edit taken out of a run: what is exact, what is not, and what cannot be undone."""
 
+import json
+import re
 from dataclasses import replace
 
 import oracles
@@ -8,16 +10,22 @@ import torch
 from conftest import build_plan, relative
 from oracles import Case
 from runs import same, weights
+from safetensors.torch import load_file
+from workspace import Workspace
 
 from seqedit.algebra.curvature import CurvatureSolver
 from seqedit.algebra.solver import Solver
 from seqedit.editing.sequential import run_sequential
 from seqedit.editing.undo import undo
+from seqedit.exchange.factors import apply_edits, load_edits
+from seqedit.lm.load import load_model
 from seqedit.lm.weights import read_weight, write_weight
 from seqedit.methods.alphaedit import alphaedit
 from seqedit.methods.catalogue import make_method
 from seqedit.methods.combinators import curvature
 from seqedit.methods.memit import memit_seq
+from seqedit.runs.records import load_run
+from seqedit.runs.undo import numbers_of
 
 
 def test_thm_undo():
@@ -151,3 +159,66 @@ def test_residuals_are_what_the_original_weights_lack(exact_lm, requests):
         torch.eye(64, dtype=torch.float64),
     )
     assert relative(read_weight(lm, 1) - first.state.original[1], total) < 1e-9
+
+
+@pytest.fixture
+def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
+    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
+    return Workspace(tmp_path, tiny_folder)
+
+
+def test_undo_in_a_run(space):
+    """The command leaves what the run would hold without its last edit, as a file of edits.
+
+    The run is as before; without `--undoable` it keeps nothing for this, and scores are the same.
+    """
+    assert space.call(undoable=True).exit_code == 0
+    rest, record = space.folder / "rest.safetensors", load_run(space.out)
+    result = space.call(
+        "undo", edited=space.out, case_id="4", corpus=space.folder / "corpus.txt", out=rest
+    )
+    assert result.exit_code == 0 and "4 edits are left" in result.stdout, result.output
+    fewer = space.folder / "fewer"
+    assert space.call(n_edits=4, out=fewer).exit_code == 0  # which lacks the last round
+    lm = load_model(str(space.model))
+    W0 = {layer: read_weight(lm, layer) for layer in (0, 1)}
+    apply_edits(lm, load_edits(rest))
+    for layer, W in load_run(fewer).weights().items():
+        assert relative(read_weight(lm, layer) - W0[layer], W - W0[layer]) < 1e-4  # float32
+        assert relative(record.weights()[layer] - W0[layer], W - W0[layer]) > 1e-2
+    assert load_edits(rest).about["undone"] == ["4"]
+    assert not any(name.startswith("keys") for name in load_file(fewer / "weights.safetensors"))
+    for words, message in (
+        ({"case_id": "7"}, "case_id 7: .* has no such edit; outcomes.jsonl lists them"),
+        ({"case_id": "0", "edited": fewer}, "make the run anew with --undoable"),
+        ({"case_id": "0", "out": rest}, "exists already; choose another name"),
+        ({"case_id": "0", "corpus": space.write("other.txt", "Hello\nworld")}, "second moments"),
+    ):
+        given = {
+            "edited": space.out,
+            "corpus": space.folder / "corpus.txt",
+            "out": space.folder / "none",
+        }
+        result = space.call("undo", **given | words)
+        assert result.exit_code == 1 and re.search(message, result.stderr), result.output
+        assert not (space.folder / "none").exists()
+
+
+def test_undoable_is_refused_at_once(space):
+    """A method that cannot undo says so before anything is edited."""
+    result = space.call(method="memit", undoable=True)
+    assert result.exit_code == 1 and "MEMIT cannot take one edit back" in result.stderr
+    assert not space.out.exists()
+
+
+def test_a_refused_request_has_nothing_to_undo(tmp_path):
+    """Numbers count written requests alone; an id that was refused is named with its reason."""
+    rows = [("a", "edited"), ("b", "refused"), (3, "already satisfied")]
+    lines = [
+        json.dumps({"case_id": case_id, "status": status, "reason": "too large"})
+        for case_id, status in rows
+    ]
+    (tmp_path / "outcomes.jsonl").write_text("\n".join(lines) + "\n")
+    assert numbers_of(tmp_path, ["3", "a"]) == [1, 0]
+    with pytest.raises(ValueError, match="case_id b: it was refused, too large"):
+        numbers_of(tmp_path, ["b"])

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..algebra.compact import CompactMoment
 from ..base.paths import MOMENTS, WORLD
 from ..editing.state import EditPlan
+from ..editing.undo import check_undoable
 from ..evaluation.consistency import References, load_references
 from ..evaluation.wild import wild_prompts
 from ..lm.contexts import load_contexts, sample_contexts
@@ -90,14 +91,30 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     references = load_references(config.references, SENTENCES) if config.references else None
     lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     settings = resolve(config, lm, file_has_rounds=len(loaded.rounds) > 1, say=say)
+    if config.undoable:
+        check_undoable(settings.make())
     check_layers(lm, settings.layers)
-    config = replace(config, corpus=_corpus(config, lm, say))
+    config = replace(config, corpus=find_corpus(config, lm, say))
     sizes = [len(batch) for batch in loaded.rounds]
     rounds = [
         batch for edits in stream.passes for batch in _divide(edits, sizes, settings.batch_size)
     ]
     contexts = _contexts(config, lm, settings)
     validate_requests(lm, [request for batch in rounds for request in batch], contexts)
+    plan = make_plan(config, lm, settings, contexts)
+    if config.wild:
+        wild_prompts(lm, [request for batch in rounds for request in batch])
+    return Job(config, loaded, lm, stream, rounds, settings, plan, references, is_embedded(lm))
+
+
+def make_plan(
+    config: RunConfig, lm: LanguageModel, settings: Settings, contexts: Contexts
+) -> EditPlan:
+    """What the editing loop needs, with the second moments that the configuration asks for.
+
+    Raises:
+        ValueError: they cannot be had, or do not fit the model.
+    """
     plan = EditPlan(
         layers=settings.layers,
         moments=_moments(config, lm, settings.layers),
@@ -105,11 +122,10 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
         target=settings.target,
         max_update_ratio=settings.max_update_ratio,
         gradients=_gradients(config, lm, settings),
+        undoable=config.undoable,
     )
     plan.check(lm)
-    if config.wild:
-        wild_prompts(lm, [request for batch in rounds for request in batch])
-    return Job(config, loaded, lm, stream, rounds, settings, plan, references, is_embedded(lm))
+    return plan
 
 
 def choose_edits(
@@ -156,7 +172,7 @@ def _contexts(config: RunConfig, lm: LanguageModel, settings: Settings) -> Conte
     return sample_contexts(lm, generator, settings.context_lengths)
 
 
-def _corpus(config: RunConfig, lm: LanguageModel, say: Say) -> Path | None:
+def find_corpus(config: RunConfig, lm: LanguageModel, say: Say) -> Path | None:
     """The text that second moments are computed over; None where they are there already.
 
     Unless another is given, it is the world's for the embedded model, for others the model's own.
