@@ -309,6 +309,50 @@ def adaptor_loss(
     return near + far + kept[0] + kept[1]
 
 
+def adam(
+    W: Tensor, gradient: Callable[[Tensor], Tensor], lr: float, state: dict[str, Any]
+) -> Tensor:
+    """Adam (1412.6980), algorithm 1, one step; `state` holds t, m and v and is empty at first."""
+    g, t = gradient(W), state.get("t", 0) + 1
+    m = 0.9 * state.get("m", 0) + 0.1 * g
+    v = 0.999 * state.get("v", 0) + 0.001 * g * g
+    state.update(t=t, m=m, v=v)
+    return W - lr * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+
+
+def curvature_price(
+    keys: list[Tensor], residuals: list[Tensor], S: Tensor, M: Tensor, past: list[Tensor]
+) -> Tensor:
+    """argmin Σ ‖Δk_i − r_i‖² + Σ ‖Δk_p‖² + tr(SΔMΔᵀ), by the normal equations of vec Δ.
+
+    (Σ kkᵀ ⊗ I + M ⊗ S) vec Δ = vec Σ r_ik_iᵀ, with vec stacking columns.
+    """
+    system = torch.kron(M, S) + torch.kron(outer_sum(keys + past, keys + past), torch.eye(len(S)))
+    right = outer_sum(residuals, keys)
+    return torch.linalg.solve(system, right.T.flatten()).reshape(right.T.shape).T
+
+
+def low_curvature(Q: Tensor, A: Tensor, S: Tensor, share: float) -> Tensor:
+    """CrispEdit (2602.15823): U_S((U_SᵀQU_A) ⊙ M)U_Aᵀ, M_ij = 1 where λ^S_iλ^A_j < τ.
+
+    τ is the product at which the products, sorted downwards, first hold the share of their sum.
+    """
+    inputs, V = torch.linalg.eigh(A)
+    outputs, U = torch.linalg.eigh(S)
+    products = sorted(((a * b).item() for a in outputs for b in inputs), reverse=True)
+    held = 0.0
+    for tau in products:
+        held += tau
+        if held >= share * sum(products):
+            break
+    kept = torch.zeros_like(Q)
+    for i in range(len(S)):
+        for j in range(len(A)):
+            if outputs[i] * inputs[j] < tau:
+                kept += (U[:, i] @ Q @ V[:, j]) * torch.outer(U[:, i], V[:, j])
+    return kept
+
+
 class Case:
     """Random keys, residuals, a second moment with half of its spectrum below 0.5, and past keys.
 

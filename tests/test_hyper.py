@@ -226,6 +226,14 @@ def test_values_are_converted():
     assert settings.context_lengths == ((4, 2),) and settings.target.steps == 7
 
 
+def test_zero_where_it_is_the_default():
+    """A parameter whose default is 0 can be set back to it; others must be positive."""
+    settings = build_settings("locft_bf", {"layers": [1], "replay": 0, "batch": 7})
+    assert settings.parameters["replay"] == 0 and settings.parameters["batch"] == 7
+    with pytest.raises(ValueError, match="batch = 0: must be positive"):
+        build_settings("locft_bf", {"layers": [1], "batch": 0})
+
+
 def test_assignments():
     """Values are read as JSON where they can be, otherwise as text.
 

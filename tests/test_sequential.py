@@ -42,7 +42,13 @@ def test_a_run(tiny_lm, requests, name):
         total += len(batch)
         assert [o.case_id for o in done.outcomes] == [r.case_id for r in batch]
         assert {o.status for o in done.outcomes} == {"edited"}
-        updates = 3 if name.startswith("ft") else 5 if locates or name == "grace" else 1
+        updates = (
+            3
+            if name.startswith(("ft", "locft", "crisp"))
+            else 5
+            if locates or name == "grace"
+            else 1
+        )
         assert {o.target_updates for o in done.outcomes} == {updates}
         assert done.index == i and done.state.round == i + 1
         assert [o.layer for o in done.layers] == list(plan.layers)

@@ -90,7 +90,7 @@ def test_every_method(space, method):
         "nse_paper": ["done_below=0.001"],
         "nse": ["done_below=0.001"],
     }.get(method, [])
-    quick = ["steps=4", "lr=0.01" if method.startswith("ft") else "lr=0.3"]
+    quick = ["steps=4", "lr=0.01" if method.startswith(("ft", "locft", "crisp")) else "lr=0.3"]
     if "network" in method_parameters(method):
         settings = [f"network={network_for(load_model(space.model))}"]
     result = space.call(method=method, hyper=None, layers="1", set=[*quick, *settings])

@@ -154,17 +154,22 @@ def build_lm(
 def build_plan(lm: LanguageModel, layers: tuple[int, ...] = (0, 1), **changes: Any) -> EditPlan:
     """A plan with well-conditioned random moments, four contexts and six short steps."""
     generator = torch.Generator().manual_seed(1)
-    moments = {}
+    moments, gradients = {}, {}
     for layer in range(lm.n_layers):
         width = max(read_weight(lm, layer).shape)
         keys = torch.randn(width, 4 * width, generator=generator, dtype=torch.float64)
         moments[layer] = keys @ keys.T / (4 * width)
+    for layer in range(lm.n_layers):
+        height = min(read_weight(lm, layer).shape)
+        g = torch.randn(height, 4 * height, generator=generator, dtype=torch.float64)
+        gradients[layer] = g @ g.T / (4 * height)
     target = TargetConfig(steps=6, lr=0.3, stop_loss=0.01)
     arguments: dict[str, Any] = {
         "layers": layers,
         "moments": moments,
         "contexts": CONTEXTS,
         "target": target,
+        "gradients": gradients,
     }
     return EditPlan(**arguments | changes)
 

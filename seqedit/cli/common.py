@@ -34,6 +34,11 @@ LESS_MEMORY = (
 )
 
 
+Undoable = Annotated[
+    bool, typer.Option("--undoable", help="Keep keys and residuals for `seqedit undo`.")
+]
+
+
 class OneLineErrors(TyperGroup):
     """A group of commands in which every error ends in one line on stderr and an exit code."""
 

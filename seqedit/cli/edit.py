@@ -12,6 +12,7 @@ from .common import (
     Edited,
     Model,
     PerplexityText,
+    Undoable,
     make_app,
     make_parent,
     parse_layers,
@@ -96,9 +97,7 @@ def edit(
         int | None, typer.Option(help="Requests per round; default: the file's rounds.")
     ] = None,
     layers: Annotated[str | None, typer.Option(help="Layers to edit, e.g. 3,4,5.")] = None,
-    n_edits: Annotated[
-        int | None, typer.Option(help="Take only this many requests, the first ones.")
-    ] = None,
+    n_edits: Annotated[int | None, typer.Option(help="Only so many requests, the first.")] = None,
     stream: Annotated[
         str | None,
         typer.Option(
@@ -155,6 +154,7 @@ def edit(
     save_rounds: Annotated[
         bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")
     ] = False,
+    undoable: Undoable = False,
     dtype: Dtype = "float32",
     device: Device = "auto",
 ) -> None:
@@ -198,6 +198,7 @@ def edit(
         references=references,
         wild=wild,
         save_rounds=save_rounds,
+        undoable=undoable,
         dtype=dtype,
         device=device,
     )

@@ -21,6 +21,7 @@ from . import (
     streams,
     study,
     tune,
+    undo,
     world,
 )
 from .common import make_app
@@ -38,7 +39,7 @@ def seqedit(
     """Sequential model editing: write facts into a model's weights, and measure what it cost."""
 
 
-for group in (edit, streams, exchange, methods, plan, side_by_side, tune, study, bench):
+for group in (edit, streams, exchange, undo, methods, plan, side_by_side, tune, study, bench):
     app.add_typer(group.app)  # without a name: its commands become commands of `seqedit` itself
 app.add_typer(model.app, name="model")
 app.add_typer(moments.app, name="moments")

@@ -1,7 +1,7 @@
 """What the loop asks of a method, and what a method may count on."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
@@ -54,6 +54,18 @@ class Writer(ABC):
         """
         return None
 
+    def solved_again(
+        self, state: EditState, edits: Sequence[int]
+    ) -> dict[int, Float[Tensor, "d_model d_ff"]]:
+        """Layer → W − W₀ as it were if these edits alone had been made, their keys as they are.
+
+        For methods that say in `EditMethod.cannot_undo` that they can.
+
+        Args:
+            edits: numbers of edits, columns of the keys.
+        """
+        raise NotImplementedError
+
     def after_restraint(
         self, state: EditState, removed: dict[int, Float[Tensor, "d_model d_ff"]]
     ) -> EditState:
@@ -101,6 +113,16 @@ class EditMethod(ABC):
     def key_average(self) -> Average | None:
         """How keys are averaged over contexts; None for a method whose keys are not averages."""
         return None
+
+    @property
+    def cannot_undo(self) -> str | None:
+        """Why one edit cannot be taken out of a run; None if it can, see `editing.undo`."""
+        return "its rounds are not solutions of equations from which one edit could be taken out"
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the plan must hold second moments of gradients."""
+        return False
 
     def beside(self, lm: LanguageModel, state: EditState) -> AbstractContextManager[None]:
         """A context in which what the method keeps beside the weights is at work (GRACE).

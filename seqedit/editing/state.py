@@ -28,6 +28,9 @@ class EditPlan:
         contexts: groups of context templates.
         target: how targets are optimised, and what every method learns after them.
         max_update_ratio: a round is refused if ‖Δ‖ of a layer exceeds this multiple of ‖W₀‖.
+        gradients: layer → S, second moment of a text's gradients at the outputs of the matrix,
+            (d_model, d_model); for methods that ask for it, see `EditMethod.needs_gradients`.
+        undoable: remember what undoing one edit takes, see `editing.undo`.
     """
 
     layers: tuple[int, ...]
@@ -35,6 +38,8 @@ class EditPlan:
     contexts: Contexts
     target: TargetConfig
     max_update_ratio: float = 10.0
+    gradients: dict[int, Tensor] = field(default_factory=dict)
+    undoable: bool = False
 
     def check(self, lm: LanguageModel) -> None:
         """Check that layers, moments and the end of targets fit the model.
@@ -53,6 +58,25 @@ class EditPlan:
                     f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}"
                 )
             self._check_moment(lm, layer)
+
+    def gradient_moment(self, lm: LanguageModel, layer: int) -> Float[Tensor, "d_model d_model"]:
+        """S of a layer, on the model's device.
+
+        Raises:
+            ValueError: there is none, or it does not fit the model.
+        """
+        if layer not in self.gradients:
+            raise ValueError(
+                f"gradients: none for layer {layer}; there are {sorted(self.gradients)}. The "
+                "method needs second moments of a text's gradients, see `corpus_gradients`"
+            )
+        S, size = self.gradients[layer], read_weight(lm, layer).shape[0]
+        if tuple(S.shape) != (size, size) or not S.isfinite().all() or not S.trace() > 0:
+            raise ValueError(
+                f"gradients: S.{layer} is {tuple(S.shape)}, where a finite matrix with a positive "
+                f"trace, {size} × {size}, is needed; compute it again for this model"
+            )
+        return S.to(lm.device)
 
     def _check_moment(self, lm: LanguageModel, layer: int) -> None:
         if layer not in self.moments:
@@ -137,9 +161,26 @@ class EditState:
         """The state with another memory."""
         return replace(self, memory=memory)
 
+    def with_residuals(self, residuals: dict[int, Float[Tensor, "d_model n"]]) -> "EditState":
+        """The state that also remembers what more edits were to add to the original weights.
+
+        Args:
+            residuals: layer → v* − W₀k, one column per edit, as for `remember`.
+        """
+        memory = dict(self.memory)
+        for layer, new in residuals.items():
+            old = memory.get(residuals_name(layer), new[:, :0].cpu())
+            memory[residuals_name(layer)] = torch.cat([old, new.cpu()], dim=1)
+        return self.with_memory(memory)
+
     def with_carry(self, carry: dict[int, Float[Tensor, "d_model d_ff"]]) -> "EditState":
         """The state with another error to make good."""
         return replace(self, carry=carry)
+
+
+def residuals_name(layer: int) -> str:
+    """Under which name a state's memory keeps v* − W₀k of a layer, (d_model, N)."""
+    return f"residuals.{layer}"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ For each edited matrix the file holds factors with W = W₀ + left @ right.
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,9 @@ def fingerprint_of_rest(lm: LanguageModel, layers: Collection[int]) -> str:
         return fingerprint(lm)
 
 
-def factor_edits(lm: LanguageModel, run: Path) -> Edits:
+def factor_edits(
+    lm: LanguageModel, run: Path, put: Callable[[LanguageModel, Path], None] = put_weights
+) -> Edits:
     """Factor the edits of a finished run to the numerical rank of W_T − W₀.
 
     Singular values count if they exceed the round-off that the run's additions leave in the matrix.
@@ -105,6 +107,7 @@ def factor_edits(lm: LanguageModel, run: Path) -> Edits:
     Args:
         lm: the unedited model; it ends edited by the run.
         run: folder of the run.
+        put: puts its edits into the model, or some of them.
 
     Raises:
         ValueError: see `put_weights`.
@@ -113,7 +116,7 @@ def factor_edits(lm: LanguageModel, run: Path) -> Edits:
     layers = tuple(record["parameters"]["layers"])
     before = {layer: read_weight(lm, layer) for layer in layers}
     rest = fingerprint_of_rest(lm, layers)
-    put_weights(lm, run)
+    put(lm, run)
     edits = {
         layer: layer_edit(W0, read_weight(lm, layer), record["n_edits"])
         for layer, W0 in before.items()

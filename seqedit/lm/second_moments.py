@@ -5,7 +5,7 @@ batched, and after each batch the place in the text is known, so that a long rea
 interrupted and resumed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -55,6 +55,12 @@ class Place:
     batches: int = 0
 
 
+Add = Callable[
+    [LanguageModel, list[list[int]], Mapping[int, nn.Module], dict[int, SecondMoment], int], None
+]
+"""Adds what is collected of one batch to each layer's moments, see `add_keys`."""
+
+
 def accumulate_moments(
     lm: LanguageModel,
     texts: Iterable[str],
@@ -62,6 +68,7 @@ def accumulate_moments(
     reading: Reading,
     moments: dict[int, SecondMoment],
     place: Place | None = None,
+    add: Add | None = None,
 ) -> Iterator[Place]:
     """Add the keys of every token of `texts` to `moments`, layer by layer.
 
@@ -75,11 +82,12 @@ def accumulate_moments(
         reading: how the text is read.
         moments: layer → moments so far, changed in place.
         place: where an earlier reading stopped; None for the beginning.
+        add: collects something else than keys; None for `add_keys`.
 
     Yields:
         The place after each batch and after each window.
     """
-    place = place or Place()
+    place, add = place or Place(), add or add_keys
     modules, done = {layer: lm.down_proj(layer) for layer in layers}, place.batches
     limit = min(reading.length or lm.max_positions, lm.max_positions)
     for window in _windows(texts, reading.window):
@@ -89,7 +97,7 @@ def accumulate_moments(
         rows = _within([row[:limit] for row in tokenise(lm, window).ids], left)
         batches = list(chunks([len(row) for row in rows], reading.batch_tokens))
         for i, batch in enumerate(batches[done:], start=done):
-            _add_keys(lm, rows[batch], modules, moments, reading.chunk)
+            add(lm, rows[batch], modules, moments, reading.chunk)
             place = Place(place.documents, place.tokens, i + 1)
             yield place
         read = sum(len(row) for row in rows)
@@ -104,11 +112,13 @@ def collect_second_moments(
     *,
     batch_tokens: int = 16_384,
     progress: bool = True,
+    add: Add | None = None,
 ) -> dict[int, SecondMoment]:
     """Return Σ k kᵀ and the number of keys over every token of `texts`, for each layer.
 
     Texts are cut to the model's positions and batched by length. Padding is not counted; the
-    special tokens that the tokenizer adds are, as in the released statistics.
+    special tokens that the tokenizer adds are, as in the released statistics. `add` collects
+    something else than keys, see `accumulate_moments`.
 
     Source:
         ROME (2202.05262) appendix E, MEMIT (2210.07229) appendix; the mean per token is
@@ -117,7 +127,7 @@ def collect_second_moments(
     moments: dict[int, SecondMoment] = {}
     reading = Reading(window=None, batch_tokens=batch_tokens)
     bar = tqdm(unit="batch", desc="second moments", disable=None if progress else True, leave=False)
-    for _ in accumulate_moments(lm, texts, layers, reading, moments):
+    for _ in accumulate_moments(lm, texts, layers, reading, moments, add=add):
         bar.update()
     bar.close()
     return moments
@@ -145,7 +155,7 @@ def _within(rows: list[list[int]], left: int | None) -> list[list[int]]:
     return sorted((row for row in rows if row), key=len)
 
 
-def _add_keys(
+def add_keys(
     lm: LanguageModel,
     rows: list[list[int]],
     modules: Mapping[int, nn.Module],

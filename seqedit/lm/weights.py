@@ -119,6 +119,10 @@ class TrainableWeight:
             out_by_in = gradient.T if isinstance(self.module, Conv1D) else gradient
             self.value.grad = out_by_in.to(self.value)
 
+    def out_by_in(self, stored: Tensor) -> Tensor:
+        """A view of a tensor that is stored as `value` is, such as its gradient, as out × in."""
+        return stored.T if not self.half and isinstance(self.module, Conv1D) else stored
+
     def write(self) -> None:
         """Bring the model's parameter up to date with `value`; call it after the step."""
         if self.half:

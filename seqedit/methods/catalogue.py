@@ -9,11 +9,26 @@ import inspect
 from collections.abc import Iterator
 
 from ..editing.contract import EditMethod
-from . import alphaedit, composed, fine_tuned, from_gradients, grace, memit, nse, recursive, rome
+from . import (
+    alphaedit,
+    breadth_first,
+    composed,
+    curvature,
+    fine_tuned,
+    from_gradients,
+    grace,
+    memit,
+    nse,
+    recursive,
+    rome,
+)
 from .combinators import COMBINATORS
 from .entry import ENTERED, Constructor, Entry, Setting
 
-_FILES = (rome, memit, recursive, alphaedit, nse, from_gradients, fine_tuned, grace, composed)
+_FILES = (
+    *(rome, memit, recursive, alphaedit, nse),
+    *(from_gradients, fine_tuned, breadth_first, curvature, grace, composed),
+)
 
 CATALOGUE: dict[str, Entry] = {
     name: entry

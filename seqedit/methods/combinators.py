@@ -51,6 +51,37 @@ def without_history(base: EditMethod) -> EditMethod:
     return _changed(base, "−history", history=0.0)
 
 
+def curvature(base: EditMethod, damping: float = 0.1) -> EditMethod:
+    """`base` with a price of outputs too: of how much the loss of a text minds their movement.
+
+    The price tr(ΔMΔᵀ) becomes tr(SΔMΔᵀ), with S the second moment of the text's gradients at the
+    outputs of the matrix, scaled to a mean eigenvalue of 1, see `algebra.curvature.damped`.
+
+    Args:
+        damping: ρ, what every output costs at least, as a share of the mean price, above 0; with 1
+            all outputs cost the same, and this is `base`.
+
+    Raises:
+        ValueError: `base` fits its keys exactly or forbids movement at earlier ones, which leaves a
+            price of outputs nothing to choose; or it solves in another way than by `Solver.update`.
+
+    Source: ours, after the curvature of CrispEdit (2602.15823).
+    """
+    _needs(base, "outputs", "curvature")
+    restrain.check_share("damping", damping)
+    if getattr(base, "mu", 1.0) == 0 or getattr(base, "history", 0.0) == math.inf:
+        raise ValueError(
+            f"curvature({base.name}): an exact fit leaves a price of outputs nothing to choose; "
+            "give it a method with μ > 0 and a finite weight of earlier keys"
+        )
+    if getattr(base, "compensate", False) or getattr(base, "neurons", None):
+        raise ValueError(
+            f"curvature({base.name}): give it a method that writes all neurons and makes good no "
+            "restraint"
+        )
+    return _changed(base, "+curvature", output_damping=damping)
+
+
 def rewind(base: EditMethod) -> EditMethod:
     """`base` with targets found on the original weights: NSE's rewinding alone (2410.04045)."""
     _needs(base, "targets", "rewind")
@@ -172,10 +203,10 @@ def compensated(base: EditMethod) -> EditMethod:
     """
     _needs(base, "compensation", "compensated")
     whole = isinstance(base, LocateThenEdit) and base.mu == 1.0 and base.neurons is None
-    if not whole:
+    if not whole or base.needs_gradients:
         raise ValueError(
             f"compensated({base.name}): compensation is for methods that solve for whole updates "
-            "with μ = 1 (MEMIT's)"
+            "with μ = 1 (MEMIT's) and price all outputs alike"
         )
     if base.restrain_update is None or getattr(base, "history", 0.0) != 1.0:
         raise ValueError(
@@ -224,6 +255,7 @@ COMBINATORS: dict[str, Callable[..., EditMethod]] = {
         null_space,
         with_history,
         without_history,
+        curvature,
         rewind,
         rect,
         sphere,

@@ -4,7 +4,15 @@ import math
 
 from ..editing.contract import EditMethod
 from .alphaedit import alphaedit
-from .combinators import compensated, prune_rounds, revive, robust_keys, sphere, with_history
+from .combinators import (
+    compensated,
+    curvature,
+    prune_rounds,
+    revive,
+    robust_keys,
+    sphere,
+    with_history,
+)
 from .entry import method
 from .memit import ALPHA, memit_rect, memit_seq
 from .ranges import Choice, Range
@@ -43,6 +51,28 @@ def alphaedit_sphere(
         strength: see `sphere`.
     """
     return sphere(alphaedit(threshold, l2), share, strength)
+
+
+@method(
+    name="memit_seq+curvature",
+    source="ours, after the curvature of CrispEdit (2602.15823)",
+    search={"damping": Range(1e-3, 1.0, high_may_stay="all outputs then cost the same")},
+    test={"lam": 0.5, "damping": 0.2},
+    colour="#0057d9",
+    oracle="test_curvature.py::test_thm_curvature_price",
+)
+def memit_seq_curvature(lam: float = 15_000.0, damping: float = 0.1) -> EditMethod:
+    r"""MEMIT-seq that also prices outputs, by how much the loss of a text minds their change.
+
+    .. math::
+        \Delta = \arg\min \lVert \Delta K - R \rVert^2 + \lVert \Delta K_p \rVert^2
+        + \lambda \operatorname{tr}(S \Delta C \Delta^\top)
+
+    Args:
+        lam: see `memit_seq`.
+        damping: see `curvature`.
+    """
+    return curvature(memit_seq(lam), damping)
 
 
 @method(

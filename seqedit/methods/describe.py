@@ -33,7 +33,7 @@ _TARGET_WORDS: dict[str, Callable[[Any], str]] = {
 
 _ELSEWHERE = {
     *("name", "price", "history", "directions", "neurons", "mu", "passes", "eta", "budget"),
-    *("one_at_a_time", "restrain_update", "restrain_total", "compensate"),
+    *("one_at_a_time", "restrain_update", "restrain_total", "compensate", "output_damping"),
 }
 """Fields that other columns show, or that need no words."""
 
@@ -57,6 +57,8 @@ def formula(method: LeastSquares) -> str:
     price = price_symbol(method)
     past = {0.0: "", 1.0: f" + {PAST}", float("inf"): rf" + \infty\,{PAST}"}[method.history]
     metric = price + past
+    if method.needs_gradients:
+        return _formula_with_output_prices(method, price)
     if method.mu == 0:
         inverse = r"\mathbf K^\top\mathbf M^{-1}"
         return rf"\mathbf R\,({inverse}\mathbf K)^{{-1}}{inverse}, \quad \mathbf M = {metric}"
@@ -71,6 +73,19 @@ def formula(method: LeastSquares) -> str:
     return rf"\mathbf R\mathbf K^\top\,({metric} + {NEW})^{{-1}}"
 
 
+def _formula_with_output_prices(method: LeastSquares, price: str) -> str:
+    """Δ in LaTeX by the theorem of the price of outputs; X and Y begin with past keys."""
+    keys, residuals = (
+        (r"\mathbf X", r"\mathbf Y") if method.history else (r"\mathbf K", r"\mathbf R")
+    )
+    mu = "" if method.mu == 1 else r"\mu\,"
+    inverse = rf"({price})^{{-1}}"
+    if method.directions:
+        inverse = rf"\mathbf B(\mathbf B^\top({price})\mathbf B)^{{-1}}\mathbf B^\top"
+    fit = rf"\frac{{(\mathbf U^\top{residuals}\mathbf V)_{{ij}}}}{{\gamma_j + {mu}s_i}}"
+    return rf"\mathbf U\,\Bigl[{fit}\Bigr]\,\mathbf V^\top{keys}^\top{inverse}"
+
+
 def describe(method: LeastSquares) -> dict[str, str]:
     """A row of the table of methods that solve for their update: column → text."""
     queue = isinstance(method, LyapLock)
@@ -78,7 +93,7 @@ def describe(method: LeastSquares) -> dict[str, str]:
     passes = getattr(method, "passes", None)
     return {
         "method": method.name,
-        "$\\mathbf M_0$": f"${price_symbol(method)}$" + (", follows damage" if queue else ""),
+        "$\\mathbf M_0$": f"${price_symbol(method)}$" + _price_remark(method),
         "ω": "in $\\mathbf K$" if queue else weight,
         "$\\mathbf B$": _directions(method),
         "μ": f"{method.mu:g}",
@@ -105,6 +120,12 @@ def target_words(method: EditMethod) -> list[str]:
         else:
             words.append(f"{field.name} = {value}")
     return words
+
+
+def _price_remark(method: LeastSquares) -> str:
+    if method.needs_gradients:
+        return ", outputs by $\\mathbf S$"
+    return ", follows damage" if isinstance(method, LyapLock) else ""
 
 
 def _directions(method: LeastSquares) -> str:

@@ -1,14 +1,16 @@
 """Second moments of keys over a text file, computed once for each model and cached."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ..algebra.compact import whole
+from ..algebra.second_moment import SecondMoment
 from ..base.files import cache_folder, file_digest
 from ..lm.fingerprint import fingerprint
+from ..lm.gradient_moments import collect_gradient_moments
 from ..lm.model import LanguageModel
 from ..lm.second_moments import collect_second_moments
 from .files import load_moments, save_moments
@@ -69,15 +71,41 @@ def corpus_moments(lm: LanguageModel, corpus: Path, layers: Sequence[int]) -> di
     Raises:
         ValueError: the file cannot be read or holds no text.
     """
+    return _cached(lm, corpus, layers, "moments", "C", collect_second_moments)
+
+
+def corpus_gradients(lm: LanguageModel, corpus: Path, layers: Sequence[int]) -> dict[int, Tensor]:
+    """The second moments of the text's gradients at the outputs of the edited matrices.
+
+    They are cached like those of keys, see `corpus_moments`.
+
+    Returns:
+        Layer → S, (d_model, d_model).
+
+    Raises:
+        ValueError: the file cannot be read or holds no text.
+    """
+    return _cached(lm, corpus, layers, "gradients", "S", collect_gradient_moments)
+
+
+def _cached(
+    lm: LanguageModel,
+    corpus: Path,
+    layers: Sequence[int],
+    kind: str,
+    name: str,
+    collect: Callable[[LanguageModel, Sequence[str], Sequence[int]], dict[int, SecondMoment]],
+) -> dict[int, Tensor]:
+    """Second moments of one kind from the cache; those that it lacks are collected first."""
     texts, identity = read_corpus(corpus), fingerprint(lm)
     cache = cache_folder()
     paths = {
-        layer: cache / f"moments-{identity}-{file_digest(corpus)}-{layer}.safetensors"
+        layer: cache / f"{kind}-{identity}-{file_digest(corpus)}-{layer}.safetensors"
         for layer in layers
     }
     missing = [layer for layer, path in paths.items() if not path.exists()]
     if missing:
         cache.mkdir(parents=True, exist_ok=True)
-        for layer, moment in collect_second_moments(lm, texts, missing).items():
-            save_moments(paths[layer], {layer: moment}, fingerprint=identity)
-    return {layer: whole(load_moments(path).C[layer]) for layer, path in paths.items()}
+        for layer, moment in collect(lm, texts, missing).items():
+            save_moments(paths[layer], {layer: moment}, fingerprint=identity, name=name)
+    return {layer: whole(load_moments(path, name).C[layer]) for layer, path in paths.items()}

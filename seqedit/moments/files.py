@@ -41,6 +41,7 @@ def save_moments(
     fingerprint: str | None = None,
     dtype: torch.dtype = torch.float32,
     about: dict[str, Any] | None = None,
+    name: str = "C",
 ) -> None:
     """Write second moments atomically as tensors `C.<layer>`.
 
@@ -52,6 +53,7 @@ def save_moments(
         fingerprint: of the model.
         dtype: of the tensors in the file.
         about: see `Moments`.
+        name: another letter for what is not of keys.
 
     Raises:
         ValueError: a moment has seen no keys.
@@ -64,7 +66,7 @@ def save_moments(
     }
     _save(
         path,
-        {f"C.{layer}": mean.to(dtype) for layer, mean in C.items()},
+        {f"{name}.{layer}": mean.to(dtype) for layer, mean in C.items()},
         metadata,
         fingerprint,
         about,
@@ -109,32 +111,38 @@ def _save(
     save_tensors(path, tensors, metadata)
 
 
-def load_moments(path: Path) -> Moments:
+def load_moments(path: Path, name: str = "C") -> Moments:
     """Load a file of `C.<layer>` tensors, or of compact moments; its metadata is optional.
+
+    Args:
+        path: the file.
+        name: the letter under which they were saved.
 
     Raises:
         ValueError: it is not a safetensors file, holds neither, or a C that is no second moment.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata, names = read_metadata(file), list(file.keys())
+            metadata, held = read_metadata(file), list(file.keys())
             C: dict[int, Tensor | CompactMoment] = {}
-            for name in names:
-                if name.startswith("C."):
-                    C[int(name.removeprefix("C."))] = file.get_tensor(name)
-            for name in names:
-                if name.startswith("vectors."):
-                    layer = int(name.removeprefix("vectors."))
+            for tensor in held:
+                if tensor.startswith(f"{name}."):
+                    C[int(tensor.removeprefix(f"{name}."))] = file.get_tensor(tensor)
+            for tensor in held:
+                if tensor.startswith("vectors."):
+                    layer = int(tensor.removeprefix("vectors."))
                     C[layer] = _compact_tensors(file, layer)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read as second moments: {error}") from error
     if not C:
-        raise ValueError(f"{path} holds no tensor named C.<layer>; make one with `seqedit moments`")
+        raise ValueError(
+            f"{path} holds no tensor named {name}.<layer>; make one with `seqedit moments`"
+        )
     for layer, moment in C.items():
         if isinstance(moment, Tensor) and (problem := _not_a_moment(moment)):
             raise ValueError(
-                f"moments: {path}: C.{layer} is no second moment: {problem}; compute it again with "
-                "`seqedit moments`"
+                f"moments: {path}: {name}.{layer} is no second moment: {problem}; compute it again "
+                "with `seqedit moments`"
             )
     counts = {int(layer): n for layer, n in json.loads(metadata.get("counts", "{}")).items()}
     return Moments(C, metadata.get("fingerprint"), counts, json.loads(metadata.get("about", "{}")))

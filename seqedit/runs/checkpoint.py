@@ -23,7 +23,7 @@ from ..base.files import (
     write_text,
 )
 from ..base.jsonl import read_jsonl
-from ..editing.state import EditState
+from ..editing.state import EditState, residuals_name
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
 from ..lm.weights import read_weight, write_weight
@@ -148,6 +148,8 @@ def finish(
     """
     tensors = {f"W.{layer}": read_weight(lm, layer) for layer in state.original}
     tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
+    if all(residuals_name(layer) in state.memory for layer in state.keys):  # for undoing an edit
+        tensors |= {f"keys.{layer}": K for layer, K in state.keys.items()}
     kept = {i: path for i in range(rounds) if (path := out / f"round-{i}.safetensors").exists()}
     for i, path in kept.items():
         tensors |= {

@@ -64,6 +64,7 @@ class RunConfig:
         references: with `fluency`, file of reference texts for consistency (see `load_references`).
         wild: let the model answer freely at the end and judge the answers (see `score_wild`).
         save_rounds: keep the edited matrices after every round.
+        undoable: also keep the keys and residuals of all edits, which undoing one of them takes.
         dtype: of the model's weights; the edited matrices are kept in float32 as well.
         device: where the model is loaded, see `seqedit.lm.load.load_model`.
 
@@ -96,6 +97,7 @@ class RunConfig:
     references: Path | None = None
     wild: bool = False
     save_rounds: bool = False
+    undoable: bool = False
     dtype: str = "float32"
     device: str = "auto"
 

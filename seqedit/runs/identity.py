@@ -53,6 +53,8 @@ def run_parameters(
         parameters["evaluate_sample"] = config.evaluate_sample
     if config.clean:
         parameters["clean"] = True
+    if config.undoable:
+        parameters["undoable"] = True
     if config.wild:
         parameters["wild"] = True
     if config.dtype != "float32":

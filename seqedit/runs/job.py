@@ -12,6 +12,7 @@ from torch import Tensor
 from ..algebra.compact import CompactMoment
 from ..base.paths import FACTS, MOMENTS, WORLD
 from ..editing.state import EditPlan
+from ..editing.undo import check_undoable
 from ..evaluation.abilities import read_facts
 from ..evaluation.consistency import References, load_references
 from ..evaluation.wild import wild_prompts
@@ -21,7 +22,7 @@ from ..lm.keys import Contexts
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
 from ..lm.validation import validate_requests
-from ..moments.cache import check_layers, corpus_moments, read_corpus
+from ..moments.cache import check_layers, corpus_gradients, corpus_moments, read_corpus
 from ..moments.files import check_belongs, load_moments
 from ..requests.published import RequestSet, load_request_set
 from ..requests.request import EditRequest, batched
@@ -94,38 +95,54 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     references = load_references(config.references, SENTENCES) if config.references else None
     lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     settings = resolve(config, lm, file_has_rounds=len(loaded.rounds) > 1, say=say)
+    if config.undoable:
+        check_undoable(settings.make())
     check_layers(lm, settings.layers)
     file = measured_text(lm, config.perplexity_text)
     texts = tuple(read_corpus(file, "perplexity_text")) if file else ()
     config = replace(
         config,
-        corpus=_corpus(config, lm, say),
+        corpus=find_corpus(config, lm, say),
         kept=_kept(config, lm),
         perplexity_text=file,
     )
+    if config.kept:
+        read_facts(config.kept)
     sizes = [len(batch) for batch in loaded.rounds]
     rounds = [
         batch for edits in stream.passes for batch in _divide(edits, sizes, settings.batch_size)
     ]
     contexts = _contexts(config, lm, settings)
     validate_requests(lm, [request for batch in rounds for request in batch], contexts)
+    plan = make_plan(config, lm, settings, contexts)
+    if not is_chosen(config, lm):
+        settings = scaled_to(settings, plan.moments, config.settings, say)
+    if config.wild:
+        wild_prompts(lm, [request for batch in rounds for request in batch])
+    return Job(
+        config, loaded, lm, stream, rounds, settings, plan, references, texts, is_embedded(lm)
+    )
+
+
+def make_plan(
+    config: RunConfig, lm: LanguageModel, settings: Settings, contexts: Contexts
+) -> EditPlan:
+    """What the editing loop needs, with the second moments that the configuration asks for.
+
+    Raises:
+        ValueError: they cannot be had, or do not fit the model.
+    """
     plan = EditPlan(
         layers=settings.layers,
         moments=_moments(config, lm, settings.layers),
         contexts=contexts,
         target=settings.target,
         max_update_ratio=settings.max_update_ratio,
+        gradients=_gradients(config, lm, settings),
+        undoable=config.undoable,
     )
     plan.check(lm)
-    if not is_chosen(config, lm):
-        settings = scaled_to(settings, plan.moments, config.settings, say)
-    if config.kept:
-        read_facts(config.kept)
-    if config.wild:
-        wild_prompts(lm, [request for batch in rounds for request in batch])
-    return Job(
-        config, loaded, lm, stream, rounds, settings, plan, references, texts, is_embedded(lm)
-    )
+    return plan
 
 
 def choose_edits(
@@ -172,7 +189,7 @@ def _contexts(config: RunConfig, lm: LanguageModel, settings: Settings) -> Conte
     return sample_contexts(lm, generator, settings.context_lengths)
 
 
-def _corpus(config: RunConfig, lm: LanguageModel, say: Say) -> Path | None:
+def find_corpus(config: RunConfig, lm: LanguageModel, say: Say) -> Path | None:
     """The text that second moments are computed over; None where they are there already.
 
     Unless another is given, it is the world's for the embedded model, for others the model's own.
@@ -209,3 +226,21 @@ def _moments(
         if shipped.fingerprint == fingerprint(lm) and set(layers) <= set(shipped.C):
             return shipped.C
     return {**corpus_moments(lm, config.corpus or WORLD / "corpus.txt", layers)}
+
+
+def _gradients(config: RunConfig, lm: LanguageModel, settings: Settings) -> dict[int, Tensor]:
+    """layer → second moment of gradients, (d_model, d_model), over the run's text and kept in the
+    cache; none for a method that needs none.
+
+    Raises:
+        ValueError: the method needs them, and the second moments of keys came without their text.
+    """
+    if not settings.make().needs_gradients:
+        return {}
+    corpus = config.corpus or (WORLD / "corpus.txt" if is_embedded(lm) else None)
+    if corpus is None:
+        raise ValueError(
+            f"corpus: {settings.method} needs second moments of gradients, which {config.moments} "
+            "does not hold; give their text with --corpus beside --moments"
+        )
+    return corpus_gradients(lm, corpus, settings.layers)

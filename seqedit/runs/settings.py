@@ -67,7 +67,8 @@ def build_settings(method: str, values: dict[str, Any]) -> Settings:
     parameters, target, plain = dict(defaults), {}, {}
     for name, value in values.items():
         if name in defaults:
-            parameters[name] = _typed(name, value, type(defaults[name]), positive=True)
+            positive = defaults[name] != 0  # 0 is a value where it is the default
+            parameters[name] = _typed(name, value, type(defaults[name]), positive)
         elif name in _TARGET:
             target[name] = _typed(name, value, _TARGET[name], positive=name in _POSITIVE)
         elif name in _PLAIN:

@@ -56,7 +56,7 @@ class FineTuningWriter(Writer):
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         before = {layer: read_weight(self.lm, layer) for layer in self.plan.layers}
         rows = learned_rows(self.lm, requests, self.plan.target)
-        with self._gradients_on(), clock.stage("targets"):
+        with gradients_on(self.lm, self.plan.layers), clock.stage("targets"):
             updates, loss, right_before = self._train(rows)
         for layer, W in before.items():
             update = read_weight(self.lm, layer) - W
@@ -64,16 +64,7 @@ class FineTuningWriter(Writer):
         reason = f"loss below {self.method.stop_loss:g}"
         if updates == self.method.steps:
             reason = f"used all {self.method.steps} steps"
-        outcomes = []
-        for i, request in enumerate(requests):
-            untouched = updates == 0 and bool(right_before[i])
-            status: Literal["edited", "already satisfied"] = "edited"
-            if untouched:
-                status = "already satisfied"
-            outcomes.append(
-                Outcome(request.case_id, status, reason, loss[i].item(), updates, False)
-            )
-        return Written(outcomes, state)
+        return Written(trained_outcomes(requests, reason, updates, loss, right_before), state)
 
     def _train(
         self, rows: Sequence[ContinuationRow]
@@ -118,15 +109,41 @@ class FineTuningWriter(Writer):
             rights.append(right)
         return torch.cat(losses), torch.cat(rights)
 
-    @contextmanager
-    def _gradients_on(self) -> Iterator[None]:
-        """Inside, the edited matrices take gradients; afterwards they do not, and hold none."""
-        weights = [self.lm.down_proj(layer).weight for layer in self.plan.layers]
-        try:
-            for weight in weights:
-                weight.requires_grad_()
-            yield
-        finally:
-            for weight in weights:
-                weight.requires_grad_(False)
-                weight.grad = None
+
+@contextmanager
+def gradients_on(lm: LanguageModel, layers: Sequence[int]) -> Iterator[None]:
+    """Inside, the edited matrices take gradients; afterwards they do not, and hold none."""
+    weights = [lm.down_proj(layer).weight for layer in layers]
+    try:
+        for weight in weights:
+            weight.requires_grad_()
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+            weight.grad = None
+
+
+def trained_outcomes(
+    requests: Sequence[EditRequest],
+    reason: str,
+    updates: int,
+    loss: Float[Tensor, "n"],
+    right_before: Bool[Tensor, "n"],
+) -> list[Outcome]:
+    """Outcomes of requests that were trained together.
+
+    Args:
+        requests: those of the round.
+        reason: why training ended.
+        updates: number of the optimiser's steps.
+        loss: last loss of each request.
+        right_before: whether each was right before the first step.
+    """
+    outcomes = []
+    for i, request in enumerate(requests):
+        status: Literal["edited", "already satisfied"] = "edited"
+        if updates == 0 and bool(right_before[i]):
+            status = "already satisfied"
+        outcomes.append(Outcome(request.case_id, status, reason, loss[i].item(), updates, False))
+    return outcomes

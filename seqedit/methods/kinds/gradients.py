@@ -67,7 +67,7 @@ class GradientWriter(LeastSquaresWriter):
             return super()._solver(layer)
         ridge = self.network.ridge(layer).item()
         method = replace(self.method, price=ridge)
-        return method.solver(self.plan.moments[layer].to(self.lm.device))
+        return method.solver(*self._moments(layer))
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         with clock.stage("targets"):

@@ -62,6 +62,10 @@ class RobustKeys(EditMethod):
     def key_average(self) -> Average | None:
         return None  # the model that is handed over reads adapted keys
 
+    @property
+    def needs_gradients(self) -> bool:
+        return self.base.needs_gradients
+
     @contextmanager
     def beside(self, lm: LanguageModel, state: EditState) -> Iterator[None]:
         hooks = []

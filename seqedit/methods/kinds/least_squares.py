@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...algebra.compact import CompactMoment, whole
+from ...algebra.curvature import CurvatureSolver, damped
 from ...algebra.solver import Solver
 from ...algebra.subspace import Subspace
 from ...editing.contract import EditMethod, Writer
@@ -28,15 +29,22 @@ class LeastSquares(EditMethod):
         mu: 0 for an exact fit, 1 for MEMIT's balance of fit and price.
         compensate: make good in the next round what `restrain_update` removed (OTE-SE). This is
             exact for whole updates at μ = 1 only, see `methods.combinators.compensated`.
+        output_damping: ρ; the price is then μ tr(SΔM₀Δᵀ), with S the damped second moment of
+            gradients, see `CurvatureSolver`. None prices all outputs alike.
     """
 
-    supports: ClassVar[frozenset[str]] = frozenset({"subspace", "history"})
+    supports: ClassVar[frozenset[str]] = frozenset({"subspace", "history", "outputs"})
 
     price: float | Callable[[Tensor], Tensor]
     history: float = 0.0
     directions: Callable[[Tensor | CompactMoment], Subspace] | None = None
     mu: float = 1.0
     compensate: bool = False
+    output_damping: float | None = None
+
+    @property
+    def needs_gradients(self) -> bool:
+        return self.output_damping is not None
 
     def metric(self, C: Tensor | CompactMoment) -> Tensor | float:
         """M₀ of a layer with second moment C, (d_ff, d_ff), or c for cI.
@@ -46,16 +54,29 @@ class LeastSquares(EditMethod):
         """
         return self.price(whole(C)) if callable(self.price) else self.price
 
-    def solver(self, C: Float[Tensor, "d_ff d_ff"] | CompactMoment) -> Solver:
+    def solver(
+        self,
+        C: Float[Tensor, "d_ff d_ff"] | CompactMoment,
+        S: Float[Tensor, "d_model d_model"] | None = None,
+    ) -> Solver:
         """The solver for a layer with second moment C.
 
+        Args:
+            C: second moment of keys.
+            S: that of gradients, for a method with a price of outputs.
+
         Raises:
-            ValueError: C is compact, and the price needs all of it.
+            ValueError: C is compact, and the price needs all of it; or S is missing.
         """
         C = C.to(torch.float64)
         subspace = self.directions(C) if self.directions else None
         weight = self.history if self.history else 1.0  # not used without a history
-        return Solver(self.metric(C), subspace, self.mu, weight)
+        if self.output_damping is None:
+            return Solver(self.metric(C), subspace, self.mu, weight)
+        if S is None:
+            raise ValueError(f"{self.name} prices outputs: give the second moment of gradients, S")
+        price = damped(S, self.output_damping)
+        return CurvatureSolver(self.metric(C), price, subspace, self.mu, weight)
 
 
 class LeastSquaresWriter(Writer):
@@ -67,9 +88,14 @@ class LeastSquaresWriter(Writer):
 
     def _solver(self, layer: int) -> Solver:
         try:
-            return self.method.solver(self.plan.moments[layer].to(self.lm.device))
+            return self.method.solver(*self._moments(layer))
         except torch.linalg.LinAlgError as error:
             raise ValueError(f"moments: layer {layer}: {error}") from error
+
+    def _moments(self, layer: int) -> tuple[Tensor | CompactMoment, Tensor | None]:
+        """C of a layer, and S for a method with a price of outputs."""
+        S = self.plan.gradient_moment(self.lm, layer) if self.method.needs_gradients else None
+        return self.plan.moments[layer].to(self.lm.device), S
 
     def past(self, state: EditState, layer: int) -> tuple[Tensor | None, Tensor | None]:
         """Keys of earlier edits, (d_ff, N), and their Gram matrix, (N, N).

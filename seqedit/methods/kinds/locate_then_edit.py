@@ -1,7 +1,7 @@
 """Locate-then-edit: targets at the subject's last token; per layer keys, residuals, one solve."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...base.clock import Clock
 from ...editing.contract import UpdateRefused, Written, guard
-from ...editing.state import EditPlan, EditState, Outcome
+from ...editing.state import EditPlan, EditState, Outcome, residuals_name
 from ...lm.keys import BARE, Average, KeyReader, read_keys, read_values
 from ...lm.model import LanguageModel
 from ...lm.post_norm import before_norm
@@ -72,7 +72,7 @@ class LocateThenEdit(LeastSquares):
     """
 
     supports: ClassVar[frozenset[str]] = frozenset(
-        {"subspace", "history", "targets", "compensation"}
+        {"subspace", "history", "targets", "compensation", "outputs"}
     )
 
     site: Literal["block", "mlp"] = "block"
@@ -89,6 +89,16 @@ class LocateThenEdit(LeastSquares):
     @property
     def key_average(self) -> Average:
         return self.average
+
+    @property
+    def cannot_undo(self) -> str | None:
+        if self.history != 1.0 or self.mu != 1.0:
+            return "without a history of weight 1 at μ = 1 its rounds are not one problem together"
+        if self.restrain_update or self.neurons or self.passes:
+            return (
+                "what a restraint, a choice of neurons or a second sweep changes is in no equation"
+            )
+        return None
 
     def writer(self, lm: LanguageModel, plan: EditPlan) -> "TargetWriter":
         return TargetWriter(lm, self, plan)
@@ -112,7 +122,9 @@ class TargetWriter(LeastSquaresWriter):
             targets, state = self._anchored(requests, targets, state)
         left: dict[int, Verdict] = {}
         if self.method.passes is None:
-            keys = self._sweep(requests, targets.z, state, clock)
+            keys, residuals = self._sweep(requests, targets.z, state, clock)
+            if self.plan.undoable:
+                state = state.with_residuals(residuals)
         else:
             left = self._sweeps(self.method.passes, requests, targets.z, state, clock)
             with clock.stage("keys"):  # of all requests, under the final weights
@@ -124,6 +136,15 @@ class TargetWriter(LeastSquaresWriter):
 
     def current_values(self, requests: list[EditRequest]) -> Float[Tensor, "n d_model"]:
         return read_values(self.lm, requests, self.plan.layers[-1], self.method.site).T
+
+    def solved_again(
+        self, state: EditState, edits: Sequence[int]
+    ) -> dict[int, Float[Tensor, "d_model d_ff"]]:
+        found, chosen = {}, torch.tensor([*edits], dtype=torch.long)
+        for layer, solver in self.solvers.items():
+            K, R = state.keys[layer][:, chosen], state.memory[residuals_name(layer)][:, chosen]
+            found[layer] = solver.update(K.to(self.lm.device), R.to(self.lm.device))
+        return found
 
     def _targets(self, requests: list[EditRequest], state: EditState) -> Targets:
         """Targets under the current weights, or the original ones for a method that rewinds."""
@@ -186,10 +207,14 @@ class TargetWriter(LeastSquaresWriter):
         z: Float[Tensor, "n d_model"],
         state: EditState,
         clock: Clock,
-    ) -> dict[int, Float[Tensor, "d_ff n"]]:
-        """Update every layer once, in ascending order; returns the keys that were used."""
+    ) -> tuple[dict[int, Float[Tensor, "d_ff n"]], dict[int, Float[Tensor, "d_model n"]]]:
+        """Update every layer once, in ascending order.
+
+        Returns:
+            The keys that were used, and v* − W₀k: what is to be added to the original weights.
+        """
         method, layers = self.method, self.plan.layers
-        keys = {}
+        keys, residuals = {}, {}
         with clock.stage("keys"):
             reader = KeyReader(self.lm, requests, self.plan.contexts, method.average)
         for i, layer in enumerate(layers):
@@ -199,11 +224,13 @@ class TargetWriter(LeastSquaresWriter):
             with clock.stage("solve"):
                 R = (z.T - h) / method.residual_divisor(len(layers) - i)
                 R = self._residual(requests, layer, R, K, reader)
+                total = read_weight(self.lm, layer) - state.original[layer].to(R)
+                residuals[layer] = R + total.to(R) @ K.to(R)
                 update = self._update(layer, K, R, state)
                 guard(update, layer, state.original[layer], self.plan.max_update_ratio)
                 apply_update(self.lm, layer, update)
             keys[layer] = K
-        return keys
+        return keys, residuals
 
     def _residual(
         self, requests: list[EditRequest], layer: int, R: Tensor, K: Tensor, reader: KeyReader
