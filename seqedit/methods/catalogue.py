@@ -9,11 +9,35 @@ import inspect
 from collections.abc import Iterator
 
 from ..editing.contract import EditMethod
-from . import alphaedit, composed, fine_tuned, from_gradients, grace, memit, nse, recursive, rome
+from . import (
+    alphaedit,
+    composed,
+    fine_tuned,
+    from_gradients,
+    grace,
+    in_context,
+    memit,
+    nse,
+    recursive,
+    rome,
+    stableedit,
+)
 from .combinators import COMBINATORS
 from .entry import ENTERED, Constructor, Entry, Setting
 
-_FILES = (rome, memit, recursive, alphaedit, nse, from_gradients, fine_tuned, grace, composed)
+_FILES = (
+    rome,
+    memit,
+    recursive,
+    alphaedit,
+    nse,
+    from_gradients,
+    stableedit,
+    fine_tuned,
+    grace,
+    in_context,
+    composed,
+)
 
 CATALOGUE: dict[str, Entry] = {
     name: entry

@@ -30,7 +30,7 @@ class LeastSquares(EditMethod):
             exact for whole updates at μ = 1 only, see `methods.combinators.compensated`.
     """
 
-    supports: ClassVar[frozenset[str]] = frozenset({"subspace", "history"})
+    supports: ClassVar[frozenset[str]] = frozenset({"weights", "subspace", "history"})
 
     price: float | Callable[[Tensor], Tensor]
     history: float = 0.0
