@@ -280,6 +280,83 @@ def compensated(
     )
 
 
+def simie(W0: Tensor, ideals: list[Tensor], keys: list[Tensor], ridge: float) -> Tensor:
+    """SimIE: P_t = P_{t−1} + K_tK_tᵀ from λI; W_t = W_{t−1} + (W̃_t − W_{t−1})K_tK_tᵀP_t⁻¹.
+
+    W̃_t is the matrix after the t-th edit alone, K_t, (d_ff, tokens), the keys of that edit.
+    """
+    W, P = W0.double(), ridge * torch.eye(W0.shape[1], dtype=torch.float64)
+    for ideal, K in zip(ideals, keys, strict=True):
+        P = P + K.double() @ K.double().T
+        W = W + (ideal.double() - W) @ K.double() @ K.double().T @ torch.linalg.inv(P)
+    return W
+
+
+def simie_joint(W0: Tensor, ideals: list[Tensor], keys: list[Tensor], ridge: float) -> Tensor:
+    """argmin_W Σ ‖(W − W̃_t)K_t‖² + λ‖W − W₀‖², from its normal equations."""
+    left = ridge * W0.double()
+    right = ridge * torch.eye(W0.shape[1], dtype=torch.float64)
+    for ideal, K in zip(ideals, keys, strict=True):
+        outer = K.double() @ K.double().T
+        left, right = left + ideal.double() @ outer, right + outer
+    return left @ torch.linalg.inv(right)
+
+
+def stableedit(
+    rounds: list[tuple[Tensor, Tensor]], eta: float, ridge: float, whiten: bool = True
+) -> list[Tensor]:
+    """StableEdit (2605.11836): Δᵀ = (HᵀH + αI)⁻¹HᵀV of every round, v = −η‖ĥ‖²Σ^(−½)(g − μ).
+
+    Moments are those of all rounds so far: Σ has the divisor n − d − 1 and no eigenvalue below
+    1e-6, and is diagonal with the divisor n − 1 while n ≤ d + 1.
+
+    Args:
+        rounds: (H, G) of each, one token per row.
+        whiten: False standardises each component of a gradient by itself, as UltraEdit does.
+    """
+    updates = []
+    for i, (H, G) in enumerate(rounds):
+        all_h = torch.cat([h for h, _ in rounds[: i + 1]]).double()
+        all_g = torch.cat([g for _, g in rounds[: i + 1]]).double()
+        (n, d), H, G = all_g.shape, H.double(), G.double()
+        h_hat = (H - all_h.mean(0)) / all_h.std(0)
+        if whiten and n > d + 1:
+            centred = all_g - all_g.mean(0)
+            values, vectors = torch.linalg.eigh(centred.T @ centred / (n - d - 1))
+            root = vectors @ torch.diag(values.clamp(min=1e-6) ** -0.5) @ vectors.T
+            g_hat = (G - all_g.mean(0)) @ root
+        else:
+            g_hat = (G - all_g.mean(0)) / all_g.std(0)
+        V = torch.stack([-eta * (a @ a) * b for a, b in zip(h_hat, g_hat, strict=True)])
+        inverse = torch.linalg.inv(H.T @ H + ridge * torch.eye(H.shape[1], dtype=torch.float64))
+        updates.append((inverse @ H.T @ V).T)
+    return updates
+
+
+def pilot_anchor(
+    pilots: list[Tensor], z: list[Tensor], h: list[Tensor], v: list[Tensor]
+) -> tuple[list[Tensor], float]:
+    """NAS (2602.02543), per-model anchor: the z' of requests, and the anchor.
+
+    The anchor is the mean norm of the pilots' v* without the largest 5 %. Values v* = v + δ beyond
+    twice of it are skipped (v* = v); the others are scaled to it.
+
+    Args:
+        pilots: values v* of other edits on the unedited model.
+    """
+    norms = sorted(float(p.norm()) for p in pilots)
+    kept = norms[: round(0.95 * len(norms))]
+    anchor, found = sum(kept) / len(kept), []
+    for zi, hi, vi in zip(z, h, v, strict=True):
+        value = vi + (zi - hi)
+        if float(value.norm()) > 2 * anchor:
+            value = vi
+        else:
+            value = value * anchor / float(value.norm())
+        found.append(hi - vi + value)
+    return found, anchor
+
+
 def adaptor_loss(
     edited: Tensor,
     whitened: Tensor,
@@ -418,7 +495,7 @@ def _(case: Case, p: dict[str, Any]) -> Tensor:
     return emmet(case.keys, case.residuals, p["lam"] * case.C, p["ridge"])
 
 
-@update_of("memit", "bird", "pmet", "lyaplock")  # LyapLock's first round is MEMIT
+@update_of("memit", "bird", "pmet", "memit_merge", "lyaplock")  # LyapLock's first round is MEMIT
 def _(case: Case, p: dict[str, Any]) -> Tensor:
     return memit(case.keys, case.residuals, p["lam"], case.C)
 
@@ -449,7 +526,7 @@ def _(case: Case, p: dict[str, Any]) -> Tensor:
     return rlsedit(case.keys, case.residuals, p["lam"], p["gamma"], case.C, case.past)
 
 
-@update_of("alphaedit", "nas")
+@update_of("alphaedit", "nas", "nas_pilot")
 def _(case: Case, p: dict[str, Any]) -> Tensor:
     P = projection(case.C, p["threshold"])
     return alphaedit(case.keys, case.residuals, P, p["l2"], case.past)

@@ -19,6 +19,11 @@ from seqedit.methods.kinds.hypernetwork import Hypernetwork, save_hypernetwork
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
+TOLD = {"in_context", "in_context_oracle"}
+"""Methods that learn nothing: the model is told."""
+BESIDE = {"grace"} | TOLD
+"""Methods whose edits are not in the weights."""
+
 
 FOLDER = tempfile.TemporaryDirectory()  # holds networks; removed at exit
 

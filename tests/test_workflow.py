@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import build_lm
-from runs import network_for
+from runs import BESIDE, network_for
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
@@ -86,7 +86,9 @@ def test_edit_score_export(space):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method(space, method):
     settings = {
-        **dict.fromkeys(("alphaedit", "evoedit", "nas", "betaedit"), ["threshold=0.9", "l2=0.5"]),
+        **dict.fromkeys(
+            ("alphaedit", "evoedit", "nas", "nas_pilot", "betaedit"), ["threshold=0.9", "l2=0.5"]
+        ),
         "nse_paper": ["done_below=0.001"],
         "nse": ["done_below=0.001"],
     }.get(method, [])
@@ -96,7 +98,7 @@ def test_every_method(space, method):
     result = space.call(method=method, hyper=None, layers="1", set=[*quick, *settings])
     assert result.exit_code == 0 and "5 edited" in result.stdout, result.output
     exported = space.call("export", device=None, edited=space.out, out=space.folder / "exported")
-    if method == "grace":  # whose edits are not in the weights
+    if method in BESIDE:  # whose edits are not in the weights
         refused(exported, space.folder / "exported", "keeps something beside the weights")
     else:
         assert exported.exit_code == 0, exported.output

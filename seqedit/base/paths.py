@@ -30,7 +30,11 @@ RUNS = OUTPUT / "runs"
 
 NAMED_MODELS = {"embedded": MODEL}
 """Models that may be given by name instead of by folder or hub id."""
-NAMED_REQUESTS = {"world": WORLD / "records.json", "facts": FACTS / "records.json"}
+NAMED_REQUESTS = {
+    "world": WORLD / "records.json",
+    "calibration": WORLD / "calibration.json",
+    "facts": FACTS / "records.json",
+}
 """Request files that may be given by name instead of by path."""
 
 
@@ -43,7 +47,7 @@ def find_model(model: str | Path) -> str | Path:
 
 
 def find_requests(requests: str | Path) -> str | Path:
-    """Return the file of requests given by name ("world", "facts"); return anything else unchanged.
+    """Return the file of requests given by name, see `NAMED_REQUESTS`; anything else unchanged.
 
     A file of that name in the current folder takes precedence.
     """

@@ -93,8 +93,12 @@ class EditMethod(ABC):
             model is handed over (PRUNE).
     """
 
-    supports: ClassVar[frozenset[str]] = frozenset()
-    """Which changes by `methods.combinators` have an effect on methods of this kind."""
+    supports: ClassVar[frozenset[str]] = frozenset({"weights"})
+    """Which changes by `methods.combinators` have an effect on methods of this kind.
+
+    "weights": its edits are in the matrices and nowhere else. A kind that keeps something beside
+    them leaves it out.
+    """
 
     name: str
     one_at_a_time: bool = False

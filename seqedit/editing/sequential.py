@@ -70,7 +70,7 @@ def edit_round(
     clock = Clock()
     before = {layer: read_weight(lm, layer) for layer in plan.layers}
     try:
-        outcomes, targets, after = _write_all(lm, requests, method, plan, state, writer, clock)
+        outcomes, targets, after = write_all(lm, requests, method, plan, state, writer, clock)
         with clock.stage("observe"):
             distances = _distances(requests, writer, targets)
             layers = tuple(_observe(lm, plan, state, layer, before[layer]) for layer in plan.layers)
@@ -118,7 +118,7 @@ def _guard_total(kept: Tensor, total: Tensor, layer: int, W0: Tensor) -> None:
         ) from error
 
 
-def _write_all(
+def write_all(
     lm: LanguageModel,
     requests: list[EditRequest],
     method: EditMethod,
@@ -127,7 +127,14 @@ def _write_all(
     writer: Writer,
     clock: Clock,
 ) -> tuple[list[Outcome], list[Targets | None], EditState]:
-    """Write the requests, together or one at a time: outcomes, targets, and the state after."""
+    """Write requests as `method` does, together or one at a time, each update restrained.
+
+    Returns:
+        The outcomes, the targets of each group that was written together, and the state after.
+
+    Raises:
+        UpdateRefused: an update is not finite or too large. The caller puts the matrices back.
+    """
     groups = [[request] for request in requests] if method.one_at_a_time else [requests]
     outcomes: list[Outcome] = []
     targets: list[Targets | None] = []

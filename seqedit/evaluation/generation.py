@@ -36,22 +36,25 @@ def generate(
 
     Args:
         lm: the model.
-        prompts: the texts to continue.
+        prompts: the texts to continue, after what `LanguageModel.in_front` puts before them.
         generator: seeds the sampling.
         length: number of tokens of a text, prompt included; a longer prompt gets one token more.
         top_k: number of tokens that are sampled from.
         batch: number of prompts that run together.
 
     Returns:
-        The whole texts, prompts included.
+        The whole texts, prompts included, without what was put before these.
     """
+    fronts = lm.in_front(prompts)
     tokenizer: Any = lm.tokenizer
     model: Any = lm.model  # transformers declares `generate` of a type that cannot be called
     settings = {"do_sample": True, "top_k": top_k, "top_p": 1.0, "temperature": 1.0}
     end = tokenizer.eos_token_id
     texts: list[str] = []
     for start in range(0, len(prompts), batch):
-        ids = [tokenizer(prompt)["input_ids"] for prompt in prompts[start : start + batch]]
+        own = fronts[start : start + batch]
+        asked = [f + p for f, p in zip(own, prompts[start : start + batch], strict=True)]
+        ids = [tokenizer(prompt)["input_ids"] for prompt in asked]
         longest, shortest = max(map(len, ids)), min(map(len, ids))
         gaps = [longest - len(row) for row in ids]
         padded = [[0] * gap + row for gap, row in zip(gaps, ids, strict=True)]
@@ -69,9 +72,9 @@ def generate(
                         eos_token_id=end, pad_token_id=end, **settings, **sizes
                     ),
                 )
-        for row, gap, prompt in zip(out, gaps, ids, strict=True):
+        for row, gap, prompt, front in zip(out, gaps, ids, own, strict=True):
             text = row[gap:][: max(length, len(prompt) + 1)]  # without padding
-            texts.append(tokenizer.decode(text, skip_special_tokens=True))
+            texts.append(tokenizer.decode(text, skip_special_tokens=True).removeprefix(front))
     return texts
 
 

@@ -94,15 +94,18 @@ def summarise_wild(scores: pd.DataFrame) -> dict[str, float]:
 def wild_prompts(lm: LanguageModel, requests: Sequence[EditRequest]) -> Prompts:
     """Token ids of all prompts of `score_wild`.
 
+    What `LanguageModel.in_front` puts before a prompt stands before the question in a frame or a
+    chat.
+
     Raises:
         RequestError: a prompt leaves no room for an answer. The message names the request.
     """
-    asked = [request.questions[0] if request.questions else request.text for request in requests]
-    paraphrases = {
-        i: r.paraphrase_prompts[0] for i, r in enumerate(requests) if r.paraphrase_prompts
-    }
+    questions = [r.questions[0] if r.questions else r.text for r in requests]
+    asked = _with_fronts(lm, questions)
+    others = {i: r.paraphrase_prompts[0] for i, r in enumerate(requests) if r.paraphrase_prompts}
+    paraphrases = dict(zip(others, _with_fronts(lm, list(others.values())), strict=True))
     prompts = {
-        "bare": _tokens(lm, dict(enumerate(request.text for request in requests))),
+        "bare": _tokens(lm, dict(enumerate(_with_fronts(lm, [r.text for r in requests])))),
         "question": _tokens(lm, dict(enumerate(map(FRAME.format, asked)))),
     }
     if lm.tokenizer.chat_template is not None:
@@ -117,6 +120,11 @@ def wild_prompts(lm: LanguageModel, requests: Sequence[EditRequest]) -> Prompts:
                     "positions; shorten it or leave the request out"
                 )
     return prompts
+
+
+def _with_fronts(lm: LanguageModel, texts: Sequence[str]) -> list[str]:
+    """Each text with what stands before it."""
+    return [front + text for front, text in zip(lm.in_front(texts), texts, strict=True)]
 
 
 def _tokens(lm: LanguageModel, texts: dict[int, str]) -> dict[int, list[int]]:

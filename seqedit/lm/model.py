@@ -1,5 +1,6 @@
 """A causal language model with its tokenizer and the declaration of where its modules are."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +10,9 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..base.precision import at_least_float32
 from .architecture import Architecture
+
+InFront = Callable[[Sequence[str]], list[str]]
+"""From prompts to the text that stands before each of them; "" for none."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,24 @@ class LanguageModel:
         architecture: where the model's modules are.
         masters: layer → float32 matrix, out × in, from which the edited matrix of a model in half
             precision is rounded; kept by the functions of `weights`.
+        in_context: what puts text in front of prompts while it is at work (in-context editing).
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     architecture: Architecture
     masters: dict[int, Tensor] = field(default_factory=dict)
+    in_context: list[InFront] = field(default_factory=list)
+
+    def in_front(self, prompts: Sequence[str]) -> list[str]:
+        """The text that stands before each prompt that the model is asked; "" ordinarily.
+
+        All that measures answers to prompts reads them with it; ordinary text is read without.
+        """
+        parts = [own(prompts) for own in self.in_context]
+        return (
+            ["".join(texts) for texts in zip(*parts, strict=True)] if parts else [""] * len(prompts)
+        )
 
     @property
     def device(self) -> torch.device:

@@ -17,7 +17,7 @@ from ..requests.request import EditRequest
 from .hooks import observe
 from .keys import Contexts, Site
 from .model import LanguageModel
-from .target_loss import Anchors, TargetConfig, target_rows
+from .target_loss import Anchors, TargetConfig, TargetRow, target_rows
 from .target_problem import TargetProblem
 from .tokens import chunks, padded, tokenise
 
@@ -52,6 +52,19 @@ class Targets:
     clamped: Bool[Tensor, "n"]
     right: Bool[Tensor, "n"]
 
+    def take(self, rows: Sequence[int]) -> "Targets":
+        """The targets of some requests, in the given order."""
+        of = [*rows]
+        return Targets(
+            self.z[of],
+            self.h[of],
+            self.loss[of],
+            self.updates[of],
+            [self.stopped[i] for i in of],
+            self.clamped[of],
+            self.right[of],
+        )
+
 
 def optimise_targets(
     lm: LanguageModel,
@@ -63,6 +76,7 @@ def optimise_targets(
     site: Site = "block",
     patience: int = 0,
     anchors: Anchors | None = None,
+    protected: Sequence[Sequence[TargetRow]] | None = None,
     batch_tokens: int | None = None,
 ) -> Targets:
     """Return targets z* = h + δ of the requests at `layer`, under the current weights.
@@ -83,6 +97,8 @@ def optimise_targets(
             every target token is the most probable one in all contexts (ENCORE); 0 never ends it.
         anchors: another term of the loss, one row of points for each request; it does not count for
             `stop_loss`.
+        protected: further rows of each request, as many for each, in which the same δ is added and
+            the row's own target counts as one more context.
         batch_tokens: tokens of rows that run together; bounds memory, changes nothing else. By
             default `BATCH_TOKENS`, or `GPU_BATCH_TOKENS` on a GPU, which small products leave idle.
 
@@ -92,13 +108,15 @@ def optimise_targets(
     """
     templates = [template for group in contexts for template in group]
     rows = target_rows(lm, requests, templates, config)
+    if protected is not None:  # before the KL prompt
+        rows = [[*own[:-1], *more, own[-1]] for own, more in zip(rows, protected, strict=True)]
     parts = []
     room = batch_tokens or (GPU_BATCH_TOKENS if lm.device.type == "cuda" else BATCH_TOKENS)
     for part in chunks([sum(len(row.ids) for row in own) for own in rows], room):
         chosen = None if anchors is None else anchors.select(part)
         problem = TargetProblem.prepare(lm, rows[part], layer, config, site, chosen)
         parts.append(_minimise(problem, patience))
-    return _join(parts)
+    return join_targets(parts)
 
 
 class _Adam:
@@ -159,7 +177,7 @@ def _minimise(problem: TargetProblem, patience: int) -> Targets:
     return Targets(*whole.values(delta), loss, updates, stopped, clamped, whole.right)
 
 
-def _join(parts: Sequence[Targets]) -> Targets:
+def join_targets(parts: Sequence[Targets]) -> Targets:
     """The targets of all parts, one after the other."""
     return Targets(
         z=torch.cat([part.z for part in parts]),

@@ -98,8 +98,9 @@ def continuation_rows(
     """Tokenise each prompt with its continuation as one text, with a space between them.
 
     The continuation's tokens are those that reach beyond the prompt's characters, and then those of
-    `end`.
+    `end`. A prompt has before it what `LanguageModel.in_front` puts there.
     """
+    prompts = [f"{front}{p}" for front, p in zip(lm.in_front(prompts), prompts, strict=True)]
     tokens = tokenise(lm, [f"{p} {c}" for p, c in zip(prompts, continuations, strict=True)])
     rows = []
     for i, (prompt, ids) in enumerate(zip(prompts, tokens.ids, strict=True)):

@@ -8,6 +8,7 @@ from ..algebra import subspace
 from . import ranges
 from .entry import method
 from .kinds.locate_then_edit import LocateThenEdit
+from .kinds.pilot_anchor import PilotAnchored
 
 
 @method(
@@ -136,3 +137,42 @@ def nas(threshold: float = 2e-2, l2: float = 10.0) -> LocateThenEdit:
         True
     """
     return replace(alphaedit(threshold, l2), name="NAS", anchored=True)
+
+
+@method(
+    source="NAS (2602.02543), commit 5acab48c of its code; SasyaTitech/NAS, MIT",
+    search=ranges.ALPHAEDIT | {"pilot": "calibration"},
+    test={"threshold": 0.9, "l2": 0.5},
+    colour="#4d7f17",
+    oracle="test_pilot_anchor.py::test_values_have_the_norm_of_the_anchor",
+)
+def nas_pilot(threshold: float = 2e-2, l2: float = 10.0, pilot: str = "") -> PilotAnchored:
+    r"""NAS with one norm for the model, found from pilot edits, and without values far beyond it.
+
+    .. math::
+        \Delta = R K^\top P\,(K_p K_p^\top P + K K^\top P + \text{L2} \cdot I)^{-1}, \quad
+        v^* \leftarrow a\, v^* / \lVert v^* \rVert \text{ if } \lVert v^* \rVert \le 2a,
+        \text{ else } v
+
+    The anchor :math:`a` is the mean ‖v*‖ of pilot edits on the unedited model, without the largest
+    5 %. See `PilotAnchored`.
+
+    Args:
+        threshold: τ, eigenvalues of C, activations squared (published: 0.02).
+        l2: L2, price of movement, activations squared (released: 10).
+        pilot: file of the pilot requests, or a name such as "calibration"; "" takes the requests of
+            the first round.
+
+    Example:
+        >>> nas_pilot(pilot="calibration").pilot
+        'calibration'
+    """
+    base = alphaedit(threshold, l2)
+    return PilotAnchored(
+        name="NAS (pilot)",
+        price=base.price,
+        history=base.history,
+        directions=base.directions,
+        anchored=True,
+        pilot=pilot,
+    )

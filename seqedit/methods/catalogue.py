@@ -17,17 +17,19 @@ from . import (
     fine_tuned,
     from_gradients,
     grace,
+    in_context,
     memit,
     nse,
     recursive,
     rome,
+    stableedit,
 )
 from .combinators import COMBINATORS
 from .entry import ENTERED, Constructor, Entry, Setting
 
 _FILES = (
-    *(rome, memit, recursive, alphaedit, nse),
-    *(from_gradients, fine_tuned, breadth_first, curvature, grace, composed),
+    *(rome, memit, recursive, alphaedit, nse, from_gradients, stableedit),
+    *(fine_tuned, breadth_first, curvature, grace, in_context, composed),
 )
 
 CATALOGUE: dict[str, Entry] = {

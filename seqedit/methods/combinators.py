@@ -7,14 +7,16 @@ its kind, in `EditMethod.supports`; the others refuse it.
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor
 
 from ..algebra import restrain, subspace
 from ..editing.contract import EditMethod
+from .composing import changed, needs
 from .kinds.key_adaptor import RobustKeys
 from .kinds.locate_then_edit import LocateThenEdit
+from .rerun import iterated, simie
+from .searches import merge_subjects, neighbour_assisted
 
 Restraint = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(W₀, W, Δ) → what is kept of Δ, (d_model, d_ff) each."""
@@ -28,8 +30,8 @@ def null_space(base: EditMethod, threshold: float = 2e-2) -> EditMethod:
 
     Source: AlphaEdit (2410.02355), its "one line of projection".
     """
-    _needs(base, "subspace", "null_space")
-    return _changed(base, "+projection", directions=lambda C: subspace.null_space(C, threshold))
+    needs(base, "subspace", "null_space")
+    return changed(base, "+projection", directions=lambda C: subspace.null_space(C, threshold))
 
 
 def with_history(base: EditMethod, weight: float = 1.0) -> EditMethod:
@@ -41,14 +43,14 @@ def with_history(base: EditMethod, weight: float = 1.0) -> EditMethod:
 
     Source: recursive least squares; AlphaEdit (2410.02355) eq. 15.
     """
-    _needs(base, "history", "with_history")
-    return _changed(base, "+history", history=weight)
+    needs(base, "history", "with_history")
+    return changed(base, "+history", history=weight)
 
 
 def without_history(base: EditMethod) -> EditMethod:
     """`base` with a price of movement that ignores earlier edits; for comparison."""
-    _needs(base, "history", "without_history")
-    return _changed(base, "−history", history=0.0)
+    needs(base, "history", "without_history")
+    return changed(base, "−history", history=0.0)
 
 
 def curvature(base: EditMethod, damping: float = 0.1) -> EditMethod:
@@ -84,8 +86,8 @@ def curvature(base: EditMethod, damping: float = 0.1) -> EditMethod:
 
 def rewind(base: EditMethod) -> EditMethod:
     """`base` with targets found on the original weights: NSE's rewinding alone (2410.04045)."""
-    _needs(base, "targets", "rewind")
-    return _changed(base, "+rewinding", rewind=True)
+    needs(base, "targets", "rewind")
+    return changed(base, "+rewinding", rewind=True)
 
 
 def norm_anchor(base: EditMethod) -> EditMethod:
@@ -95,13 +97,13 @@ def norm_anchor(base: EditMethod) -> EditMethod:
         ValueError: `base` finds no targets, or writes its requests one at a time, which leaves no
             mean to scale to.
     """
-    _needs(base, "targets", "norm_anchor")
+    needs(base, "targets", "norm_anchor")
     if base.one_at_a_time:
         raise ValueError(
             f"norm_anchor({base.name}): give it a method that writes whole rounds, not one "
             "request at a time"
         )
-    return _changed(base, "+norm anchor", anchored=True)
+    return changed(base, "+norm anchor", anchored=True)
 
 
 def robust_keys(
@@ -116,10 +118,12 @@ def robust_keys(
 
     Source: REP (2410.09338), see `RobustKeys` for the departures.
     """
-    _needs(base, "targets", "robust_keys")
-    if base.restrain_total or base.restrain_update or not isinstance(base, LocateThenEdit):
+    needs(base, "targets", "robust_keys")
+    restrained = base.restrain_total or base.restrain_update
+    if restrained or not isinstance(base, LocateThenEdit) or base.merged:
         raise ValueError(
-            f"robust_keys({base.name}): give it a locate-then-edit method without restraints"
+            f"robust_keys({base.name}): give it a locate-then-edit method with a key for each "
+            "request, without restraints"
         )
     return RobustKeys(
         name=f"{base.name}+REP",
@@ -201,7 +205,7 @@ def compensated(base: EditMethod) -> EditMethod:
 
     Source: OTE-SE (2605.26670), from a secondary description.
     """
-    _needs(base, "compensation", "compensated")
+    needs(base, "compensation", "compensated")
     whole = isinstance(base, LocateThenEdit) and base.mu == 1.0 and base.neurons is None
     if not whole or base.needs_gradients:
         raise ValueError(
@@ -213,7 +217,7 @@ def compensated(base: EditMethod) -> EditMethod:
             f"compensated({base.name}): compensation needs a restraint of each round's update, "
             "and history"
         )
-    return _changed(base, "+compensation", compensate=True)
+    return changed(base, "+compensation", compensate=True)
 
 
 def prune(base: EditMethod, alpha: float = math.e, mode: restrain.Mode = "log") -> EditMethod:
@@ -249,6 +253,25 @@ def prune_added_twice(base: EditMethod, alpha: float = math.e) -> EditMethod:
     )
 
 
+def averaged(base: EditMethod, mix: float = 0.5) -> EditMethod:
+    """`base` with W₀ + mix · (W_T − W₀) handed over: the average of old and new weights.
+
+    It acts after a restraint of the total update that `base` has.
+
+    Args:
+        mix: α, share of the new weights; 1 is `base` itself (published for LoRA: 0.5).
+
+    Source: the merging baseline of WikiBigEdit (2503.05683).
+    """
+    restrain.check_share("mix", mix)
+    before = base.restrain_total
+
+    def scaled(W0: Tensor, total: Tensor) -> Tensor:
+        return mix * (total if before is None else before(W0, total))
+
+    return replace(base, name=f"{base.name}+averaged", restrain_total=scaled)
+
+
 COMBINATORS: dict[str, Callable[..., EditMethod]] = {
     combine.__name__: combine
     for combine in (
@@ -265,25 +288,15 @@ COMBINATORS: dict[str, Callable[..., EditMethod]] = {
         norm_anchor,
         prune,
         prune_added_twice,
+        averaged,
+        simie,
+        iterated,
+        neighbour_assisted,
+        merge_subjects,
         robust_keys,
     )
 }
 """What may follow a method's name, joined by "+": ``memit+with_history+prune``."""
-
-
-def _needs(base: EditMethod, change: str, combinator: str) -> None:
-    """Refuse a method on whose kind a change has no effect."""
-    if change not in base.supports:
-        supported = ", ".join(sorted(base.supports)) or "none of these changes"
-        raise ValueError(
-            f"{combinator}({base.name}): {type(base).__name__} methods do not support a change of "
-            f"their {change}; they support: {supported}"
-        )
-
-
-def _changed(base: EditMethod, suffix: str, **fields: Any) -> EditMethod:
-    """`base` with other fields, which its kind has, and a longer name."""
-    return replace(base, name=base.name + suffix, **fields)
 
 
 def _restrained(base: EditMethod, name: str, restraint: Restraint) -> EditMethod:

@@ -5,6 +5,7 @@ import math
 from ..editing.contract import EditMethod
 from .alphaedit import alphaedit
 from .combinators import (
+    averaged,
     compensated,
     curvature,
     prune_rounds,
@@ -14,8 +15,13 @@ from .combinators import (
     with_history,
 )
 from .entry import method
-from .memit import ALPHA, memit_rect, memit_seq
-from .ranges import Choice, Range
+from .fine_tuned import ft_m
+from .from_gradients import mend
+from .memit import ALPHA, memit, memit_rect, memit_seq
+from .ranges import Choice, Range, Search
+from .rerun import iterated, simie
+from .rome import rome
+from .searches import neighbour_assisted
 
 ORACLE = "test_restrain.py::test_composed_systems_are_their_equations"
 
@@ -157,3 +163,133 @@ def memit_seq_rep(
         adaptor_lr: see `robust_keys`.
     """
     return robust_keys(memit_seq(lam), rank, adaptor_steps, adaptor_lr)
+
+
+@method(
+    name="memit+iterated",
+    source="iterative editing (2503.11895); code: bhimanbaghel/ResolveUnderOverEdit, MIT",
+    search={"iterations": Choice((2, 3, 5))},
+    test={"lam": 0.5, "iterations": 3},
+    colour="#0b559f",
+    label="MEMIT, iterated",
+    oracle="test_rerun.py::test_iterated_is_its_steps",
+)
+def memit_iterated(lam: float = 15_000.0, iterations: int = 5) -> EditMethod:
+    """MEMIT that searches targets and writes them several times in every round.
+
+    Args:
+        lam: see `memit`.
+        iterations: see `iterated`.
+    """
+    return iterated(memit(lam), iterations)
+
+
+@method(
+    name="memit+neighbour_assisted+iterated",
+    source="neighbour-assisted editing (2503.11895); bhimanbaghel/ResolveUnderOverEdit, MIT",
+    search={"iterations": Choice((2, 3, 5)), "neighbours": 1},
+    test={"lam": 0.5, "iterations": 2},
+    colour="#5a7fa8",
+    label="MEMIT, neighbours, iterated",
+    oracle="test_joint_targets.py::test_neighbours_enter_the_loss",
+)
+def memit_neighbours(lam: float = 15_000.0, neighbours: int = 2, iterations: int = 5) -> EditMethod:
+    """Iterated MEMIT whose targets also keep the objects of the subject's neighbours.
+
+    Args:
+        lam: see `memit`.
+        neighbours: see `neighbour_assisted`.
+        iterations: see `iterated`.
+    """
+    return iterated(neighbour_assisted(memit(lam), neighbours), iterations)
+
+
+SIMIE: Search = {
+    "simie_ridge": Range(
+        1e-2,
+        1e5,
+        low_may_stay="the original weights then hold nothing back",
+        high_may_stay="published order of magnitude",
+    )
+}
+SIMIE_ORACLE = "test_rerun.py::test_simie_joins_single_edits"
+SIMIE_SOURCE = "SimIE; code: YamingGuo98/SimIE, MIT"
+
+
+@method(
+    name="rome+simie",
+    source=SIMIE_SOURCE,
+    search=SIMIE,
+    test={"simie_ridge": 3.0},
+    colour="#8b1a1a",
+    oracle=SIMIE_ORACLE,
+)
+def rome_simie(simie_ridge: float = 1e4) -> EditMethod:
+    """ROME's single edits of the original model, joined by recursive least squares.
+
+    Args:
+        simie_ridge: see `simie`.
+    """
+    return simie(rome(), simie_ridge)
+
+
+@method(
+    name="ft_m+simie",
+    source=SIMIE_SOURCE,
+    search=SIMIE,
+    test={"lr": 1e-2, "steps": 3, "simie_ridge": 3.0},
+    colour="#22346e",
+    oracle=SIMIE_ORACLE,
+)
+def ft_m_simie(
+    lr: float = 5e-4, steps: int = 25, stop_loss: float = 1e-2, simie_ridge: float = 1e4
+) -> EditMethod:
+    """FT-M's single edits of the original model, joined by recursive least squares.
+
+    Args:
+        lr: see `ft_m`.
+        steps: see `ft_m`.
+        stop_loss: see `ft_m`.
+        simie_ridge: see `simie`.
+    """
+    return simie(ft_m(lr, steps, stop_loss), simie_ridge)
+
+
+@method(
+    name="mend+simie",
+    source=SIMIE_SOURCE,
+    search=SIMIE,
+    test={"simie_ridge": 3.0},
+    colour="#5f5f5f",
+    oracle=SIMIE_ORACLE,
+)
+def mend_simie(network: str = "mend", simie_ridge: float = 1e4) -> EditMethod:
+    """MEND's single edits of the original model, joined by recursive least squares.
+
+    Args:
+        network: see `mend`.
+        simie_ridge: see `simie`.
+    """
+    return simie(mend(network), simie_ridge)
+
+
+@method(
+    name="ft_m+averaged",
+    source="the merging baseline of WikiBigEdit (2503.05683), there for LoRA; code: MIT",
+    search={"mix": Range(0.02, 1.0, log=False, high_may_stay="the new weights alone")},
+    test={"lr": 1e-2, "steps": 3, "mix": 0.5},
+    colour="#7b5ea7",
+    oracle="test_rerun.py::test_averaged_weights_are_between_old_and_new",
+)
+def ft_m_averaged(
+    lr: float = 5e-4, steps: int = 25, stop_loss: float = 1e-2, mix: float = 0.5
+) -> EditMethod:
+    """FT-M of which the average with the original weights is handed over.
+
+    Args:
+        lr: see `ft_m`.
+        steps: see `ft_m`.
+        stop_loss: see `ft_m`.
+        mix: see `averaged`.
+    """
+    return averaged(ft_m(lr, steps, stop_loss), mix)

@@ -28,6 +28,13 @@ _TARGET_WORDS: dict[str, Callable[[Any], str]] = {
     "both_ways": lambda both_ways: "pulled both ways",
     "anchored": lambda anchored: "norm of the original model",
     "network": lambda network: "reshaped by a network",
+    "normalisation": lambda normalisation: f"gradients {normalisation}",
+    "statistics": lambda statistics: "statistics frozen",
+    "warm_up": lambda warm_up: "warmed up on other edits",
+    "warm_up_effect": lambda effect: "which are written",
+    "neighbours": lambda neighbours: "neighbours keep their object",
+    "merged": lambda merged: "one for each subject",
+    "pilot": lambda pilot: "of pilot edits",
 }
 """Fields that say how residuals are found → words for a value that is not the default."""
 

@@ -8,6 +8,7 @@ from . import ranges
 from .combinators import prune, rect
 from .entry import method
 from .kinds.locate_then_edit import LocateThenEdit
+from .searches import merge_subjects
 
 ALPHA = ranges.Range(1.005, math.e, above=1.0, high_may_stay="published")
 """Where PRUNE's base of the logarithm is searched: towards 1 the restraint becomes an amplifier."""
@@ -171,3 +172,31 @@ def memit_prune(lam: float = 15_000.0, alpha: float = math.e) -> EditMethod:
         'MEMIT+PRUNE'
     """
     return prune(memit(lam), alpha)
+
+
+@method(
+    source="MEMIT-Merge (2502.07322); code: NUSTM/MEMIT-Merge, not there yet",
+    search=ranges.MEMIT,
+    test={"lam": 0.5},
+    colour="#2f6f9f",
+    oracle="test_joint_targets.py::test_one_key_and_one_target_for_a_subject",
+)
+def memit_merge(lam: float = 15_000.0) -> EditMethod:
+    r"""MEMIT with one key and one target for all edits of a round that share their subject.
+
+    .. math::
+        \Delta = R K^\top (\lambda C + K K^\top)^{-1}, \quad
+        \delta_s = \arg\min_\delta \frac{1}{n_s} \sum_{i \text{ about } s} L_i(\delta)
+
+    K and R have one column for each subject, the mean of those of its requests. Without shared
+    subjects this is MEMIT.
+
+    Args:
+        lam: λ, weight of the preserved keys against one subject, dimensionless (published: 15,000
+            for GPT-J, as for MEMIT).
+
+    Example:
+        >>> memit_merge().merged
+        True
+    """
+    return replace(merge_subjects(memit(lam)), name="MEMIT-Merge")

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -39,6 +40,8 @@ class Codebook(EditMethod):
         released code knows which token ends the prompt; targets are the same when their text is; a
         ball that is widened keeps its value.
     """
+
+    supports: ClassVar[frozenset[str]] = frozenset()
 
     radius: float
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -49,6 +50,8 @@ class RobustKeys(EditMethod):
         a linear gate; β where REP has a cosine, which leaves the length of a key free; and training
         keys that need no other language model.
     """
+
+    supports: ClassVar[frozenset[str]] = frozenset()
 
     base: LocateThenEdit
     rank: int

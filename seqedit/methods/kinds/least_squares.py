@@ -33,7 +33,7 @@ class LeastSquares(EditMethod):
             gradients, see `CurvatureSolver`. None prices all outputs alike.
     """
 
-    supports: ClassVar[frozenset[str]] = frozenset({"subspace", "history", "outputs"})
+    supports: ClassVar[frozenset[str]] = frozenset({"weights", "subspace", "history", "outputs"})
 
     price: float | Callable[[Tensor], Tensor]
     history: float = 0.0

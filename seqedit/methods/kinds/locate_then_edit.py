@@ -13,6 +13,7 @@ from torch import Tensor
 from ...base.clock import Clock
 from ...editing.contract import UpdateRefused, Written, guard
 from ...editing.state import EditPlan, EditState, Outcome, residuals_name
+from ...lm.joint_targets import mean_by, optimise_joint_targets, subject_numbers
 from ...lm.keys import BARE, Average, KeyReader, read_keys, read_values
 from ...lm.model import LanguageModel
 from ...lm.post_norm import before_norm
@@ -21,7 +22,7 @@ from ...lm.targets import Targets, optimise_targets
 from ...lm.weights import apply_update, read_weight, rewound
 from ...requests.request import EditRequest
 from .least_squares import LeastSquares, LeastSquaresWriter
-from .residuals import anchored_values, inverse_anchors, rome_residual
+from .residuals import anchored_values, inverse_anchors, neighbour_rows, rome_residual
 
 Verdict = tuple[Literal["already satisfied", "refused"], str]
 """Status and reason of a request that a sweep leaves alone."""
@@ -69,10 +70,13 @@ class LocateThenEdit(LeastSquares):
         anchored: rescale values to their mean norm on the original model, see `anchored_values`.
         both_ways: α and β of BIRD's term in the target's loss, see `inverse_anchors`; None leaves
             it out.
+        neighbours: how many neighbours of each request keep their object in the target's loss, see
+            `neighbour_rows`.
+        merged: one key and one target for all requests of a round about one subject (MEMIT-Merge).
     """
 
     supports: ClassVar[frozenset[str]] = frozenset(
-        {"subspace", "history", "targets", "compensation", "outputs"}
+        {"weights", "subspace", "history", "targets", "compensation", "outputs"}
     )
 
     site: Literal["block", "mlp"] = "block"
@@ -85,15 +89,19 @@ class LocateThenEdit(LeastSquares):
     passes: Passes | None = None
     anchored: bool = False
     both_ways: tuple[float, float] | None = None
+    neighbours: int = 0
+    merged: bool = False
 
     @property
-    def key_average(self) -> Average:
-        return self.average
+    def key_average(self) -> Average | None:
+        return None if self.merged else self.average
 
     @property
     def cannot_undo(self) -> str | None:
         if self.history != 1.0 or self.mu != 1.0:
             return "without a history of weight 1 at μ = 1 its rounds are not one problem together"
+        if self.merged:
+            return "requests of a round about one subject share a key"
         if self.restrain_update or self.neurons or self.passes:
             return (
                 "what a restraint, a choice of neurons or a second sweep changes is in no equation"
@@ -118,15 +126,15 @@ class TargetWriter(LeastSquaresWriter):
             targets = self._targets(requests, state)
         if not torch.isfinite(targets.z).all():
             raise UpdateRefused("a target is not finite; lower the target's learning rate")
-        if self.method.anchored:
-            targets, state = self._anchored(requests, targets, state)
         left: dict[int, Verdict] = {}
+        if self.method.anchored:
+            targets, state, left = self._anchored(requests, targets, state)
         if self.method.passes is None:
             keys, residuals = self._sweep(requests, targets.z, state, clock)
             if self.plan.undoable:
                 state = state.with_residuals(residuals)
         else:
-            left = self._sweeps(self.method.passes, requests, targets.z, state, clock)
+            left |= self._sweeps(self.method.passes, requests, targets.z, state, clock)
             with clock.stage("keys"):  # of all requests, under the final weights
                 reader = KeyReader(self.lm, requests, self.plan.contexts, self.method.average)
                 keys = {layer: reader.keys(layer) for layer in self.plan.layers}
@@ -149,28 +157,40 @@ class TargetWriter(LeastSquaresWriter):
     def _targets(self, requests: list[EditRequest], state: EditState) -> Targets:
         """Targets under the current weights, or the original ones for a method that rewinds."""
         with rewound(self.lm, state.original) if self.method.rewind else nullcontext():
-            anchors = None
-            if self.method.both_ways:
-                anchors = inverse_anchors(self.lm, requests, *self.method.both_ways)
+            method, plan = self.method, self.plan
+            contexts, layer, config = plan.contexts, plan.layers[-1], plan.target
+            if method.merged:
+                return optimise_joint_targets(
+                    self.lm, requests, contexts, layer, config, site=method.site
+                )
+            anchors = protected = None
+            if method.both_ways:
+                anchors = inverse_anchors(self.lm, requests, *method.both_ways)
+            if method.neighbours:
+                protected = neighbour_rows(self.lm, requests, method.neighbours, config)
             return optimise_targets(
                 self.lm,
                 requests,
-                self.plan.contexts,
-                self.plan.layers[-1],
-                self.plan.target,
-                site=self.method.site,
-                patience=self.method.patience,
+                contexts,
+                layer,
+                config,
+                site=method.site,
+                patience=method.patience,
                 anchors=anchors,
+                protected=protected,
             )
 
     def _anchored(
         self, requests: list[EditRequest], targets: Targets, state: EditState
-    ) -> tuple[Targets, EditState]:
-        """Targets rescaled to the norm of the first round, and the state that remembers it."""
+    ) -> tuple[Targets, EditState, dict[int, Verdict]]:
+        """Targets rescaled to the norm of the first round, and the state that remembers it.
+
+        The last result says which requests are left out, and why: none here.
+        """
         v = read_values(self.lm, requests, self.plan.layers[-1], "mlp").T  # (n, d_model)
         z, norm = anchored_values(targets.z, targets.h, v, state.memory.get("value_norm"))
         memory = state.memory | {"value_norm": norm.cpu()}
-        return replace(targets, z=z), state.with_memory(memory)
+        return replace(targets, z=z), state.with_memory(memory), {}
 
     def _sweeps(
         self,
@@ -207,7 +227,9 @@ class TargetWriter(LeastSquaresWriter):
         z: Float[Tensor, "n d_model"],
         state: EditState,
         clock: Clock,
-    ) -> tuple[dict[int, Float[Tensor, "d_ff n"]], dict[int, Float[Tensor, "d_model n"]]]:
+    ) -> tuple[
+        dict[int, Float[Tensor, "d_ff columns"]], dict[int, Float[Tensor, "d_model columns"]]
+    ]:
         """Update every layer once, in ascending order.
 
         Returns:
@@ -224,6 +246,9 @@ class TargetWriter(LeastSquaresWriter):
             with clock.stage("solve"):
                 R = (z.T - h) / method.residual_divisor(len(layers) - i)
                 R = self._residual(requests, layer, R, K, reader)
+                if method.merged:
+                    owner = subject_numbers(requests)
+                    K, R = mean_by(K, owner), mean_by(R, owner)
                 total = read_weight(self.lm, layer) - state.original[layer].to(R)
                 residuals[layer] = R + total.to(R) @ K.to(R)
                 update = self._update(layer, K, R, state)

@@ -33,7 +33,7 @@ class LyapLock(LocateThenEdit):
         loss, not stored preserved values.
     """
 
-    supports: ClassVar[frozenset[str]] = frozenset({"subspace"})
+    supports: ClassVar[frozenset[str]] = frozenset({"weights", "subspace"})
 
     budget: float
 

@@ -1,6 +1,8 @@
-"""What single methods do to keys, values and targets before the solve: ROME, NAS, BIRD."""
+"""What single methods do to keys, values and targets before the solve: ROME, NAS, BIRD and more."""
 
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 from ...algebra.solver import Solver
 from ...editing.contract import UpdateRefused
 from ...lm.model import LanguageModel
-from ...lm.target_loss import Anchors
+from ...lm.target_loss import Anchors, TargetConfig, TargetRow, target_rows
 from ...lm.targets import mean_states
 from ...requests.request import EditRequest
 
@@ -124,3 +126,43 @@ def _old(request: EditRequest) -> str:
 def _relation(request: EditRequest) -> str:
     """The prompt without its subject."""
     return request.prompt.replace("{}", "")
+
+
+def neighbour_rows(
+    lm: LanguageModel, requests: Sequence[EditRequest], count: int, config: TargetConfig
+) -> list[list[TargetRow]]:
+    """`count` rows of each request: its first neighbours, with the object that they should keep.
+
+    They are the neighbourhood prompts that have the form of the request's prompt, whose subjects
+    are therefore known; the object is the request's true one. Where there are fewer, the bare
+    prompt with the new object takes the place of each that is not there.
+
+    Source:
+        2503.11895, neighbour-assisted editing. Departs from it in what a neighbour is, and in that
+        nothing but the object is learned after it. Neighbours are among the prompts by which edits
+        are measured.
+    """
+    bare = [own[0] for own in target_rows(lm, requests, ["{}"], config)]
+    others, owner = [], []
+    for i, request in enumerate(requests):
+        if (old := request.target_true) is not None:
+            subjects = same_form_subjects(request)[:count]
+            others += [replace(request, subject=one, target_new=old) for one in subjects]
+            owner += [i] * len(subjects)
+    rows: list[list[TargetRow]] = [[] for _ in requests]
+    if others:
+        found = target_rows(lm, others, ["{}"], replace(config, target_end=""))
+        for i, own in zip(owner, found, strict=True):
+            rows[i].append(own[0])
+    return [own + [row] * (count - len(own)) for own, row in zip(rows, bare, strict=True)]
+
+
+def same_form_subjects(request: EditRequest) -> list[str]:
+    """Subjects of the neighbourhood prompts that are the request's prompt about another subject."""
+    before, _, after = request.prompt.partition("{}")
+    return [
+        prompt[len(before) : len(prompt) - len(after)]
+        for prompt in request.neighborhood_prompts
+        if prompt.startswith(before) and prompt.endswith(after)
+        if len(prompt) > len(before) + len(after)
+    ]
