@@ -106,11 +106,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def make_parent(out: Path) -> None:
-    """Make the folder that `out` will be written into, before the work whose result it is for."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-
-
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")]
 
 

@@ -12,7 +12,6 @@ from .common import (
     Edited,
     Model,
     make_app,
-    make_parent,
     parse_layers,
     parse_names,
     say,
@@ -250,6 +249,7 @@ def score(
 
     from ..base.files import write_json
     from ..base.paths import WORLD
+    from ..base.results import check_result
     from ..evaluation.consistency import load_references
     from ..evaluation.report import evaluate, report_text
     from ..evaluation.wild import wild_prompts
@@ -263,7 +263,7 @@ def score(
     from ..world.vocabulary import SENTENCES
 
     if out:
-        make_parent(out)
+        check_result(out, "edits", "probes")
     if references and not fluency:
         raise ValueError("references: consistency needs generated text; ask for it with --fluency")
     texts = load_references(references, SENTENCES) if references else None

@@ -39,8 +39,15 @@ def side_by_side(
     """
     from ..requests.published import load_requests
     from ..runs.config import RunConfig
-    from ..study.side_by_side import continuations, edit_side_by_side, score_table, write_page
+    from ..study.side_by_side import (
+        check_page,
+        continuations,
+        edit_side_by_side,
+        score_table,
+        write_page,
+    )
 
+    check_page(out / "index.html")
     config = RunConfig(
         model=model,
         requests=requests,
