@@ -161,8 +161,13 @@ def edit(
     from ..runs.settings import parse_assignments
 
     settings = parse_assignments(set_ or [])
+    given = {"batch_size": batch_size, "layers": None if layers is None else parse_layers(layers)}
+    for name, value in given.items():
+        if value is not None and name in settings:
+            flag = name.replace("_", "-")
+            raise ValueError(f"{name}: --{flag} and --set {name} are both given; leave one out")
     if layers is not None:
-        settings["layers"] = parse_layers(layers)
+        settings["layers"] = given["layers"]
     config = RunConfig(
         model=model,
         requests=requests,
@@ -191,6 +196,15 @@ def edit(
     )
     if run(config, out, say=say):
         _print_summary(out)
+    if all_refused(out):
+        raise ValueError(f"{out}: every request was refused, and the model is as it was")
+
+
+def all_refused(out: Path) -> bool:
+    """Whether a finished run refused every request."""
+    from ..runs.records import load_run
+
+    return set(load_run(out).outcomes["status"]) == {"refused"}
 
 
 def _print_summary(out: Path) -> None:
