@@ -186,9 +186,9 @@ def alone(path: Path, say: Callable[[str], object] = lambda text: None) -> Itera
             break
         os.close(file)  # the one before has removed it meanwhile
     try:
-        _remove_leftovers(lock.parent, path.name)
+        remove_leftovers(lock.parent, path.name)
         if path.is_dir():
-            _remove_leftovers(path, "")
+            remove_leftovers(path)
         yield
     finally:
         lock.unlink(missing_ok=True)
@@ -204,6 +204,7 @@ def _making(path: Path) -> Iterator[Path]:
     """
     with _told_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
         room, lock = _locked_folder(path)
     part = room / "new"
     try:
@@ -245,7 +246,7 @@ def _locked_folder(path: Path) -> tuple[Path, int]:
             return room, lock
 
 
-def _remove_leftovers(folder: Path, name: str) -> None:
+def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove from a folder what killed processes left half made of files whose names begin so."""
     for entry in os.scandir(folder):
         if not (entry.name.startswith(f".{name}") and OWN in entry.name):

@@ -164,6 +164,6 @@ def _check(target: dict[str, Any], plain: dict[str, Any]) -> None:
     lengths = plain.get("context_lengths", ())
     if any(not 1 <= number <= MOST_CONTEXTS for group in lengths for number in group):
         raise ValueError(
-            f"context_lengths = {lengths!r:.60}: tokens and counts must lie between 1 and "
-            f"{MOST_CONTEXTS}"
+            f"context_lengths = {lengths!r:.60}: tokens and counts must be positive, at "
+            f"most {MOST_CONTEXTS}"
         )

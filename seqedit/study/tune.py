@@ -88,7 +88,12 @@ def tune(
         made = _made(method, table, out)
         if made.get("digest") == digest and len(made["trials"]) >= trials:
             return made
-        study = _search(method, table, ranges, fixed, calibration, trials, digest, work, say)
+        try:
+            study = _search(method, table, ranges, fixed, calibration, trials, digest, work, say)
+        except RuntimeError as error:  # Optuna's, where its journal is gone
+            if work.is_dir():
+                raise
+            raise ValueError(f"{work}: the trials were removed meanwhile; start again") from error
         return _write(study, method, table, ranges, calibration, digest, out)
 
 

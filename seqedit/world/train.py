@@ -22,6 +22,7 @@ from ..base.files import (
     check_replaceable,
     content_digest,
     load_tensors,
+    remove_leftovers,
     save_tensors,
     whole_folder,
     write_json,
@@ -94,6 +95,8 @@ def _train(out: Path, config: TrainConfig, device: str, checkpoint_every: int) -
     corpus = Corpus(build_world(config.seed), config.seed)
     tokenizer = train_tokenizer(corpus, config.vocabulary, max_length=config.positions)
     run = _Training(config, device)
+    if work.is_dir():
+        remove_leftovers(work)
     start = run.resume(work)
     bar = tqdm(total=config.steps, initial=start, unit="step", disable=None, mininterval=5)
     for step in range(start, config.steps):
