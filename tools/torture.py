@@ -11,7 +11,6 @@ nowhere. Exit code 1 if a trial was not survived.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import sys
@@ -40,11 +39,13 @@ from torments.strategies import strategies  # noqa: E402
 
 from seqedit.base.files import write_json, write_text  # noqa: E402
 
-TIMES = {kill: 10, twins: 1, full_disk: 2, no_place: 1, vanishing: 1, damage: 1}
-"""Torment → how often each command suffers it; `damage` counts every file in five ways."""
+TIMES = {kill: 10, twins: 1, full_disk: 1, no_place: 1, vanishing: 1, damage: 1}
+"""Torment → how often each command suffers it. `damage` is done to every file in five ways, of a
+command that was interrupted so often and of one that has ended.
+"""
 QUICK = {kill: 2, twins: 1, full_disk: 1, no_place: 1, vanishing: 1}
-DAMAGED = {"memit_seq", "grace", "collect", "train", "memit", "folder", "tiny"}
-"""Commands whose files are damaged, one for each way in which a result is kept."""
+DAMAGED = {"memit_seq", "collect", "train", "memit"}
+"""Commands whose files are damaged: those that resume."""
 
 
 def main() -> int:
@@ -57,12 +58,13 @@ def main() -> int:
         commands = [c for c in prepare(work) if options.only in (None, c.kind, c.name)]
         for command in commands:
             torment(command, work, tally, QUICK if options.quick else TIMES)
+            if options.only is None:
+                record(tally, started)
         if options.only in (None, "random input"):
             strategies(tally, 20 if options.quick else 200, work)
-    minutes = (time.monotonic() - started) / 60
-    print(table(tally) + f"\n{minutes:.0f} minutes")
+    print(table(tally) + f"\n{(time.monotonic() - started) / 60:.0f} minutes")
     if options.only is None:
-        record(tally, minutes)
+        record(tally, started, complete=not options.quick)
     return int(bool(tally.wounds))
 
 
@@ -94,13 +96,21 @@ def table(tally: Tally) -> str:
     return "\n".join([*rows, f"| all | | {total[0]} | {total[1]} |"])
 
 
-def record(tally: Tally, minutes: float) -> None:
-    """Write the figures, which name no place and no machine."""
+def record(tally: Tally, started: float, complete: bool = False) -> None:
+    """Write the figures so far, which name no place and no machine.
+
+    Args:
+        tally: what was counted.
+        started: when the first command began.
+        complete: all torments were done, in full number.
+    """
     rows = [
         dict(zip(("torment", "kind", "survived", "tried"), row, strict=True))
         for row in sorted(each(tally))
     ]
-    write_json(ROOT / "data" / "torture.json", {"minutes": round(minutes), "rows": rows})
+    minutes = round((time.monotonic() - started) / 60)
+    content = {"complete": complete, "minutes": minutes, "rows": rows}
+    write_json(ROOT / "data" / "torture.json", content)
     write_text(ROOT / "data" / "torture.md", table(tally) + "\n")
 
 

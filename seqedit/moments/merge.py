@@ -12,7 +12,6 @@ from torch import Tensor
 from ..algebra.compact import CompactMoment, compacted
 from ..algebra.second_moment import SecondMoment
 from ..base.files import alone, check_replaceable
-from ..base.results import check_result
 from .files import Moments, check_same, load_moments, save_compact, save_moments
 
 
@@ -33,7 +32,7 @@ def merge_files(paths: Sequence[Path], out: Path) -> dict[int, int]:
     """
     if len(paths) < 2:
         raise ValueError("merge: give at least two files")
-    check_result(out)
+    check_replaceable(out)
     read = [load_moments(path) for path in paths]
     whole = [_whole_moments(path, moments) for path, moments in zip(paths, read, strict=True)]
     for i, path in enumerate(paths):
@@ -69,7 +68,7 @@ def compact_file(path: Path, floor: float, out: Path) -> dict[int, CompactMoment
     Raises:
         ValueError: the file cannot be read, or is compact already, or `out` exists.
     """
-    check_result(out)
+    check_replaceable(out)
     moments = load_moments(path)
     compact = {}
     for layer, C in moments.C.items():

@@ -2,6 +2,7 @@
 matrices.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -71,7 +72,7 @@ def save_round(
     about = {
         "run": run_id(read_run(out)["parameters"]),
         "content": content_digest(everything),
-        "rows": json.dumps({table: _count(out / f"{table}.jsonl") for table in TABLES}),
+        "rows": json.dumps({table: _summary(_rows(out, table)) for table in TABLES}),
     }
     save_tensors(out / "checkpoint.safetensors", everything, about)
 
@@ -94,13 +95,15 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
     if about.get("content") != content_digest(tensors):
         raise ValueError(f"{path} is damaged: its content has another digest; {remedy}")
     done = int(tensors["round"])
-    for table, count in json.loads(about["rows"]).items():
-        rows = [row for row in _whole_lines(out / f"{table}.jsonl") if row["round"] < done]
+    for table, (count, digest) in json.loads(about["rows"]).items():
+        rows = [row for row in _rows(out, table) if row.get("round", done) < done]
         if len(rows) != count:
             raise ValueError(
                 f"{out / f'{table}.jsonl'}: {len(rows)} rows, where {path.name} knows of {count}; "
                 f"{remedy}"
             )
+        if _summary(rows)[1] != digest:
+            raise ValueError(f"{out / f'{table}.jsonl'} was changed; {remedy}")
         write_text(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     for layer in layers:
         write_weight(lm, layer, tensors[f"W.{layer}"])
@@ -118,9 +121,9 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
     )
 
 
-def _count(path: Path) -> int:
-    """The number of rows of a table."""
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+def _summary(rows: list[dict[str, Any]]) -> tuple[int, str]:
+    """The number of rows of a table, and a digest of them."""
+    return len(rows), hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def finish(
@@ -187,9 +190,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file, without a last line that was cut off while it was written."""
-    if path.exists():
-        text = path.read_text(encoding="utf-8")
-        write_text(path, text[: text.rfind("\n") + 1])
-    return read_jsonl(path, missing_ok=True)
+def _rows(out: Path, table: str) -> list[dict[str, Any]]:
+    """The rows of a table, without a last line that was cut off while it was written."""
+    path = out / f"{table}.jsonl"
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if text and not text.endswith("\n"):
+            write_text(path, text[: text.rfind("\n") + 1])
+        return read_jsonl(path, missing_ok=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} cannot be read: {error}; remove {out} and start anew") from error

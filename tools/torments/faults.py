@@ -114,10 +114,10 @@ def results(out: Path) -> Content:
 
 
 def kill(victim: Victim, tally: Tally, times: int, rng: random.Random) -> None:
-    """`kill -9`, one to three times in a row: at a random moment, or at a rename or a flush."""
-    for number in range(times):
+    """`kill -9`, twice in a row on a place: at a random moment, or at a rename or a flush."""
+    for number in range(times // 2):
         out = victim.place()
-        for _ in range(rng.randint(1, 3)):
+        for _ in range(2):
             if number % 2:
                 process = victim.start(out, die_at(rng.randint(1, 40)))
                 process.wait()
@@ -125,7 +125,7 @@ def kill(victim: Victim, tally: Tally, times: int, rng: random.Random) -> None:
                 process = victim.start(out)
                 time.sleep(rng.uniform(0, victim.seconds))
                 process.kill()
-        _judge("kill -9", victim, tally, out, "")
+        _judge("kill -9", victim, tally, out, "", count=2)
 
 
 def twins(victim: Victim, tally: Tally, times: int, rng: random.Random) -> None:
@@ -143,7 +143,7 @@ def twins(victim: Victim, tally: Tally, times: int, rng: random.Random) -> None:
 
 
 def full_disk(victim: Victim, tally: Tally, times: int, rng: random.Random) -> None:
-    """No file may become larger than so many bytes: one line, and all is well once there is room."""
+    """No file may become larger than so many bytes: one line, and all is well with room again."""
     for _ in range(times):
         out, limit = victim.place(), 10 ** rng.uniform(1, 5)
 
@@ -180,14 +180,13 @@ def damage(victim: Victim, tally: Tally, times: int, rng: random.Random) -> None
     The next call refuses in one line, and what it refused is still there; or it ends in the same
     result. It never ends in another one.
     """
-    for way in list(WAYS) * times:
-        for step in (rng.randint(20, 60), 10_000):
-            out = victim.place()
-            victim.start(out, die_at(step)).wait()
-            files = sorted(path for path in out.parent.rglob("*") if _may_suffer(path))
-            for file in files:
+    for step in (*(rng.randint(20, 40) for _ in range(times)), 10_000):
+        out = victim.place()
+        victim.start(out, die_at(step)).wait()
+        for file in sorted(path for path in out.parent.rglob("*") if _may_suffer(path)):
+            for way in WAYS:
                 _damage_one(victim, tally, out, file, way, rng)
-            victim.forget(out)
+        victim.forget(out)
 
 
 def _damage_one(
@@ -247,10 +246,13 @@ def _lines(said: str) -> str:
     return ""
 
 
-def _judge(torment: str, victim: Victim, tally: Tally, out: Path, problem: str) -> None:
+def _judge(
+    torment: str, victim: Victim, tally: Tally, out: Path, problem: str, count: int = 1
+) -> None:
     """Call the command once more and count."""
     problem = problem or victim.problem(out)
-    tally.note(torment, victim.command.kind, problem, victim.command.name)
+    for _ in range(count):
+        tally.note(torment, victim.command.kind, problem, victim.command.name)
     if not problem:
         victim.forget(out)
 
