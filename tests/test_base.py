@@ -75,19 +75,17 @@ def test_files_appear_whole(tmp_path, monkeypatch):
 
 
 def test_folders_appear_whole(tmp_path):
-    """A folder is replaced at the end only; what an interruption left behind goes first."""
+    """A folder with the marker is replaced, at the end only; an error leaves it as it was."""
     out = tmp_path / "out"
     for text in ("first", "second"):
-        with whole_folder(out) as part:
+        with whole_folder(out, "mark") as part:
             assert list(part.iterdir()) == [] and out.exists() == (text == "second")
-            (part / f"{text}.txt").write_text(text)
-        assert names(out) == [f"{text}.txt"] and names(tmp_path) == ["out"]
-    with pytest.raises(ZeroDivisionError), whole_folder(out) as part:
+            (part / "mark").write_text(text)
+        assert (out / "mark").read_text() == text and names(tmp_path) == ["out"]
+    with pytest.raises(ZeroDivisionError), whole_folder(out, "mark") as part:
         (part / "third.txt").write_text("half")
         raise ZeroDivisionError
-    assert names(out) == ["second.txt"]
-    with whole_folder(out) as part:
-        assert list(part.iterdir()) == []
+    assert names(out) == ["mark"] and names(tmp_path) == ["out"]
 
 
 def test_clock():

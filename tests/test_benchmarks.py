@@ -33,8 +33,13 @@ CONTRADICTION = COUNTERFACT | {
     "requested_rewrite": COUNTERFACT["requested_rewrite"]
     | {"prompt": "{} speaks", "target_new": {"str": "Dutch", "id": "Q7411"}},
 }
+OTHER = COUNTERFACT | {
+    "case_id": 2,
+    "requested_rewrite": COUNTERFACT["requested_rewrite"]
+    | {"prompt": "{} was born in", "relation_id": "P19"},
+}
 CONTENT = {
-    "counterfact": [[CONTRADICTION], [COUNTERFACT, COUNTERFACT | {"case_id": 2}]],
+    "counterfact": [[CONTRADICTION], [COUNTERFACT, OTHER]],
     "mcf": [[COUNTERFACT, CONTRADICTION]],
     "zsre": [[ZSRE, ZSRE | {"alt": ""}]],
     "wikidata_counterfact": [[KNOWEDIT]],

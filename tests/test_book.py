@@ -61,7 +61,7 @@ def test_contents():
 def notebook(tmp_path) -> Path:
     """A chapter of three cells that takes `n` and `name`."""
     cells = [
-        nbformat.v4.new_code_cell("n = 3\nname = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("n: int = 3\nname = ''", metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell("from seqedit.study.notebook import begin\nbegin('n', 'name')"),
         nbformat.v4.new_code_cell("n ** 2"),
     ]
@@ -95,6 +95,8 @@ def test_known_parameters_are_taken(notebook):
 
 def test_unknown_parameters_are_refused(notebook):
     """papermill itself would only log the name and run with the defaults."""
+    with pytest.raises(papermill.PapermillExecutionError, match="n = 'abc': expected int, found"):
+        execute(notebook, n="abc")
     with pytest.raises(
         papermill.PapermillExecutionError,
         match="this chapter has no parameter 'm'; it takes n, name",

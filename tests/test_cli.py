@@ -216,7 +216,7 @@ def test_edit_says_what_became_of_the_requests(space):
 
 def test_refusals_are_told(space):
     result = space.call(set="max_update_ratio=1e-9")
-    assert result.exit_code == 0 and "5 refused" in result.stdout
+    assert result.exit_code == 1 and "5 refused" in result.stdout
     assert (
         "refused (2): the update of layer 0 is" in result.stdout
         and "refused (1): " in result.stdout

@@ -269,12 +269,14 @@ def test_what_cannot_be_edited_together_is_left_out(tmp_path):
             record(3, "Ada", " "),
             record(4, "Ada", "Latin", "{} x", "P2"),
             record(5, "Ada", "Dutch"),
+            record(6, "Ada", "Dutch", "{} talks in"),
         ],
     ]
     kept, left_out = usable_requests(rounds, "f.json")
-    assert [[r.case_id for r in batch] for batch in kept] == [[0], [4, 5]]
+    assert [[r.case_id for r in batch] for batch in kept] == [[0], [4, 6]]
     assert {reason: len(messages) for reason, messages in left_out.items()} == {
         "repeats a case_id": 1,
+        "repeats an earlier record": 1,
         "contradicts an earlier record": 2,
         "wrong record": 1,
     }

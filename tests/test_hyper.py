@@ -237,11 +237,17 @@ def test_zero_where_it_is_the_default():
 def test_assignments():
     """Values are read as JSON where they can be, otherwise as text.
 
-    The last value of a name wins, and "=" may occur in a value.
+    A name is given once, and "=" may occur in a value.
     """
-    assert parse_assignments(
-        ["lam=3", "layers=[1,2]", "kl_prompt={} is = a", "lr=1e-1", "lam=4"]
-    ) == {"lam": 4, "layers": [1, 2], "kl_prompt": "{} is = a", "lr": 0.1}
+    words = ["lam=3", "layers=[1,2]", "kl_prompt={} is = a", "lr=1e-1"]
+    assert parse_assignments(words) == {
+        "lam": 3,
+        "layers": [1, 2],
+        "kl_prompt": "{} is = a",
+        "lr": 0.1,
+    }
+    with pytest.raises(ValueError, match="--set lam: is given twice"):
+        parse_assignments([*words, "lam=4"])
     assert parse_assignments(["a="]) == {"a": ""} and parse_assignments([]) == {}
     with pytest.raises(ValueError, match="--set 'lam': expected key=value"):
         parse_assignments(["lam"])

@@ -151,14 +151,34 @@ def test_twice_the_same_case():
 
 
 def test_two_targets_for_one_prompt_are_refused():
-    """One prompt cannot get two targets, however it is written; the same target twice is fine."""
+    """One prompt cannot get two targets, however it is written."""
     other = {"case_id": 8, "prompt": "Ada lives in", "subject": "Ada", "target_new": "Bonn"}
     with pytest.raises(
         RequestError,
         match=r"record 1 \(case_id 8\): target_new 'Bonn' contradicts 'Rome' of case_id",
     ):
         parse_requests([PLAIN, other])
-    assert len(parse_requests([PLAIN, other | {"target_new": "Rome"}])) == 2
+
+
+def test_the_same_request_under_another_id_is_refused():
+    """Also with other white space; other subjects, and other wordings of a fact, are no repeats."""
+    for prompt in ("{} lives in", "Ada lives in", "Ada  lives in "):
+        with pytest.raises(
+            RequestError, match=r"record 1 \(case_id 8\): prompt: repeats that of case_id 7"
+        ):
+            parse_requests([PLAIN, PLAIN | {"case_id": 8, "prompt": prompt}])
+    other = {"case_id": 8, "subject": "Bob"}, {"case_id": 9, "prompt": "{}'s home is"}
+    assert len(parse_requests([PLAIN, *(PLAIN | changes for changes in other)])) == 3
+
+
+def test_two_targets_for_a_subject_and_relation_are_refused():
+    """Whatever the wording; another relation, or none that is known, may have another target."""
+    first = PLAIN | {"relation_id": "P551"}
+    second = first | {"case_id": 8, "prompt": "{}'s home is in", "target_new": "Bonn"}
+    with pytest.raises(RequestError, match="contradicts 'Rome' of case_id 7 for the same subject"):
+        parse_requests([first, second])
+    for changes in ({"relation_id": "P19"}, {"relation_id": None}, {"target_new": "Rome"}):
+        assert len(parse_requests([first, second | changes])) == 2
 
 
 def test_lists_lines_and_rounds_give_the_same_requests(tmp_path):

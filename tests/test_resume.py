@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from workspace import FILES, RECORDS, SETTINGS, Workspace, content
+from workspace import FILES, RECORDS, Workspace, content
 
 from seqedit.base.jsonl import read_jsonl
 from seqedit.runs import checkpoint, engine
@@ -144,34 +144,71 @@ def test_killed_process_resumes_bit_for_bit(space):
     assert len(read_jsonl(space.out / "outcomes.jsonl")) == 60
 
 
-def test_checkpoint_without_a_record_is_not_trusted(space, whole):
-    """Somebody removed run.json: whose checkpoint it is cannot be known, so the run starts anew."""
+@pytest.mark.parametrize(
+    "name",
+    ["checkpoint.safetensors", "weights.safetensors", "outcomes.jsonl", "round-7.safetensors"],
+)
+def test_files_without_a_record_are_left_alone(space, name):
+    """Whose they are cannot be known: refused by name, and they stay as they are."""
     space.out.mkdir()
-    (space.out / "checkpoint.safetensors").write_bytes(b"of another run")
-    (space.out / "outcomes.jsonl").write_text('{"round": 0}\n')
-    run(space.config(save_rounds=True, evaluate_every=1), space.out)
-    assert content(space.out) == whole
+    (space.out / name).write_bytes(b"of somebody else")
+    (space.out / "notes.part").write_text("mine")
+    with pytest.raises(ValueError, match=rf"holds {name} and no run\.json"):
+        run(space.config(), space.out)
+    assert {p.name for p in space.out.iterdir()} == {name, "notes.part"}
+    assert (space.out / name).read_bytes() == b"of somebody else"
+    (space.out / name).unlink()
+    run(space.config(), space.out)  # what has no name of ours is no obstacle, and stays
+    assert {p.name for p in space.out.iterdir()} == FILES | {"notes.part"}
 
 
-def test_checkpoint_of_another_run_goes_before_the_record_comes(space, whole, monkeypatch):
-    """A new run does not find the checkpoint of an old one.
+def test_a_stray_round_is_not_merged(space):
+    """Matrices of a round that the run did not keep are not its own."""
+    run(space.config(), space.folder / "whole")
+    real = checkpoint.save_tensors
 
-    run.json was removed, and the new run dies in its first round.
-    """
+    def stray(path, tensors, *rest):
+        (space.out / "round-1.safetensors").write_bytes(b"not of this run")
+        real(path, tensors, *rest)
 
-    def die(*args, **rest):
-        raise Crash
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save_tensors", stray)
+        run(space.config(), space.out)
+    assert content(space.out) == content(space.folder / "whole")
+    assert (space.out / "round-1.safetensors").read_bytes() == b"not of this run"
 
-    with monkeypatch.context() as patch:
-        patch.setattr("seqedit.runs.engine.finish", lambda *args: None)
-        run(space.config(settings=SETTINGS | {"lam": 9}), space.out)
-    assert (space.out / "checkpoint.safetensors").exists()
-    (space.out / "run.json").unlink()
-    with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr("seqedit.runs.engine.save_round", die)
-        run(space.config(save_rounds=True, evaluate_every=1), space.out)
-    run(space.config(save_rounds=True, evaluate_every=1), space.out)
-    assert content(space.out) == whole
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda run: run["contexts"][0].append("Other. {}"), "other context templates"),
+        (lambda run: run.update(contexts="none"), "contexts is 'none'"),
+        (lambda run: run.pop("provenance"), "provenance is None"),
+        (lambda run: run.update(finished="yes"), "finished is 'yes'"),
+        (lambda run: run["parameters"].update(seed=5), "seed = 5"),
+    ],
+)
+def test_a_record_that_was_changed_by_hand(space, monkeypatch, change, words):
+    interrupted(space, monkeypatch)
+    path = space.out / "run.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=words):
+        run(space.config(), space.out)
+    assert json.loads(path.read_text()) == record
+
+
+def test_other_versions_are_said_when_resuming(space, monkeypatch):
+    interrupted(space, monkeypatch)
+    path = space.out / "run.json"
+    record = json.loads(path.read_text())
+    record["provenance"]["torch"] = "1.0"
+    path.write_text(json.dumps(record))
+    said = []
+    run(space.config(), space.out, say=said.append)
+    assert any("begun with torch 1.0, now" in line for line in said)
+    assert not any("begun with transformers" in line for line in said)
 
 
 def interrupted(space, monkeypatch, rounds=1):

@@ -259,14 +259,14 @@ def test_put_weights_and_export(space):
     lm = load_model(space.model, device="cpu")
     checkpoint.put_weights(lm, space.out)
     (space.folder / "exported.part").mkdir()
-    (space.folder / "exported.part" / "left.txt").write_text("of an interrupted export")
+    (space.folder / "exported.part" / "mine.txt").write_text("of somebody else")
     export_folder(str(space.model), space.out, space.folder / "exported")
     again = load_model(space.folder / "exported", device="cpu")
     for (name, left), (_, right) in zip(
         lm.model.state_dict().items(), again.model.state_dict().items(), strict=True
     ):
         assert torch.equal(left, right), name
-    assert not (space.folder / "exported" / "left.txt").exists()
+    assert (space.folder / "exported.part" / "mine.txt").read_text() == "of somebody else"
     with pytest.raises(ValueError, match="exists already"):
         export_folder(str(space.model), space.out, space.folder / "exported")
     with pytest.raises(ValueError, match="was made on another model"):

@@ -65,8 +65,7 @@ def restrain_spectrum(
     check_alpha(alpha)
     if limit <= 0:
         raise ValueError(f"limit is {limit:g}; it must be positive, σ_max(W₀)")
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode is {mode!r}; known are {', '.join(get_args(Mode))}")
+    check_mode(mode)
     excess = (values.clamp(min=limit) / limit).log() / math.log(alpha)  # log_α(σ/s), 0 up to s
     large = {
         "log": limit + excess,
@@ -168,6 +167,18 @@ def check_share(name: str, value: float) -> None:
     """
     if not 0 < value <= 1:
         raise ValueError(f"{name} is {value:g}; it must lie between 0 and 1")
+
+
+def check_mode(mode: str) -> Mode:
+    """The name of a way to compress a spectrum.
+
+    Raises:
+        ValueError: there is no such way.
+    """
+    for known in get_args(Mode):
+        if mode == known:
+            return known
+    raise ValueError(f"mode is {mode!r}; known are {', '.join(get_args(Mode))}")
 
 
 def check_alpha(alpha: float) -> None:

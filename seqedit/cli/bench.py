@@ -36,10 +36,14 @@ def bench(
 
     Example: seqedit bench round evaluation
     """
+    from ..base.results import check_result
     from ..bench.gpu import bench_gpu
     from ..bench.speed import run_benches
 
-    if names and names[0] == "gpu":
+    on_gpu = names is not None and names[:1] == ["gpu"]
+    if out:
+        check_result(out, *(("card", "stages") if on_gpu else ("threads", "results")))
+    if names and on_gpu:
         record = bench_gpu(tuple(names[1:]), out, typer.echo)
         if not all(stage["passed"] for stage in record["stages"].values()):
             raise typer.Exit(1)

@@ -70,15 +70,15 @@ class OneLineErrors(TyperGroup):
 def describe(error: Exception) -> tuple[str, int]:
     """The line that tells a user of an error, and the exit code that goes with it.
 
-    ValueError and OSError mean wrong input. Any other exception is a bug, unless an allocation
-    failed.
+    ValueError, OSError and a damaged file of tensors mean wrong input. Any other exception is a
+    bug, unless an allocation failed.
     """
     text = " ".join(str(error).split())
     if out_of_memory(error):
         return f"error: not enough memory: {text.split('. ')[0]}. {LESS_MEMORY}", WRONG_INPUT
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"error: {error.filename}: {error.strerror}", WRONG_INPUT
-    if isinstance(error, ValueError | OSError):
+    if isinstance(error, ValueError | OSError) or type(error).__name__ == "SafetensorError":
         return f"error: {text}", WRONG_INPUT
     return f"error: this is a bug in seqedit: {type(error).__name__}: {text}; {SHOW_TRACEBACK}", BUG
 
@@ -109,11 +109,6 @@ def make_app(**options: Any) -> typer.Typer:
 def say(text: str) -> None:
     """Print a remark to stderr; results go to stdout."""
     print(text, file=sys.stderr)
-
-
-def make_parent(out: Path) -> None:
-    """Make the folder that `out` will be written into, before the work whose result it is for."""
-    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")]

@@ -14,7 +14,6 @@ from .common import (
     PerplexityText,
     Undoable,
     make_app,
-    make_parent,
     parse_layers,
     parse_names,
     say,
@@ -171,8 +170,13 @@ def edit(
     from ..runs.settings import parse_assignments
 
     settings = parse_assignments(set_ or [])
+    given = {"batch_size": batch_size, "layers": None if layers is None else parse_layers(layers)}
+    for name, value in given.items():
+        if value is not None and name in settings:
+            flag = name.replace("_", "-")
+            raise ValueError(f"{name}: --{flag} and --set {name} are both given; leave one out")
     if layers is not None:
-        settings["layers"] = parse_layers(layers)
+        settings["layers"] = given["layers"]
     config = RunConfig(
         model=model,
         requests=requests,
@@ -204,6 +208,15 @@ def edit(
     )
     if run(config, out, say=say):
         _print_summary(out)
+    if all_refused(out):
+        raise ValueError(f"{out}: every request was refused, and the model is as it was")
+
+
+def all_refused(out: Path) -> bool:
+    """Whether a finished run refused every request."""
+    from ..runs.records import load_run
+
+    return set(load_run(out).outcomes["status"]) == {"refused"}
 
 
 def _print_summary(out: Path) -> None:
@@ -263,6 +276,7 @@ def score(
 
     from ..base.files import write_json
     from ..base.paths import WORLD
+    from ..base.results import check_result
     from ..evaluation.consistency import load_references
     from ..evaluation.report import evaluate, finite_perplexity, report_text
     from ..evaluation.wild import wild_prompts
@@ -278,7 +292,7 @@ def score(
     from ..world.vocabulary import SENTENCES
 
     if out:
-        make_parent(out)
+        check_result(out, "edits", "probes")
     if references and not fluency:
         raise ValueError("references: consistency needs generated text; ask for it with --fluency")
     known = load_references(references, SENTENCES) if references else None

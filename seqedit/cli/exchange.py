@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .common import Device, Dtype, Edited, Model, make_app, make_parent, say
+from .common import Device, Dtype, Edited, Model, make_app, say
 
 app = make_app()
 
@@ -32,6 +32,7 @@ def export(
     """
     import torch
 
+    from ..base.files import check_replaceable
     from ..exchange.adapter import save_adapter
     from ..exchange.edited import export_folder
     from ..exchange.factors import factor_edits, load_edits, save_edits
@@ -41,8 +42,7 @@ def export(
         export_folder(model, edited, out, getattr(torch, dtype))
         typer.echo(f"{out}: load it with AutoModelForCausalLM.from_pretrained")
         return
-    if out.exists():
-        raise ValueError(f"out: {out} exists already; choose another name")
+    check_replaceable(out)
     lm = load_model(model, device="cpu")
     edits = load_edits(edited) if edited.is_file() else factor_edits(lm, edited)
     if as_ == "adapter":
@@ -72,12 +72,12 @@ def revert(
     """
     import torch
 
+    from ..base.files import check_replaceable
     from ..exchange.edited import save_folder
     from ..exchange.factors import load_edits, revert_edits
     from ..lm.load import load_model
 
-    if out.exists():
-        raise ValueError(f"out: {out} exists already; choose another folder")
+    check_replaceable(out)
     loaded = load_edits(edits)
     lm = load_model(model, device="cpu", dtype=getattr(torch, dtype))
     for layer, exact in revert_edits(lm, loaded).items():
@@ -112,11 +112,12 @@ def diff(
     import torch
 
     from ..base.files import write_json
+    from ..base.results import check_result
     from ..exchange.difference import compare_models, differences_text
     from ..exchange.edited import load_side
 
     if out:
-        make_parent(out)
+        check_result(out)
     left, right = (load_side(side, model, device, getattr(torch, dtype)) for side in (a, b))
     found = compare_models(left, right)
     total = sum(1 for _ in left.model.parameters())
@@ -158,13 +159,14 @@ def abilities(
     import torch
 
     from ..base.files import write_json
+    from ..base.results import check_result
     from ..exchange.edited import put_edited
     from ..exchange.harness import choose_tasks, harness_text, run_harness
     from ..lm.load import load_model
     from ..world.embedded import is_embedded
 
     if out:
-        make_parent(out)
+        check_result(out, "results", "items")
     lm = load_model(model, device=device, dtype=getattr(torch, dtype))
     names = choose_tasks(tasks, embedded=is_embedded(lm))
     if edited:

@@ -8,6 +8,8 @@ import typer
 from .common import Dtype, make_app, parse_layers
 
 app = make_app()
+MOST_EDITS = 10**9
+"""Largest number of edits that is planned for; there are not so many facts to edit."""
 
 
 @app.command()
@@ -36,13 +38,15 @@ def plan(
         bool, typer.Option("--compact", help="With compact second moments, floor at τ.")
     ] = False,
     tokens: Annotated[
-        int, typer.Option(min=0, help="Tokens that second moments are read from.")
+        int, typer.Option(min=0, max=10**15, help="Tokens that second moments are read from.")
     ] = 100_000_000,
     tflops: Annotated[
         float | None,
         typer.Option(
+            min=1e-6,
+            max=1e9,
             help="10¹² operations a second that the device reaches; default: measured, on a GPU if "
-            "there is one."
+            "there is one.",
         ),
     ] = None,
     as_json: Annotated[
@@ -64,9 +68,11 @@ def plan(
     from ..planner.shapes import EDITED, config_of, shape_of
     from ..requests.published import load_requests
 
-    count = int(edits) if edits.isdigit() else len(load_requests(edits))
-    if count < 1:
-        raise ValueError("--edits: give at least one")
+    if edits.isdecimal() and len(edits) > len(str(MOST_EDITS)):
+        raise ValueError(f"--edits: give at most {MOST_EDITS:,}")
+    count = int(edits) if edits.isdecimal() else len(load_requests(edits))
+    if not 1 <= count <= MOST_EDITS:
+        raise ValueError(f"--edits: give at least one and at most {MOST_EDITS:,}")
     if layers is None and model not in EDITED:
         raise ValueError(
             f"--layers: give the layers to edit; they are known for {', '.join(EDITED)}"

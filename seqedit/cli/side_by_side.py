@@ -41,6 +41,7 @@ def side_by_side(
     from ..requests.published import load_requests
     from ..runs.config import RunConfig
     from ..study.side_by_side import (
+        check_page,
         continuations,
         edit_side_by_side,
         score_table,
@@ -48,6 +49,7 @@ def side_by_side(
         write_tables,
     )
 
+    check_page(out / "index.html")
     config = RunConfig(
         model=model,
         requests=requests,

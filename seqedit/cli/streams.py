@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .common import Model, OneDevice, Seed, make_app, make_parent, say
+from .common import Model, OneDevice, Seed, make_app, say
 
 app = make_app()
 
@@ -54,6 +54,7 @@ def survive(
 
     from ..base.files import write_json
     from ..base.paths import WORLD
+    from ..base.results import check_result
     from ..evaluation.survival import neutral_texts, survival
     from ..exchange.edited import put_edited
     from ..lm.load import load_model
@@ -64,6 +65,8 @@ def survive(
     from ..world.embedded import is_embedded
 
     at = _parse_steps(steps)
+    if out:
+        check_result(out, "run", "facts", "rows")
     run = read_run(edited)
     wanted = edited_requests(run, requests)
     lm = load_model(model, device=device)
@@ -73,8 +76,6 @@ def survive(
     documents = list(corpus.texts())
     neutral = neutral_texts(documents, wanted)
     put_edited(lm, edited)
-    if out:
-        make_parent(out)
     say(f"{len(neutral)} of {len(documents)} lines are text that names no edited subject")
     rows = survival(
         lm,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..base.paths import MODEL, OUTPUT
-from .common import OneDevice, Seed, make_app, make_parent
+from .common import OneDevice, Seed, make_app
 
 app = make_app(help="The fictional world and the model trained on it.")
 
@@ -37,10 +37,11 @@ def subjects(
     Example: seqedit world subjects --out subjects.json
     """
     from ..base.files import write_json
+    from ..base.results import check_result
     from ..world.facts import build_world
     from ..world.streams import subject_records
 
-    make_parent(out)
+    check_result(out)
     records = subject_records(build_world(seed), "edit", seed)
     write_json(out, records)
     typer.echo(f"{out}: {len(records)} records")
@@ -66,7 +67,6 @@ def train(
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    make_parent(out)
     train_model(out, TrainConfig(seed=seed, steps=steps), device)
     typer.echo(f"model written to {out}")
 
@@ -82,13 +82,14 @@ def check(
     Example: seqedit world check --model data/model
     """
     from ..base.files import write_json
+    from ..base.results import check_result
     from ..lm.load import load_model
     from ..world.acceptance import measure
 
     if not model.is_dir():
         raise ValueError(f"--model: there is no folder {model}")
+    check_result(out, "facts", "tasks", "perplexity", "accepted")
     lm = load_model(model)
-    make_parent(out)
     figures = measure(lm)
     write_json(out, figures)
     typer.echo(json.dumps(figures, indent=1))
@@ -109,7 +110,6 @@ def train_editor(
     from ..study.train_editors import train_editor as train_network
 
     out = out or OUTPUT / "editors" / f"{name}.safetensors"
-    make_parent(out)
     losses = train_network(name, out)
     batches, best = min(losses, key=lambda one: one[1])
     typer.echo(

@@ -150,7 +150,7 @@ def guard(update: Tensor, layer: int, original: Tensor, limit: float) -> None:
     """
     if not update.isfinite().all():
         raise UpdateRefused(f"the update of layer {layer} is not finite")
-    ratio = update.norm().item() / original.norm().item()
+    ratio = (update.norm() / original.norm()).item()  # infinite for a matrix of zeros
     if ratio > limit:
         raise UpdateRefused(
             f"the update of layer {layer} is {ratio:.3g} times as large as the original matrix "

@@ -14,9 +14,11 @@ from ..lm.targets import Targets
 from ..lm.weights import apply_update, read_weight, restored, rewound, write_weight
 from ..requests.request import EditRequest
 from .contract import EditMethod, UpdateRefused, Writer, Written, guard
-from .state import NAN, EditPlan, EditState, LayerObservation, Outcome, Round
+from .state import BESIDE, NAN, EditPlan, EditState, LayerObservation, Outcome, Round
 
 NO_DISTANCES = (NAN, NAN, NAN)
+NO_EFFECT = "the update changed no weight: it is zero, or too small for the weights' precision"
+"""Why a request is refused whose targets were found and whose weights are the same afterwards."""
 
 
 def run_sequential(
@@ -155,11 +157,53 @@ def _write(
     writer: Writer,
     clock: Clock,
 ) -> Written:
-    """Write requests together, then replace every layer's update by its restrained form."""
+    """Write requests together and restrain the updates; an edit without any effect is none."""
     before = {layer: read_weight(lm, layer) for layer in plan.layers}
     written = writer.write(requests, state, clock)
-    if method.restrain_update is None:
-        return written
+    if method.restrain_update is not None:
+        written = _restrain(lm, method, plan, state, writer, clock, before, written)
+    for name, tensor in written.state.memory.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UpdateRefused(f"{name}, which {method.name} remembers, is not finite")
+    return written if _has_effect(lm, before, state, written) else _without_effect(written, state)
+
+
+def _has_effect(
+    lm: LanguageModel, before: dict[int, Tensor], state: EditState, written: Written
+) -> bool:
+    """Whether a matrix was changed, or what acts beside the weights."""
+    if any(not torch.equal(read_weight(lm, layer), W) for layer, W in before.items()):
+        return True
+    known, now = state.memory, written.state.memory
+    return any(
+        name.startswith(BESIDE) and not (name in known and torch.equal(now[name], known[name]))
+        for name in now
+    )
+
+
+def _without_effect(written: Written, state: EditState) -> Written:
+    """What was written without changing anything: refused, and nothing is remembered of it."""
+    outcomes = [
+        replace(outcome, status="refused", reason=NO_EFFECT)
+        if outcome.status == "edited"
+        else outcome
+        for outcome in written.outcomes
+    ]
+    return replace(written, outcomes=outcomes, state=state)
+
+
+def _restrain(
+    lm: LanguageModel,
+    method: EditMethod,
+    plan: EditPlan,
+    state: EditState,
+    writer: Writer,
+    clock: Clock,
+    before: dict[int, Tensor],
+    written: Written,
+) -> Written:
+    """Replace every layer's update by its restrained form."""
+    assert method.restrain_update is not None
     removed = {}
     with clock.stage("solve"):
         for layer, W in before.items():

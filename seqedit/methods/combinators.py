@@ -220,7 +220,7 @@ def compensated(base: EditMethod) -> EditMethod:
     return changed(base, "+compensation", compensate=True)
 
 
-def prune(base: EditMethod, alpha: float = math.e, mode: restrain.Mode = "log") -> EditMethod:
+def prune(base: EditMethod, alpha: float = math.e, mode: str = "log") -> EditMethod:
     """`base` with W₀ + F(W_T − W₀) handed over; F compresses singular values above σ₁(W₀).
 
     Args:
@@ -230,10 +230,11 @@ def prune(base: EditMethod, alpha: float = math.e, mode: restrain.Mode = "log") 
     Source: PRUNE (2405.16821).
     """
     restrain.check_alpha(alpha)
+    form = restrain.check_mode(mode)
     return replace(
         base,
         name=f"{base.name}+PRUNE",
-        restrain_total=lambda W0, total: restrain.compress(W0, total, alpha, mode),
+        restrain_total=lambda W0, total: restrain.compress(W0, total, alpha, form),
     )
 
 

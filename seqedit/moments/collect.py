@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
+from torch import Tensor
 from tqdm import tqdm
 
 from ..algebra.second_moment import SecondMoment
-from ..base.files import read_metadata, save_tensors
+from ..base.files import alone, content_digest, load_tensors, save_tensors
 from ..lm.fingerprint import fingerprint, identity
 from ..lm.model import LanguageModel
 from ..lm.second_moments import Place, Reading, accumulate_moments
@@ -57,14 +57,28 @@ def collect_to_file(
         "reading": asdict(reading),
         "dtype": str(lm.model.dtype).removeprefix("torch."),
     }
+    with alone(out, say):
+        return _collect(lm, corpus, layers, out, reading, about, save_every, say)
+
+
+def _collect(
+    lm: LanguageModel,
+    corpus: Corpus,
+    layers: Sequence[int],
+    out: Path,
+    reading: Reading,
+    about: dict[str, Any],
+    save_every: int,
+    say: Callable[[str], object],
+) -> Moments:
+    """Collect, alone on the file."""
     wanted, part = about | {"layers": list(layers)}, out.with_name(out.name + ".checkpoint")
     if out.exists():
         found = load_moments(out)
         check_same(out, found.about | {"layers": list(found.C)}, wanted)
-        part.unlink(missing_ok=True)
+        _remove_checkpoint(part)
         say(f"{out} is complete")
         return found
-    out.parent.mkdir(parents=True, exist_ok=True)
     moments, start = _resume(part, lm, wanted)
     if start != Place():
         say(f"resuming after {_tokens(moments)} tokens")
@@ -81,7 +95,7 @@ def collect_to_file(
             f"corpus: {corpus.file or corpus.dataset} holds no text; give one document a line"
         )
     save_moments(out, moments, fingerprint=fingerprint(lm), about=about)
-    part.unlink(missing_ok=True)
+    _remove_checkpoint(part)
     return load_moments(out)
 
 
@@ -103,7 +117,26 @@ def _save_checkpoint(
     """Write the sums so far, what they are of, and how far the corpus was read."""
     state = {"wanted": wanted, "tokens": _tokens(moments), "place": asdict(place)}
     tensors = {f"sum.{layer}": moment.sum for layer, moment in moments.items()}
-    save_tensors(part, tensors, {"state": json.dumps(state)})
+    about = {"state": json.dumps(state), "content": content_digest(tensors)}
+    save_tensors(part, tensors, about)
+
+
+def _read_checkpoint(part: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The sums in a checkpoint and its state. Raises ValueError if it is damaged or others'."""
+    tensors, about = load_tensors(part)
+    if "state" not in about:
+        raise ValueError(f"{part} is no checkpoint of second moments; move it elsewhere")
+    if about.get("content") != content_digest(tensors):
+        raise ValueError(f"{part} is damaged; remove it to start anew")
+    return tensors, json.loads(about["state"])
+
+
+def _remove_checkpoint(part: Path) -> None:
+    """Remove a checkpoint of ours; a file of others that has its name stays."""
+    if part.exists():
+        with suppress(ValueError):
+            _read_checkpoint(part)
+            part.unlink()
 
 
 def _resume(
@@ -112,15 +145,14 @@ def _resume(
     """Read the sums of an interrupted run and how far it was; nothing without a checkpoint.
 
     Raises:
-        ValueError: the checkpoint is of another model, text or way of reading.
+        ValueError: the checkpoint is damaged, or of another model, text or way of reading.
     """
     if not part.exists():
         return {}, Place()
-    with safe_open(part, framework="pt") as file:
-        state = json.loads(read_metadata(file)["state"])
+    sums, state = _read_checkpoint(part)
     check_same(part, state["wanted"], wanted)
     moments = {}
-    for name, total in load_file(part).items():
+    for name, total in sums.items():
         layer = int(name.removeprefix("sum."))
         moments[layer] = SecondMoment(len(total), _device(lm, layer))
         moments[layer].sum += total.to(moments[layer].sum.device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..algebra.compact import CompactMoment, compacted
 from ..algebra.second_moment import SecondMoment
+from ..base.files import alone, check_replaceable
 from .files import Moments, check_same, load_moments, save_compact, save_moments
 
 
@@ -19,7 +20,7 @@ def merge_files(paths: Sequence[Path], out: Path) -> dict[int, int]:
 
     Args:
         paths: at least two files of `collect_to_file` or of this function.
-        out: the file to write.
+        out: the new file.
 
     Returns:
         Layer → number of tokens.
@@ -27,10 +28,11 @@ def merge_files(paths: Sequence[Path], out: Path) -> dict[int, int]:
     Raises:
         ValueError: the files differ in model, tokenizer, layers or way of reading; one is compact
             or does not record its number of tokens; or two of them have read the same part of the
-            same text.
+            same text; or `out` exists.
     """
     if len(paths) < 2:
         raise ValueError("merge: give at least two files")
+    check_replaceable(out)
     read = [load_moments(path) for path in paths]
     whole = [_whole_moments(path, moments) for path, moments in zip(paths, read, strict=True)]
     for i, path in enumerate(paths):
@@ -46,7 +48,9 @@ def merge_files(paths: Sequence[Path], out: Path) -> dict[int, int]:
     own = ("corpus", "part", "merged")
     about = {name: value for name, value in read[0].about.items() if name not in own}
     about["merged"] = [text for moments in read for text in _texts(moments)]
-    save_moments(out, merged, fingerprint=read[0].fingerprint, about=about)
+    with alone(out):
+        check_replaceable(out)
+        save_moments(out, merged, fingerprint=read[0].fingerprint, about=about)
     return {layer: moment.count for layer, moment in merged.items()}
 
 
@@ -56,21 +60,24 @@ def compact_file(path: Path, floor: float, out: Path) -> dict[int, CompactMoment
     Args:
         path: a file of whole second moments.
         floor: smallest eigenvalue that is kept, see `compacted`.
-        out: the file to write.
+        out: the new file.
 
     Returns:
         Layer → compact moment.
 
     Raises:
-        ValueError: the file cannot be read, or is compact already.
+        ValueError: the file cannot be read, or is compact already, or `out` exists.
     """
+    check_replaceable(out)
     moments = load_moments(path)
     compact = {}
     for layer, C in moments.C.items():
         if isinstance(C, CompactMoment):
             raise ValueError(f"{path} is compact already")
         compact[layer] = compacted(C, floor)
-    save_compact(out, compact, replace(moments, about=moments.about | {"floor": floor}))
+    with alone(out):
+        check_replaceable(out)
+        save_compact(out, compact, replace(moments, about=moments.about | {"floor": floor}))
     return compact
 
 

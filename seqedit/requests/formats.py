@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .layouts import in_our_schema
+from .parquet_size import check_rows
 from .plain import PROBES, PROMPTS, RequestError
 
 LISTS = {*PROMPTS, *PROBES}
@@ -103,6 +104,7 @@ def _row(row: dict[str | None, Any], number: int) -> dict[str, Any]:
 def _read_parquet(path: Path) -> Any:
     import pyarrow.parquet
 
+    check_rows(path)
     return pyarrow.parquet.read_table(path).to_pylist()
 
 

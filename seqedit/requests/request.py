@@ -9,6 +9,7 @@ from typing import Any
 from .formats import read_rounds
 from .plain import RequestError
 from .record import Probe, parse_fields
+from .repeats import Seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +115,10 @@ def parse_requests(records: Sequence[Any], source: str = "requests") -> list[Edi
 
     Raises:
         RequestError: a field is missing, empty or of the wrong type; the subject is not in the
-            prompt; a case_id occurs twice; or one prompt with its subject has two different
-            targets. The message names record and field.
+            prompt; or a record repeats or contradicts an earlier one (see `Seen`). The message
+            names record and field.
     """
-    requests, seen = [], _Seen()
+    requests, seen = [], Seen()
     for i, record in enumerate(records):
         request = EditRequest(**parse_fields(record, f"{source}, record {i}"))
         if problem := seen.problem(request):
@@ -133,24 +134,24 @@ def usable_requests(
 ) -> tuple[list[list[EditRequest]], dict[str, list[str]]]:
     """Separate the records that can be edited together from those that cannot.
 
-    A record is left out if `parse_requests` would refuse it, or if an earlier record edits the same
-    subject and relation to another target. MEMIT (2210.07229) leaves such contradictions out of
-    CounterFact. Of several contradicting records the first is kept.
+    A record is left out if `parse_requests` would refuse it. Of several that repeat or contradict
+    each other the first is kept. MEMIT (2210.07229) leaves contradictions out of CounterFact.
 
     Args:
         rounds: raw records, as `read_rounds` returns them.
         source: name of the file, for messages.
 
     Returns:
-        Rounds of requests, none empty; and reason ("wrong record", "repeats a case_id" or
-        "contradicts an earlier record") → a message for each record that is left out.
+        Rounds of requests, none empty; and reason ("wrong record", "repeats a case_id",
+        "repeats an earlier record" or "contradicts an earlier record") → a message for each record
+        that is left out.
 
     Raises:
         RequestError: no record is left.
     """
     kept: list[list[EditRequest]] = []
     left_out: dict[str, list[str]] = {}
-    seen, number = _Seen(relations=True), itertools.count()
+    seen, number = Seen(), itertools.count()
     for batch in rounds:
         usable = []
         for record in batch:
@@ -196,51 +197,3 @@ def reversed_words(requests: Sequence[EditRequest]) -> list[EditRequest]:
         for r in requests
         if " " in r.subject
     ]
-
-
-class _Seen:
-    """The identifiers and prompts of the requests so far, with the target of each prompt.
-
-    Args:
-        relations: treat two targets for one subject and relation as a contradiction, too, whatever
-            the wording of the prompts.
-    """
-
-    def __init__(self, relations: bool = False):
-        self.relations = relations
-        self.ids: dict[int | str, int] = {}  # case_id → number of the record
-        self.targets: dict[Any, EditRequest] = {}  # see `_keys` → first request
-
-    def _keys(self, request: EditRequest) -> list[Any]:
-        """What can have one target only: the prompt, and the subject with its relation."""
-        if self.relations and request.relation_id is not None:
-            return [request.text, (request.subject, request.relation_id)]
-        return [request.text]
-
-    def problem(self, request: EditRequest) -> tuple[str, str] | None:
-        """Why a request does not fit to the earlier ones, or None if it fits.
-
-        Returns:
-            The reason in a few words, and the rest of a message that begins with the record.
-        """
-        if request.case_id in self.ids:
-            return "repeats a case_id", (
-                f": case_id {request.case_id!r} already names record "
-                f"{self.ids[request.case_id]}; give each record its own"
-            )
-        for key in self._keys(request):
-            other = self.targets.get(key, request)
-            if other.target_new != request.target_new:
-                same = "prompt" if key == request.text else "subject and relation"
-                return "contradicts an earlier record", (
-                    f" (case_id {request.case_id!r}): target_new {request.target_new!r} "
-                    f"contradicts {other.target_new!r} of case_id {other.case_id!r} for the same "
-                    f"{same}"
-                )
-        return None
-
-    def add(self, request: EditRequest, record: int) -> None:
-        """Remember a request and the number of its record."""
-        self.ids[request.case_id] = record
-        for key in self._keys(request):
-            self.targets.setdefault(key, request)

@@ -2,6 +2,7 @@
 matrices.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -10,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor
 
 from ..base.files import (
     content_digest,
-    read_metadata,
+    load_tensors,
     save_tensors,
     sha256,
     write_json,
@@ -28,7 +26,7 @@ from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
 from ..lm.weights import read_weight, write_weight
 from .identity import run_id
-from .records import load_weights, read_run
+from .records import FILES, load_weights, read_run
 
 TABLES = ("rounds", "outcomes", "scores", "probes")
 BESIDE = "memory.beside."
@@ -36,11 +34,11 @@ BESIDE = "memory.beside."
 
 
 def begin(out: Path, record: dict[str, Any]) -> None:
-    """Start a record in a folder. Rows and a checkpoint left there belong to no known run, and are
-    removed first.
+    """Start a record in a folder. What an attempt of the same run left there, which did not reach
+    its first checkpoint, is removed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("checkpoint.safetensors", *(f"{table}.jsonl" for table in TABLES)):
+    for name in (*FILES, "round-0.safetensors"):
         (out / name).unlink(missing_ok=True)
     write_json(out / "run.json", record)
 
@@ -74,7 +72,7 @@ def save_round(
     about = {
         "run": run_id(read_run(out)["parameters"]),
         "content": content_digest(everything),
-        "rows": json.dumps({table: _count(out / f"{table}.jsonl") for table in TABLES}),
+        "rows": json.dumps({table: _summary(_rows(out, table)) for table in TABLES}),
     }
     save_tensors(out / "checkpoint.safetensors", everything, about)
 
@@ -90,20 +88,22 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
     path = out / "checkpoint.safetensors"
     if not path.exists() or not (out / "run.json").exists():
         return EditState.start(lm, layers)
-    tensors, about = _read_checkpoint(path)
+    tensors, about = load_tensors(path)
     remedy = f"remove {out} and start anew"
     if about.get("run") != run_id(read_run(out)["parameters"]):
         raise ValueError(f"{path} belongs to another run than {out / 'run.json'}; {remedy}")
     if about.get("content") != content_digest(tensors):
         raise ValueError(f"{path} is damaged: its content has another digest; {remedy}")
     done = int(tensors["round"])
-    for table, count in json.loads(about["rows"]).items():
-        rows = [row for row in _whole_lines(out / f"{table}.jsonl") if row["round"] < done]
+    for table, (count, digest) in json.loads(about["rows"]).items():
+        rows = [row for row in _rows(out, table) if row.get("round", done) < done]
         if len(rows) != count:
             raise ValueError(
                 f"{out / f'{table}.jsonl'}: {len(rows)} rows, where {path.name} knows of {count}; "
                 f"{remedy}"
             )
+        if _summary(rows)[1] != digest:
+            raise ValueError(f"{out / f'{table}.jsonl'} was changed; {remedy}")
         write_text(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     for layer in layers:
         write_weight(lm, layer, tensors[f"W.{layer}"])
@@ -121,45 +121,34 @@ def resume(out: Path, lm: LanguageModel, layers: Sequence[int]) -> EditState:
     )
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a checkpoint."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, read_metadata(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read: {error}; remove {path.parent} and start anew"
-        ) from error
-
-
-def _count(path: Path) -> int:
-    """The number of rows of a table."""
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+def _summary(rows: list[dict[str, Any]]) -> tuple[int, str]:
+    """The number of rows of a table, and a digest of them."""
+    return len(rows), hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def finish(
-    out: Path, lm: LanguageModel, state: EditState, rounds: int, record: dict[str, Any]
+    out: Path, lm: LanguageModel, state: EditState, rounds: int, record: dict[str, Any], keep: bool
 ) -> None:
-    """Write weights.safetensors, then run.json as finished; then remove the checkpoint and what
-    killed processes left.
+    """Write weights.safetensors, then run.json as finished; then remove the checkpoint.
 
     Args:
         rounds: how many rounds the run had.
+        keep: the matrices of all rounds were kept, and become a part of the weights.
     """
     tensors = {f"W.{layer}": read_weight(lm, layer) for layer in state.original}
     tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
     if all(residuals_name(layer) in state.memory for layer in state.keys):  # for undoing an edit
         tensors |= {f"keys.{layer}": K for layer, K in state.keys.items()}
-    kept = {i: path for i in range(rounds) if (path := out / f"round-{i}.safetensors").exists()}
+    kept = {i: out / f"round-{i}.safetensors" for i in range(rounds)} if keep else {}
     for i, path in kept.items():
         tensors |= {
-            name.replace("W.", f"W.{i}."): tensor for name, tensor in load_file(path).items()
+            name.replace("W.", f"W.{i}."): tensor for name, tensor in load_tensors(path)[0].items()
         }
     save_tensors(out / "weights.safetensors", tensors)
     digest = sha256(out / "weights.safetensors")
     done = {"finished": True, "rounds_done": rounds, "weights_sha256": digest}
     write_json(out / "run.json", record | done)
-    for path in [out / "checkpoint.safetensors", *kept.values(), *out.glob("*.part")]:
+    for path in [out / "checkpoint.safetensors", *kept.values()]:
         path.unlink(missing_ok=True)
 
 
@@ -177,7 +166,7 @@ def put_weights(lm: LanguageModel, folder: Path) -> None:
             f"{fingerprint(lm)})"
         )
     weights = load_weights(folder)
-    if any(name.startswith(BESIDE) for name in load_file(folder / "weights.safetensors")):
+    if any(name.startswith(BESIDE) for name in load_tensors(folder / "weights.safetensors")[0]):
         raise ValueError(
             f"edited: {folder} keeps something beside the weights, a codebook or an adaptor; its "
             "scores are in its record, but the weights alone are not the edited model"
@@ -203,9 +192,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file, without a last line that was cut off while it was written."""
-    if path.exists():
-        text = path.read_text(encoding="utf-8")
-        write_text(path, text[: text.rfind("\n") + 1])
-    return read_jsonl(path, missing_ok=True)
+def _rows(out: Path, table: str) -> list[dict[str, Any]]:
+    """The rows of a table, without a last line that was cut off while it was written."""
+    path = out / f"{table}.jsonl"
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if text and not text.endswith("\n"):
+            write_text(path, text[: text.rfind("\n") + 1])
+        return read_jsonl(path, missing_ok=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} cannot be read: {error}; remove {out} and start anew") from error

@@ -81,14 +81,20 @@ def _run(job: Job, out: Path, record: dict[str, Any], say: Say) -> None:
             write_json(out / "run.json", record)
             bar.update(len(done.outcomes))
     with handed_over(job.lm, method, state):
-        finish(out, job.lm, state, len(job.rounds), record)
+        finish(out, job.lm, state, len(job.rounds), record, job.config.save_rounds)
 
 
 def _say_what_is_resumed(job: Job, state: EditState, record: dict[str, Any], say: Say) -> None:
     if not state.round:
         return
     say(f"resuming after round {state.round} of {len(job.rounds)}")
-    threads = record["provenance"]["threads"]
+    made_by = record["provenance"]
+    for name, now in provenance(job.lm.device, job.settings.method).items():
+        if name in ("python", "torch", "transformers") and made_by.get(name) != now:
+            say(
+                f"begun with {name} {made_by.get(name)}, now {now}: results may differ in round-off"
+            )
+    threads = made_by.get("threads")
     if threads != torch.get_num_threads():
         say(
             f"begun with {threads} threads, now {torch.get_num_threads()}: the weights may differ "

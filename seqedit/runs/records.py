@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 import torch
 import transformers
-from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import __version__
-from ..base.files import sha256
+from ..base.files import load_tensors, sha256
 from ..base.jsonl import read_jsonl
 from ..base.paths import ROOT
 from .code import code_digest
@@ -156,29 +155,66 @@ def read_run(folder: Path) -> dict[str, Any]:
     """The content of a folder's run.json.
 
     Raises:
-        ValueError: there is none, or it is no JSON.
+        ValueError: there is none, or it is no record of a run.
     """
     path = folder / "run.json"
     if not path.exists():
         raise ValueError(f"{folder}: there is no run.json; `seqedit edit --out {folder}` makes one")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: not valid JSON: {error}; remove the folder and start anew"
         ) from error
+    for name, kind in FIELDS.items():
+        value = run.get(name) if isinstance(run, dict) else None
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"{path}: no record of a run, or changed by hand: {name} is {value!r:.60}; restore "
+                "the file, or choose another folder"
+            )
+    return run
+
+
+FIELDS: dict[str, Any] = {
+    "method": str,
+    "n_edits": int,
+    "finished": bool,
+    "parameters": dict,
+    "contexts": list,
+    "provenance": dict,
+    "rounds_done": int,
+    "seconds": int | float,
+    "elapsed": int | float,
+}
+"""What every run.json has, with its type."""
+
+FILES = (
+    "checkpoint.safetensors",
+    "weights.safetensors",
+    *(f"{table}.jsonl" for table in ("rounds", "outcomes", "scores", "probes")),
+)
+"""What a run writes beside run.json."""
 
 
 def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     """The record in a folder if it is of the run that `fresh` describes; `fresh` if there is none.
 
     Raises:
-        ValueError: `out` is a file, holds a run with other parameters, or holds an unfinished one
-            that was begun by other code or on another device; the message says which.
+        ValueError: `out` is a file, holds files of a run without its record or a run with other
+            parameters, or holds an unfinished one that was begun by other code, with other context
+            templates or on another device; the message says which.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"out: {out} is a file; a run needs a folder")
     if not (out / "run.json").exists():
+        theirs = [name for name in FILES if (out / name).exists()]
+        theirs += [path.name for path in sorted(out.glob("round-*.safetensors"))]
+        if theirs:
+            raise ValueError(
+                f"out: {out} holds {theirs[0]} and no run.json that says whose it is; choose "
+                "another folder, or remove it"
+            )
         return fresh
     found = read_run(out)
     before, now = flat(found["parameters"]), flat(fresh["parameters"])
@@ -188,10 +224,15 @@ def reopen(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
                 f"out: {out} holds a run with {name} = {before.get(name)!r}, now it is "
                 f"{now.get(name)!r}; choose another folder, or remove this one"
             )
+    if not found["finished"] and found["contexts"] != json.loads(json.dumps(fresh["contexts"])):
+        raise ValueError(
+            f"out: {out} was begun with other context templates than today's, or they were changed "
+            "in run.json; remove the folder and start anew"
+        )
     for name, change in (("code", "by other code than today's"), ("device", "on another device")):
-        if not found["finished"] and found["provenance"][name] != fresh["provenance"][name]:
+        if not found["finished"] and found["provenance"].get(name) != fresh["provenance"][name]:
             raise ValueError(
-                f"out: {out} was begun {change} ({found['provenance'][name]}, now "
+                f"out: {out} was begun {change} ({found['provenance'].get(name)}, now "
                 f"{fresh['provenance'][name]}); remove the folder and start anew"
             )
     return found
@@ -226,6 +267,6 @@ def load_weights(folder: Path) -> dict[int, Tensor]:
         )
     return {
         int(name[2:]): tensor
-        for name, tensor in load_file(path).items()
+        for name, tensor in load_tensors(path)[0].items()
         if re.fullmatch(r"W\.\d+", name)
     }

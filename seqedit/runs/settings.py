@@ -12,6 +12,8 @@ from ..lm.target_loss import TargetConfig
 from ..methods.catalogue import make_method, method_parameters
 
 Lengths = tuple[tuple[int, int], ...]
+MOST_CONTEXTS = 10_000
+"""Largest number of context templates of a group, and of their tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,22 @@ _PLAIN: dict[str, Any] = {
     "max_update_ratio": float,
     "batch_size": int,
 }
+_LARGEST = {
+    "lr": 1e3,
+    "adaptor_lr": 1e3,
+    "clamp": 1e3,
+    "kl": 1e6,
+    "weight_decay": 1e6,
+    "radius": 1e4,
+    "max_update_ratio": 1e3,
+    "steps": 100_000,
+    "adaptor_steps": 100_000,
+    "batch_size": 10**9,
+    "patience": 100_000,
+}
+"""Largest value of a setting that can make sense: far beyond what any paper or search has used."""
+_HUGE = 1e12
+"""The same for all other numbers, such as prices, whose unit differs from model to model."""
 _POSITIVE = {"lr", "clamp", "max_update_ratio", "batch_size"}
 
 
@@ -60,8 +78,8 @@ def build_settings(method: str, values: dict[str, Any]) -> Settings:
     """Typed settings from flat names; those that are missing have their defaults.
 
     Raises:
-        ValueError: a name that the method does not know (the message lists those it does), or a
-            value of the wrong type or range.
+        ValueError: a name that the method does not know (the message lists those it does), a
+            value of the wrong type or range, or what the method itself refuses.
     """
     defaults = method_parameters(method)
     parameters, target, plain = dict(defaults), {}, {}
@@ -80,9 +98,11 @@ def build_settings(method: str, values: dict[str, Any]) -> Settings:
     if "layers" not in plain:
         raise ValueError("layers: none given; name the layers to edit, for example --layers 3,4,5")
     _check(target, plain)
-    return Settings(
+    settings = Settings(
         method=method, parameters=parameters, target=replace(TargetConfig(), **target), **plain
     )
+    settings.make()  # what a method itself refuses, before anything is edited
+    return settings
 
 
 def parse_assignments(items: list[str]) -> dict[str, Any]:
@@ -97,9 +117,11 @@ def parse_assignments(items: list[str]) -> dict[str, Any]:
         name, sign, text = item.partition("=")
         if not sign:
             raise ValueError(f"--set {item!r}: expected key=value")
+        if name in values:
+            raise ValueError(f"--set {name}: is given twice; leave one out")
         try:
             values[name] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
             values[name] = text
     return values
 
@@ -116,11 +138,15 @@ def _typed(name: str, value: Any, kind: Any, positive: bool) -> Any:
     try:
         typed = _adapter(kind).validate_python(value)
     except ValidationError as error:
-        raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg']}") from error
+        raise ValueError(f"{name} = {value!r:.60}: {error.errors()[0]['msg']}") from error
+    except OverflowError as error:
+        raise ValueError(f"{name} = {value!r:.60}: is too large") from error
     if isinstance(typed, int | float) and (typed < 0 or positive and typed == 0):
         raise ValueError(
-            f"{name} = {value!r}: must {'be positive' if positive else 'not be negative'}"
+            f"{name} = {value!r:.60}: must {'be positive' if positive else 'not be negative'}"
         )
+    if isinstance(typed, int | float) and typed > (largest := _LARGEST.get(name, _HUGE)):
+        raise ValueError(f"{name} = {value!r:.60}: must be at most {largest:g}")
     return typed
 
 
@@ -136,7 +162,9 @@ def _check(target: dict[str, Any], plain: dict[str, Any]) -> None:
         )
     if target.get("separator", " ") not in ("", " "):
         raise ValueError(f'separator = {target["separator"]!r}: must be " " or ""')
-    if any(number < 1 for group in plain.get("context_lengths", ()) for number in group):
+    lengths = plain.get("context_lengths", ())
+    if any(not 1 <= number <= MOST_CONTEXTS for group in lengths for number in group):
         raise ValueError(
-            f"context_lengths = {plain['context_lengths']!r}: tokens and counts must be positive"
+            f"context_lengths = {lengths!r:.60}: tokens and counts must be positive, at "
+            f"most {MOST_CONTEXTS}"
         )

@@ -56,6 +56,7 @@ def write_collection(folder: Path, runs: Sequence[LabelledRun]) -> None:
     for name, content in tables.items():
         if name == "probes" and not content:
             continue  # records from before probes were kept
+        check_table(folder / f"{name}.parquet")
         write_table(folder / f"{name}.parquet", to_table(content))
 
 
@@ -69,6 +70,7 @@ class Collection:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        check_table(folder / "runs.parquet")
         self.runs = to_rows(pq.read_table(folder / "runs.parquet"))
 
     @property
@@ -98,6 +100,16 @@ class Collection:
             for name in TABLES
             if (path := self.folder / f"{name}.parquet").exists()
         }
+
+
+def check_table(path: Path) -> None:
+    """Raises ValueError if something is there that is no table of runs."""
+    try:
+        known = not path.exists() or "run" in pq.read_schema(path).names
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; move it elsewhere") from error
+    if not known:
+        raise ValueError(f"{path} is no table of runs, which name their run; move it elsewhere")
 
 
 def find_collection(folder: Path) -> Collection | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..base.files import write_text
+from ..base.files import alone, write_text
 from ..base.paths import RESULTS
 from ..runs.records import is_stale
 from .collection import TABLES, Collection, find_collection
@@ -49,11 +49,10 @@ def export_csv(study: str, out: Path, results: Path = RESULTS) -> list[Path]:
         The files.
 
     Raises:
-        ValueError: there are no tables.
+        ValueError: there are no tables, or files of others have the names of these.
     """
     folder = _collection(study, results).folder
-    out.mkdir(parents=True, exist_ok=True)
-    files = []
+    texts = {}
     for name in ("runs", *TABLES):
         if not (folder / f"{name}.parquet").exists():
             continue  # records from before probes were kept
@@ -63,9 +62,16 @@ def export_csv(study: str, out: Path, results: Path = RESULTS) -> list[Path]:
                 frame[column] = [_as_text(value) for value in frame[column]]
         content = io.StringIO()
         frame.to_csv(content, index=False)
-        files.append(out / f"{name}.csv")
-        write_text(files[-1], content.getvalue())
-    return files
+        texts[out / f"{name}.csv"] = content.getvalue()
+    with alone(out):
+        for path, text in texts.items():
+            if path.exists() and not path.read_bytes().startswith(text.partition("\n")[0].encode()):
+                raise ValueError(
+                    f"out: {path} exists already and has other columns; choose another folder"
+                )
+        for path, text in texts.items():
+            write_text(path, text)
+    return [*texts]
 
 
 def _collection(study: str, results: Path) -> Collection:

@@ -143,7 +143,12 @@ def _last(records: dict[str, Record], column: str) -> int | None:
 def write_page(
     path: Path, config: RunConfig, records: dict[str, Record], said: pd.DataFrame
 ) -> None:
-    """Write the table of scores and the continuations as one HTML page without scripts."""
+    """Write the table of scores and the continuations as one HTML page without scripts.
+
+    Raises:
+        ValueError: another page is there.
+    """
+    check_page(path)
     edits = next(iter(records.values())).run["n_edits"]
     origin = origin_of(config.model)
     weights = f"Weights: {origin['weights']}. " if origin and "weights" in origin else ""
@@ -161,6 +166,12 @@ def write_page(
             said=said.to_html(index=False, border=0),
         ),
     )
+
+
+def check_page(path: Path) -> None:
+    """Raises ValueError if a file is there that is no page of this command."""
+    if path.exists() and "side by side</title>" not in path.read_text("utf-8", "replace"):
+        raise ValueError(f"out: {path} exists already and is another page; choose another folder")
 
 
 _PAGE = """<!doctype html>

@@ -12,13 +12,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..base.files import write_json
+from ..base.files import alone, check_replaceable, write_json
 from ..base.paths import MODEL
+from ..base.results import check_result
 from ..lm.likelihood import read_features
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
 from ..lm.weights import apply_update, read_weight, restored
-from ..methods.kinds.hypernetwork import Hypernetwork, add_features, both, save_hypernetwork
+from ..methods.kinds.hypernetwork import (
+    Hypernetwork,
+    add_features,
+    both,
+    is_hypernetwork,
+    save_hypernetwork,
+)
 from ..world.facts import Fact, World, build_world
 from .editor_losses import LAYERS, Batch, Batches, EditorConfig, RleditSequence, mend_loss
 
@@ -66,10 +73,26 @@ def train_editor(name: str, out: Path, seed: int = 0) -> list[tuple[int, float]]
         (batches trained, held-out loss) of every measurement.
 
     Raises:
-        ValueError: there is no such editor.
+        ValueError: there is no such editor, or files of others are in the place.
     """
     if name not in CONFIGS:
         raise ValueError(f"editor: {name!r}; there are {', '.join(CONFIGS)}")
+    with alone(out):
+        _check_out(out)
+        return _train(name, out, seed)
+
+
+def _check_out(out: Path) -> None:
+    """Raises ValueError if files of others are where a network and its JSON file are to be."""
+    if out.suffix != ".safetensors":
+        raise ValueError(f"out: {out} must end in .safetensors")
+    if not (out.is_file() and is_hypernetwork(out)):
+        check_replaceable(out)
+    check_result(out.with_suffix(".json"), "config", "held_out_loss")
+
+
+def _train(name: str, out: Path, seed: int) -> list[tuple[int, float]]:
+    """Train and write, alone on the file."""
     config, lm, world = CONFIGS[name], load_model(MODEL), build_world(0)
     torch.manual_seed(seed)
     trained, held_out = split_facts(world)

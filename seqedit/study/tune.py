@@ -29,7 +29,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tqdm import tqdm
 
-from ..base.files import file_digest, write_json
+from ..base.files import alone, file_digest, write_json
 from ..base.paths import RUNS
 from ..base.workers import worker_pool
 from ..lm.registry import locate
@@ -77,22 +77,64 @@ def tune(
 
     Raises:
         ValueError: the catalogue has no ranges for the method, the settings on which its search
-            builds are not there yet, or every trial failed.
+            builds are not there yet, every trial failed, or files of others are in the place.
     """
     calibration = calibration or Calibration()
     ranges, fixed = search_space(method, table, given or {}, out)
     if not ranges:
         trials = 1
     digest = _digest(ranges, fixed, calibration)
+    with alone(files(method, table, out)[1]):
+        made = _made(method, table, out)
+        if made.get("digest") == digest and len(made["trials"]) >= trials:
+            return made
+        try:
+            study = _search(method, table, ranges, fixed, calibration, trials, digest, work, say)
+        except RuntimeError as error:  # Optuna's, where its journal is gone
+            if work.is_dir():
+                raise
+            raise ValueError(f"{work}: the trials were removed meanwhile; start again") from error
+        return _write(study, method, table, ranges, calibration, digest, out)
+
+
+def _made(method: str, table: Table, out: Path) -> dict[str, Any]:
+    """An earlier search whose settings are there; nothing if there is none.
+
+    Raises:
+        ValueError: a file of settings or of a search is there that no search wrote.
+    """
     chosen, whole = files(method, table, out)
-    made = _read(whole, method, {}) if chosen.exists() else {}
-    if made.get("digest") == digest and len(made["trials"]) >= trials:
-        return made
+    search = _read(whole, method, {})
+    if (whole.exists() or chosen.exists()) and not {"digest", "trials", "ranges"} <= set(search):
+        there = whole if whole.exists() else chosen
+        raise ValueError(
+            f"out: {there} exists already, and no search wrote it; choose another folder, or move "
+            "it elsewhere"
+        )
+    return search if chosen.exists() else {}
+
+
+def _search(
+    method: str,
+    table: Table,
+    ranges: Mapping[str, Range | Choice],
+    fixed: Mapping[str, Any],
+    calibration: Calibration,
+    trials: int,
+    digest: str,
+    work: Path,
+    say: Say,
+) -> optuna.Study:
+    """Make the trials that are missing.
+
+    Raises:
+        ValueError: every trial failed.
+    """
     study = _study(method, table, digest, work)
     while (number := len(_finished(study))) < trials:
         study.sampler = GPSampler(seed=1000 * calibration.seed + number, n_startup_trials=5)
         trial = study.ask({name: _distribution(one) for name, one in ranges.items()})
-        settings = fixed | {name: _value(ranges[name], v) for name, v in trial.params.items()}
+        settings = {**fixed} | {name: _value(ranges[name], v) for name, v in trial.params.items()}
         try:
             found = judge(BASE if method == "target" else method, settings, calibration)
         except ValueError as error:  # settings that the method cannot work with
@@ -104,7 +146,7 @@ def tune(
     done = _finished(study)
     if all(trial.value == 0 for trial in done):
         raise ValueError(f"{method}: every trial failed; the last: {done[-1].user_attrs}")
-    return _write(study, method, table, ranges, calibration, digest, out)
+    return study
 
 
 def files(method: str, table: Table, out: Path) -> tuple[Path, Path]:
@@ -266,8 +308,11 @@ def _write(
         "trials": tried,
     }
     chosen, whole = files(method, table, out)
-    write_json(chosen, {name: best[name] for name in TARGET} if method == "target" else best)
+    chosen.unlink(
+        missing_ok=True
+    )  # of an earlier search; settings come last, and say that all is there
     write_json(whole, search)
+    write_json(chosen, {name: best[name] for name in TARGET} if method == "target" else best)
     return search
 
 
@@ -285,4 +330,10 @@ def _read(path: Path, what: str, default: dict[str, Any] | None = None) -> dict[
         if default is not None:
             return default
         raise ValueError(f"{path.name}: not there yet; first `seqedit tune {what}`")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}; move it elsewhere") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..base.files import write_text
+from ..base.files import alone, write_text
 from .corpus import Corpus
 from .facts import World, build_world, fact_rows
 from .records import make_records, reversal_records
@@ -33,6 +33,9 @@ def write_world(folder: Path, seed: int = 0) -> dict[str, int]:
 
     Returns:
         File name → number of rows.
+
+    Raises:
+        ValueError: a file of such a name is there with other content; nothing is written then.
     """
     world = build_world(seed)
     files: dict[str, Sequence[Any]] = {
@@ -46,8 +49,16 @@ def write_world(folder: Path, seed: int = 0) -> dict[str, int]:
         "corpus.txt": Corpus(world, seed + 1).documents(0, CORPUS_DOCUMENTS),
         "heldout.txt": Corpus(world, seed + 2, splits=("kept",)).documents(0, HELDOUT_DOCUMENTS),
     }
-    for name, rows in files.items():
-        write_text(folder / name, _text(name, rows))
+    texts = {folder / name: _text(name, rows) for name, rows in files.items()}
+    with alone(folder):
+        for path, text in texts.items():
+            if path.exists() and path.read_bytes() != text.encode():
+                raise ValueError(
+                    f"out: {path} exists already with other content; choose another folder, or "
+                    "remove the file"
+                )
+        for path, text in texts.items():
+            write_text(path, text)
     return {name: len(rows) for name, rows in files.items()}
 
 

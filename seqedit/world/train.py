@@ -5,20 +5,28 @@ resumes from its last checkpoint.
 """
 
 import json
-import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Int
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from ..base.files import save_tensors, whole_folder, write_json
+from ..base.files import (
+    alone,
+    check_replaceable,
+    content_digest,
+    load_tensors,
+    remove_leftovers,
+    save_tensors,
+    whole_folder,
+    write_json,
+)
 from ..lm.fingerprint import identity
 from ..lm.load import load_model
 from .batches import SHIPPED, TrainConfig, batch_at, document_mask
@@ -26,6 +34,9 @@ from .corpus import Corpus
 from .facts import build_world
 from .muon import Muon
 from .tokenizer import train_tokenizer
+
+RESULT = "training.json"
+"""The file by which a folder is known as one that a training wrote."""
 
 
 def new_model(config: TrainConfig) -> GPT2LMHeadModel:
@@ -64,18 +75,28 @@ def train(
     removed at the end. Run again after an interruption, training resumes.
 
     Args:
-        out: the folder; an existing one is replaced at the end.
+        out: the folder; one that an earlier training wrote is replaced at the end.
         config: see `TrainConfig`.
         device: where to train.
         checkpoint_every: steps between checkpoints.
 
     Raises:
-        ValueError: `out`.training holds a checkpoint of other settings.
+        ValueError: `out` or `out`.training holds what no training wrote, or a checkpoint of other
+            settings.
     """
+    with alone(out):
+        _train(out, config, device, checkpoint_every)
+
+
+def _train(out: Path, config: TrainConfig, device: str, checkpoint_every: int) -> None:
+    """Train, alone on the folder."""
+    check_replaceable(out, RESULT)
     work = out.with_name(out.name + ".training")
     corpus = Corpus(build_world(config.seed), config.seed)
     tokenizer = train_tokenizer(corpus, config.vocabulary, max_length=config.positions)
     run = _Training(config, device)
+    if work.is_dir():
+        remove_leftovers(work)
     start = run.resume(work)
     bar = tqdm(total=config.steps, initial=start, unit="step", disable=None, mininterval=5)
     for step in range(start, config.steps):
@@ -86,7 +107,7 @@ def train(
         if (step + 1) % checkpoint_every == 0:
             run.save(work, step + 1)
     bar.close()
-    with whole_folder(out) as part:
+    with whole_folder(out, RESULT) as part:
         run.model.half().save_pretrained(part)
         tokenizer.save_pretrained(part)
         about = {
@@ -94,8 +115,25 @@ def train(
             "identity": identity(load_model(part, device="cpu")),
             "loss": run.losses[::50],
         }
-        write_json(part / "training.json", about)
-    shutil.rmtree(work, ignore_errors=True)
+        write_json(part / RESULT, about)
+    _remove_checkpoints(work)
+
+
+def _remove_checkpoints(work: Path, but: str = "") -> None:
+    """Remove the checkpoints of a training, and their folder if nothing else is in it.
+
+    Args:
+        work: the folder.
+        but: name of a file of tensors to keep, and with it the file that names it.
+    """
+    for path in work.glob("step-*.safetensors"):
+        with suppress(ValueError):  # another program's
+            if path.name != but and load_tensors(path)[1].get("about") == RESULT:
+                path.unlink()
+    if not but and work.is_dir():
+        (work / "checkpoint.json").unlink(missing_ok=True)
+        if not any(work.iterdir()):
+            work.rmdir()
 
 
 class _Training:
@@ -157,12 +195,16 @@ class _Training:
                 for key, value in state.items():
                     tensors[f"optimizer.{i}.{j}.{key}"] = value
         name = f"step-{step}.safetensors"
-        save_tensors(work / name, tensors)
-        about = {"step": step, "file": name, "config": asdict(self.config), "losses": self.losses}
+        save_tensors(work / name, tensors, {"about": RESULT})
+        about = {
+            "step": step,
+            "file": name,
+            "content": content_digest(tensors),
+            "config": asdict(self.config),
+            "losses": self.losses,
+        }
         write_json(work / "checkpoint.json", about)
-        for old in work.glob("step-*.safetensors"):
-            if old.name != name:
-                old.unlink()
+        _remove_checkpoints(work, but=name)
 
     def resume(self, work: Path) -> int:
         """Load the last checkpoint, if there is one, and return the number of steps done.
@@ -173,12 +215,18 @@ class _Training:
         index = work / "checkpoint.json"
         if not index.exists():
             return 0
-        saved = json.loads(index.read_text(encoding="utf-8"))
-        if saved["config"] != asdict(self.config):
+        try:
+            saved = json.loads(index.read_text(encoding="utf-8"))
+            same = saved["config"] == asdict(self.config)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{index} is no checkpoint of a training; remove it") from error
+        if not same:
             raise ValueError(
                 f"{work} holds a checkpoint of other settings; remove the folder to start anew"
             )
-        tensors = load_file(work / saved["file"])
+        tensors = load_tensors(work / saved["file"])[0]
+        if saved["content"] != content_digest(tensors):
+            raise ValueError(f"{work / saved['file']} is damaged; remove {work} to start anew")
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model.{name}"])

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from ...base.files import read_metadata, save_tensors
+from ...base.files import load_tensors, save_tensors
 from ...base.paths import EDITORS
 from ...lm.fingerprint import fingerprint
 from ...lm.likelihood import Features
@@ -137,6 +136,18 @@ def save_hypernetwork(path: Path, network: Hypernetwork, lm: LanguageModel) -> N
     save_tensors(path, tensors, about)
 
 
+KNOWN_BY = {"layers", "widths", "fingerprint"}
+"""Metadata of the files of networks."""
+
+
+def is_hypernetwork(path: Path) -> bool:
+    """Whether a file is that of a network."""
+    try:
+        return set(load_tensors(path)[1]) >= KNOWN_BY
+    except ValueError:
+        return False
+
+
 def load_hypernetwork(name: str, lm: LanguageModel, layers: tuple[int, ...]) -> Hypernetwork:
     """A trained network for these layers of this model.
 
@@ -152,9 +163,9 @@ def load_hypernetwork(name: str, lm: LanguageModel, layers: tuple[int, ...]) -> 
             f"network: {name} is not there; `seqedit world train-editor` makes those of the "
             "embedded model"
         )
-    with safe_open(path, "pt") as file:
-        about = read_metadata(file)
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    tensors, about = load_tensors(path)
+    if not set(about) >= KNOWN_BY:
+        raise ValueError(f"network: {path} is no trained network")
     if about["fingerprint"] != (own := fingerprint(lm)):
         raise ValueError(
             f"network: {name} was trained for another model (fingerprint {about['fingerprint']}, "
