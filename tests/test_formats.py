@@ -140,7 +140,7 @@ def test_knowedit_record_is_converted():
             Probe("Frederic Piesch was once", "mayor", "forgetfulness"),
         ),
         portability=(
-            Probe("The position of Frederic of Pieschen is", "Archbishop", "subject_aliasing"),
+            Probe("The position of Frederic of Pieschen is ", "Archbishop", "subject_aliasing"),
         ),
     )
     assert requests_of(KNOWEDIT | {"rephrase_prompt": "Piesch is"})[0].paraphrase_prompts == (

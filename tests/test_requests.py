@@ -66,7 +66,7 @@ def test_counterfact_record():
             {"prompt": "Ada's friend Ada lives in"},
             {"prompt": "Ada's friend {} lives in"},
         ),  # the last occurrence
-        ({"prompt": "{} lives in  "}, {"prompt": "{} lives in"}),
+        ({"prompt": "{} lives in  "}, {"prompt": "{} lives in  "}),  # as given
         ({"subject": " Ada "}, {"subject": "Ada"}),
         ({"target_new": " Rome "}, {"target_new": "Rome"}),
         ({"target_new": {"str": "Rome"}}, {"target_new": "Rome"}),

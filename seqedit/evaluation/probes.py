@@ -44,8 +44,8 @@ KINDS = {
 
 def _after_the_edit(request: EditRequest) -> tuple[str, ...]:
     """The neighbourhood prompts with the edited fact as a sentence in front."""
-    statement = f"{request.text} {request.target_new}."
-    return tuple(f"{statement} {prompt}" for prompt in request.neighborhood_prompts)
+    statement = request.continued(request.text, request.target_new) + "."
+    return tuple(request.continued(statement, prompt) for prompt in request.neighborhood_prompts)
 
 
 EXTRA_KINDS = {
@@ -142,6 +142,7 @@ def measure_prompts(
     true: list[int] = []  # row of the true target; 0, and `has_true` False, if there is none
     texts: list[str] = []
     targets: list[str] = []
+    separators: list[str] = []
     for i, request in enumerate(requests):
         for name, kind in kinds.items():
             plain = request.neighborhood_prompts if name == "neighborhood_plus" else None
@@ -157,7 +158,8 @@ def measure_prompts(
                 if request.target_true is not None:
                     texts.append(prompt)
                     targets.append(request.target_true)
-    ratings = rate(lm, texts, targets, progress=progress)
+                separators += [request.joined_by] * (len(texts) - len(separators))
+    ratings = rate(lm, texts, targets, separators=separators, progress=progress)
     has_true = np.array([requests[i].target_true is not None for i in owners], dtype=bool)
     true_is_right = np.array([kinds[name].right == "true" for name in names], dtype=bool)
 

@@ -46,7 +46,8 @@ def _prompt_tokens(
             lm,
             [fill(template, request) for template in templates],
             [request.subject] * len(templates),
-            [" " + request.target_new] * len(templates),
+            [request.continued(request.text, request.target_new)[len(request.text) :]]
+            * len(templates),
         )
     except LookupError as error:
         raise RequestError(
@@ -77,6 +78,6 @@ def _check_length(lm: LanguageModel, tokens: Tokens, where: str, what: str, reme
 
 def _check_target(tokens: Tokens, request: EditRequest, template: str, where: str) -> None:
     """Refuse a target that adds no token to the prompt, which is the first text."""
-    prompt = fill(template, request).replace("{}", request.subject)
+    prompt = fill(template, request).with_subject(request.subject)
     if tokens.first_after(0, len(prompt)) >= len(tokens.ids[0]):
         raise RequestError(f"{where}: target_new: {request.target_new!r} has no tokens of its own")

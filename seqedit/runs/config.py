@@ -58,6 +58,7 @@ class RunConfig:
             so far, drawn from the seed (see `sample_by_round`); None measures all.
         fluency: generate text at the end and measure its entropy.
         references: with `fluency`, file of reference texts for consistency (see `load_references`).
+        chat: put every prompt into the tokenizer's chat template, see `seqedit.lm.chat.as_chats`.
         wild: let the model answer freely at the end and judge the answers (see `score_wild`).
         save_rounds: keep the edited matrices after every round.
         dtype: of the model's weights; the edited matrices are kept in float32 as well.
@@ -88,6 +89,7 @@ class RunConfig:
     evaluate_sample: int | None = None
     fluency: bool = False
     references: Path | None = None
+    chat: bool = False
     wild: bool = False
     save_rounds: bool = False
     dtype: str = "float32"

@@ -2,6 +2,7 @@
 interruption.
 """
 
+from collections import Counter
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -138,6 +139,9 @@ def _new_record(job: Job) -> dict[str, Any]:
             reason: {"count": len(messages), "first": messages[0]}
             for reason, messages in job.loaded.left_out.items()
         }
+    own = Counter(request.joined_by for request in job.requests)
+    if own.keys() != {job.settings.separator}:
+        record["separators"] = dict(own)
     if probes := job.loaded.left_out_probes:
         record["left_out_probes"] = {"count": len(probes), "first": probes[0]}
     if config.published:

@@ -14,6 +14,7 @@ from ..base.paths import MOMENTS, WORLD
 from ..editing.state import EditPlan
 from ..evaluation.consistency import References, load_references
 from ..evaluation.wild import wild_prompts
+from ..lm.chat import as_read
 from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.fingerprint import fingerprint
 from ..lm.keys import Contexts
@@ -91,6 +92,10 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     settings = resolve(config, lm, file_has_rounds=len(loaded.rounds) > 1, say=say)
     check_layers(lm, settings.layers)
+    stream = replace(
+        stream,
+        passes=[as_read(lm, own, settings.separator, config.chat) for own in stream.passes],
+    )
     config = replace(config, corpus=_corpus(config, lm, say))
     sizes = [len(batch) for batch in loaded.rounds]
     rounds = [

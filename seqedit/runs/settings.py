@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..editing.contract import EditMethod
 from ..lm.target_loss import TargetConfig
 from ..methods.catalogue import make_method, method_parameters
+from ..requests.joining import SPACE
 
 Lengths = tuple[tuple[int, int], ...]
 
@@ -23,6 +24,8 @@ class Settings:
         parameters: those of the method and of its combinators.
         layers: edited layers.
         target: how targets are optimised.
+        separator: what stands between prompts and their continuations, in edits and all measures,
+            where a request does not say it itself; "" for scripts without spaces.
         context_lengths: (tokens, count) of each group of sampled context templates.
         max_update_ratio: see `EditPlan`.
         batch_size: requests per round; None keeps the rounds of the file.
@@ -32,6 +35,7 @@ class Settings:
     parameters: dict[str, float | int | str]
     layers: tuple[int, ...]
     target: TargetConfig
+    separator: str = SPACE
     context_lengths: Lengths = ((10, 5),)
     max_update_ratio: float = 10.0
     batch_size: int | None = None
@@ -44,6 +48,7 @@ class Settings:
 _TARGET: dict[str, Any] = {field.name: field.type for field in fields(TargetConfig)}
 _PLAIN: dict[str, Any] = {
     "layers": tuple[int, ...],
+    "separator": str,
     "context_lengths": Lengths,
     "max_update_ratio": float,
     "batch_size": int,
@@ -133,8 +138,9 @@ def _check(target: dict[str, Any], plain: dict[str, Any]) -> None:
         raise ValueError(
             f'kl_prompt = {target["kl_prompt"]!r}: must hold "{{}}" once, for the subject'
         )
-    if target.get("separator", " ") not in ("", " "):
-        raise ValueError(f'separator = {target["separator"]!r}: must be " " or ""')
+    for name, value in (("separator", plain.get("separator")), *target.items()):
+        if name.endswith("separator") and value not in (None, "", SPACE):
+            raise ValueError(f'{name} = {value!r}: must be " " or ""')
     if any(number < 1 for group in plain.get("context_lengths", ()) for number in group):
         raise ValueError(
             f"context_lengths = {plain['context_lengths']!r}: tokens and counts must be positive"
