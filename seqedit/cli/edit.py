@@ -20,16 +20,15 @@ Requests = Annotated[
     str,
     typer.Option(
         help="counterfact, mcf, zsre or wikidata_counterfact; world, the records of the embedded "
-        "model's world; or a .json, .jsonl, .csv or .parquet file of one of their schemas, or of "
-        "plain "
-        "{case_id, prompt, subject, target_new, target_true?}."
+        "model's world; or a file (.json, .jsonl, .csv, .parquet and more) in one of their schemas "
+        "or of plain {prompt, subject, target_new, target_true?}."
     ),
 ]
 Measures = Annotated[
     str | None,
     typer.Option(
         help="Kinds of prompts to measure beside the usual ones, joined by commas: "
-        "attribute, negated, neighborhood_plus."
+        "attribute, negated, neighborhood_plus, distracting."
     ),
 ]
 Wild = Annotated[

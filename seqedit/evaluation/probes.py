@@ -52,6 +52,9 @@ EXTRA_KINDS = {
     "attribute": Kind(lambda request: request.attribute_prompts, right="new", protects=True),
     "negated": Kind(lambda request: request.negated_prompts, right="new"),
     "neighborhood_plus": Kind(_after_the_edit, right="true", protects=True),
+    "distracting": Kind(
+        lambda request: request.distracting_neighborhood_prompts, right="true", protects=True
+    ),
 }
 """The kinds that are measured on request only.
 
@@ -60,6 +63,7 @@ EXTRA_KINDS = {
   after them: the lower the better (2510.00625).
 * `neighborhood_plus`: neighbourhood prompts after the edited fact as a sentence, CounterFact+
   (2305.17553).
+* `distracting`: such prompts as the record has them, in EasyEdit's files.
 """
 
 
@@ -150,6 +154,8 @@ def measure_prompts(
                 owners.append(i)
                 names.append(name)
                 asked = plain[j] if plain else prompt  # without the statement in front
+                if name == "distracting":
+                    asked = prompt.rpartition(". ")[2]
                 left_out.append(kind.protects and edited.asked_by(asked, request.relation_id))
                 new.append(len(texts))
                 texts.append(prompt)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..requests.joining import SPACE
+from ..requests.plain import PROBES, PROMPTS
 from ..requests.record import Probe
 from ..requests.request import EditRequest, RequestError, joined
 from .model import LanguageModel
@@ -57,16 +58,10 @@ def _as_chat(lm: LanguageModel, request: EditRequest) -> EditRequest:
         "subject_at": at,
         "questions": request.questions or (request.text,),
     }
-    for name in (
-        "paraphrase_prompts",
-        "neighborhood_prompts",
-        "attribute_prompts",
-        "generation_prompts",
-        "negated_prompts",
-    ):
+    for name in (name for name in PROMPTS if name != "questions"):
         where = f"case_id {request.case_id!r}: {name}"
         changes[name] = tuple(_chat(lm, prompt, where)[0] for prompt in getattr(request, name))
-    for name in ("locality", "portability"):
+    for name in PROBES:
         probes: tuple[Probe, ...] = getattr(request, name)
         where = f"case_id {request.case_id!r}: {name}"
         changes[name] = tuple(p._replace(prompt=_chat(lm, p.prompt, where)[0]) for p in probes)

@@ -3,8 +3,9 @@
 import re
 from typing import Any, NamedTuple, NoReturn, TypeGuard
 
+from .fields import Faulty, Tracked
 from .joining import split_answer, split_target
-from .plain import PROBES, PROMPTS, RequestError
+from .plain import PROBES, PROMPTS, RequestError, first
 from .subject_place import best_occurrences, find_subject, given_place
 
 
@@ -75,6 +76,7 @@ def parse_fields(raw: Any, where: str) -> dict[str, Any]:
         fields[name] = record.probes(name)
     fields["left_out_probes"] = tuple(record.left_out)
     fields["remarks"] = tuple(record.remarks)
+    fields["unused"] = record.all_unused()
     return fields
 
 
@@ -87,22 +89,25 @@ class _Record:
         where: file, number and case_id, with which every message begins.
         left_out: messages about probes that cannot be used.
         remarks: about what a user may not have meant.
+        unused: names of fields that are not read, beside those that nothing asked for.
     """
 
     def __init__(self, raw: Any, where: str):
         self.where = where
         self.left_out: list[str] = []
         self.remarks: list[Remark] = []
+        if isinstance(raw, Faulty):
+            raise RequestError(f"{where}: {raw.problem}")
         if not isinstance(raw, dict):
             raise RequestError(f"{where}: expected an object, found {type(raw).__name__}")
-        self.raw: dict[str, Any] = raw
+        self.raw = Tracked(raw)
         if "case_id" in raw:
             self.where = f"{where} (case_id {raw['case_id']!r})"
-        self.core: dict[str, Any] = raw.get("requested_rewrite", raw)
-        if not isinstance(self.core, dict):
-            self._refuse(
-                "requested_rewrite", f"expected an object, found {type(self.core).__name__}"
-            )
+        core = self.raw.get("requested_rewrite", self.raw)
+        if not isinstance(core, dict):
+            self._refuse("requested_rewrite", f"expected an object, found {type(core).__name__}")
+        self.core = core if core is self.raw else Tracked(core)
+        self.unused = _names(self.raw.get("unused"))
 
     def _refuse(self, name: str, problem: str) -> NoReturn:
         raise RequestError(f"{self.where}: {name}: {problem}")
@@ -189,13 +194,27 @@ class _Record:
 
     def relation(self) -> str | None:
         value = self.core.get("relation_id")
+        if value is not None and not isinstance(value, str):
+            self.unused.append("relation_id")  # no text
         return value if isinstance(value, str) else None
 
+    def all_unused(self) -> tuple[str, ...]:
+        """Names of the fields that are not read and hold something."""
+        inner = [] if self.core is self.raw else self.core.rest
+        return (*self.unused, *self.raw.rest, *(f"requested_rewrite.{name}" for name in inner))
+
     def prompts(self, name: str) -> tuple[str, ...]:
+        """The usable prompts of a field; a faulty one costs itself, not the edit."""
         value = self.raw.get(name) or []
-        if not isinstance(value, list) or not all(map(_is_text, value)):
+        if not isinstance(value, list):
             self._refuse(name, "expected a list of non-empty strings")
-        return tuple(value)
+        for number, prompt in enumerate(value):
+            if not _is_text(prompt):
+                self.left_out.append(
+                    f"{self.where}: {name}[{number}]: left out, because it is not a non-empty "
+                    f"string but {prompt!r}"
+                )
+        return tuple(prompt for prompt in value if _is_text(prompt))
 
     def probes(self, name: str) -> tuple[Probe, ...]:
         """The usable probes of a field; a faulty one costs itself, not the edit."""
@@ -206,12 +225,15 @@ class _Record:
         for number, item in enumerate(value):
             probe = item if isinstance(item, dict) else {}
             prompt, answer, previous = (probe.get(n) for n in ("prompt", "answer", "previous"))
+            answer = first(probe.get("ground_truth")) if answer is None else answer
             if not (_is_text(prompt) and _is_text(answer)):
                 self.left_out.append(
                     f"{self.where}: {name}[{number}]: left out, because it is not "
                     '{"prompt": …, "answer": …} with non-empty strings'
                 )
                 continue
+            more = sorted(map(str, probe.keys() - {*Probe._fields, "ground_truth"}))
+            self.unused += [one for n in more if (one := f"{name}.{n}") not in self.unused]
             relation, aliases = probe.get("relation_id"), probe.get("aliases")
             aliases = aliases if isinstance(aliases, list) else []
             prompt, answer = split_answer(prompt, answer)
@@ -226,6 +248,11 @@ class _Record:
                 )
             )
         return tuple(probes)
+
+
+def _names(value: Any) -> list[str]:
+    """Names of unused fields that a conversion has left in a record."""
+    return [one for one in value if _is_text(one)] if isinstance(value, list | tuple) else []
 
 
 def _kind(value: Any) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .fields import place_of
 from .formats import read_rounds
 from .joining import SPACE, join
 from .plain import RequestError
@@ -30,6 +31,7 @@ class EditRequest:
         generation_prompts: beginnings of free text about the subject.
         negated_prompts: beginnings that deny the fact if its object follows; `target_new` is wrong
             after them.
+        distracting_neighborhood_prompts: neighborhood prompts after a statement of the edit.
         locality: facts that must not change, with their answers, as in ZsRE and KnowEdit.
         portability: facts that follow from the edit, with their answers, as in KnowEdit.
         questions: the fact as a question, with the subject filled in.
@@ -55,6 +57,7 @@ class EditRequest:
     attribute_prompts: tuple[str, ...] = ()
     generation_prompts: tuple[str, ...] = ()
     negated_prompts: tuple[str, ...] = ()
+    distracting_neighborhood_prompts: tuple[str, ...] = ()
     locality: tuple[Probe, ...] = ()
     portability: tuple[Probe, ...] = ()
     questions: tuple[str, ...] = ()
@@ -114,6 +117,7 @@ class EditRequest:
             "attribute_prompts": self.attribute_prompts,
             "generation_prompts": self.generation_prompts,
             "negated_prompts": self.negated_prompts,
+            "distracting_neighborhood_prompts": self.distracting_neighborhood_prompts,
             "questions": self.questions,
         }
         probes = {"locality": self.locality, "portability": self.portability}
@@ -160,9 +164,10 @@ def parse_requests(records: Sequence[Any], source: str = "requests") -> list[Edi
     """
     requests, seen = [], _Seen()
     for i, record in enumerate(records):
-        request = EditRequest(**parse_fields(record, f"{source}, record {i}"))
+        where = f"{source}{place_of(record)}, record {i}"
+        request = EditRequest(**parse_fields(record, where))
         if problem := seen.problem(request):
-            raise RequestError(f"{source}, record {i}{problem[1]}")
+            raise RequestError(f"{where}{problem[1]}")
         seen.add(request, i)
         requests.append(request)
     return requests
@@ -196,13 +201,14 @@ def usable_requests(
         usable = []
         for record in batch:
             i = next(number)
+            where = f"{source}{place_of(record)}, record {i}"
             try:
-                request = EditRequest(**parse_fields(record, f"{source}, record {i}"))
+                request = EditRequest(**parse_fields(record, where))
             except RequestError as error:
                 left_out.setdefault("wrong record", []).append(str(error))
                 continue
             if problem := seen.problem(request):
-                left_out.setdefault(problem[0], []).append(f"{source}, record {i}{problem[1]}")
+                left_out.setdefault(problem[0], []).append(f"{where}{problem[1]}")
                 continue
             seen.add(request, i)
             usable.append(request)
@@ -232,10 +238,7 @@ def batched(requests: Sequence[EditRequest], size: int) -> Iterator[list[EditReq
 
 def joined(requests: Sequence[EditRequest], separator: str) -> list[EditRequest]:
     """The requests, joined by a run's separator where they have none of their own."""
-    return [
-        replace(request, separator=separator) if request.separator is None else request
-        for request in requests
-    ]
+    return [replace(r, separator=separator) if r.separator is None else r for r in requests]
 
 
 def reversed_words(requests: Sequence[EditRequest]) -> list[EditRequest]:

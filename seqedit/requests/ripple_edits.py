@@ -21,7 +21,7 @@ def from_ripple(record: Record, number: int) -> list[Record]:
     new, true = _sentence(edit.get("prompt")), _sentence(original.get("prompt"))
     subject, prompt = edit.get("subject"), _common_words(new, true)
     if not subject:
-        prompt, subject = _up_to_the_verb(new, edit.get("relation"), number)
+        prompt, subject = _up_to_the_verb(new, edit.get("relation"))
     probes = {
         name: [_ripple_probe(query, name) for query in _queries(record.get(name))]
         for name in RIPPLE_LOCALITY + RIPPLE_PORTABILITY
@@ -62,13 +62,13 @@ def _common_words(text: str, other: str) -> str:
     return " ".join(words[:common])
 
 
-def _up_to_the_verb(sentence: str, relation: Any, number: int) -> tuple[str, str]:
+def _up_to_the_verb(sentence: str, relation: Any) -> tuple[str, str]:
     """The sentence up to its verb, and the subject that stands before it. Raises RequestError."""
     words = re.escape(str(relation).replace("_", " "))
     found = re.match(rf"(.*\b{words} of (.+?) (?:is|are)) \S", sentence, flags=re.IGNORECASE)
     if not found:
         raise RequestError(
-            f"record {number}: edit.subject: RippleEdits gives an identifier only, and the name "
+            f"edit.subject: RippleEdits gives an identifier only, and the name "
             f'cannot be told from {sentence!r}; add it as "subject"'
         )
     return found[1], found[2]

@@ -134,16 +134,10 @@ def _new_record(job: Job) -> dict[str, Any]:
         record["provenance"]["weights"] = origin
     if config.stream:
         record["stream"] = {"name": config.stream, "facts": job.stream.facts}
-    if job.loaded.left_out:
-        record["left_out"] = {
-            reason: {"count": len(messages), "first": messages[0]}
-            for reason, messages in job.loaded.left_out.items()
-        }
+    record |= job.loaded.record()
     own = Counter(request.joined_by for request in job.requests)
     if own.keys() != {job.settings.separator}:
         record["separators"] = dict(own)
-    if probes := job.loaded.left_out_probes:
-        record["left_out_probes"] = {"count": len(probes), "first": probes[0]}
     if config.published:
         record["preset"] = config.published
     return record
