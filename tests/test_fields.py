@@ -131,3 +131,35 @@ def test_distracting_neighbours_are_measured(space):
     rows = [json.loads(line) for line in (space.out / "probes.jsonl").read_text().splitlines()]
     (digits,) = [row["distracting"] for row in rows if "distracting" in row]
     assert digits[0] in "0123" and digits[1] == "."
+
+
+def test_a_long_probe_costs_itself(space):
+    """In a run and when it is scored again; a model reads 64 tokens at once."""
+    records = json.loads((space.folder / "requests.json").read_text())
+    long = "the quiet song of the old town " * 20
+    records[1] |= {
+        "paraphrase_prompts": [long, "Zoë likes"],
+        "locality": [{"prompt": long, "answer": "x"}],
+    }
+    path = space.write("own.json", records)
+    result = space.call(requests=path)
+    assert result.exit_code == 0, result.output
+    assert "2 probes are too long for the model. The first: case_id 1: paraphrase_prompts[0]" in (
+        " ".join(result.output.split())
+    )
+    run = json.loads((space.out / "run.json").read_text())
+    assert run["long_probes"]["count"] == 2 and run["n_edits"] == len(records)
+    again = space.call("score", edited=space.out, requests=path)
+    assert again.exit_code == 0 and "2 probes are too long" in again.output
+
+
+def test_a_round_without_an_edit_is_said(space):
+    """NSE skips small residuals: such a request is refused, not satisfied."""
+    settings = space.write("nse.json", {"layers": [1], "steps": 3, "lr": 0.1})
+    result = space.call(hyper=settings, method="nse", batch_size=5)
+    assert result.exit_code == 0, result.output
+    outcomes = [json.loads(line) for line in (space.out / "outcomes.jsonl").open()]
+    assert {outcome["status"] for outcome in outcomes} == {"refused"}
+    said = " ".join(result.output.split())
+    assert "round 0: none of its 5 requests was edited; the first, case_id 0, is refused" in said
+    assert "(done_below)" in said

@@ -57,7 +57,7 @@ def score(
     from ..lm.chat import as_read
     from ..lm.keys import BARE
     from ..lm.load import load_model
-    from ..lm.validation import validate_requests
+    from ..lm.validation import validate_requests, without_long_probes
     from ..requests.published import load_request_set
     from ..runs.edited import reading_of
     from ..runs.unedited import unedited_scores
@@ -74,6 +74,9 @@ def score(
         say(f"{requests}: {remark}")
     lm = load_model(model, device=device, dtype=getattr(torch, dtype))
     wanted = as_read(lm, loaded.requests, **({"chat": chat} | reading_of(edited)))
+    wanted, long = without_long_probes(lm, wanted)
+    if long:
+        say(f"{len(long)} probes are too long for the model. The first: {long[0]}")
     validate_requests(lm, wanted, BARE)
     if wild:
         wild_prompts(lm, wanted)

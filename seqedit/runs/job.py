@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ..lm.fingerprint import fingerprint
 from ..lm.keys import Contexts
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
-from ..lm.validation import validate_requests
+from ..lm.validation import validate_requests, without_long_probes
 from ..moments.cache import check_layers, corpus_moments
 from ..moments.files import check_belongs, load_moments
 from ..requests.published import RequestSet, load_request_set
@@ -47,6 +47,7 @@ class Job:
         settings: of the method.
         plan: what the editing loop needs beside the method.
         references: reference texts for consistency; None without.
+        long_probes: messages about probes that are too long for the model.
         embedded: whether the unedited model is the one that comes along.
     """
 
@@ -59,6 +60,7 @@ class Job:
     plan: EditPlan
     references: References | None
     embedded: bool
+    long_probes: list[str] = field(default_factory=list)
 
     @property
     def requests(self) -> list[EditRequest]:
@@ -92,10 +94,14 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     settings = resolve(config, lm, file_has_rounds=len(loaded.rounds) > 1, say=say)
     check_layers(lm, settings.layers)
-    stream = replace(
-        stream,
-        passes=[as_read(lm, own, settings.separator, config.chat) for own in stream.passes],
-    )
+    long, passes = [], []
+    for own in stream.passes:
+        read, left_out = without_long_probes(lm, as_read(lm, own, settings.separator, config.chat))
+        passes.append(read)
+        long += left_out
+    stream = replace(stream, passes=passes)
+    if long:
+        say(f"{len(long)} probes are too long for the model. The first: {long[0]}")
     config = replace(config, corpus=_corpus(config, lm, say))
     sizes = [len(batch) for batch in loaded.rounds]
     rounds = [
@@ -113,7 +119,9 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     plan.check(lm)
     if config.wild:
         wild_prompts(lm, [request for batch in rounds for request in batch])
-    return Job(config, loaded, lm, stream, rounds, settings, plan, references, is_embedded(lm))
+    return Job(
+        config, loaded, lm, stream, rounds, settings, plan, references, is_embedded(lm), long
+    )
 
 
 def choose_edits(
