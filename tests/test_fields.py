@@ -157,7 +157,6 @@ def test_a_round_without_an_edit_is_said(space):
     """NSE skips small residuals: such a request is refused, not satisfied."""
     settings = space.write("nse.json", {"layers": [1], "steps": 3, "lr": 0.1})
     result = space.call(hyper=settings, method="nse", batch_size=5)
-    assert result.exit_code == 0, result.output
     outcomes = [json.loads(line) for line in (space.out / "outcomes.jsonl").open()]
     assert {outcome["status"] for outcome in outcomes} == {"refused"}
     said = " ".join(result.output.split())

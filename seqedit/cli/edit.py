@@ -82,7 +82,7 @@ def edit(
     hyper: Annotated[
         Path | None,
         typer.Option(
-            help="Settings: our JSON, or the configuration file of a released repository as it is."
+            help="Settings: our JSON, or a released repository's configuration file, JSON or YAML."
         ),
     ] = None,
     preset: Annotated[

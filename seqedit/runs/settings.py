@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..editing.contract import EditMethod
 from ..lm.target_loss import TargetConfig
 from ..methods.catalogue import make_method, method_parameters
+from ..requests.fields import nearest
 from ..requests.joining import SPACE
 
 Lengths = tuple[tuple[int, int], ...]
@@ -78,8 +79,10 @@ def build_settings(method: str, values: dict[str, Any]) -> Settings:
         elif name in _PLAIN:
             plain[name] = _typed(name, value, _PLAIN[name], positive=name in _POSITIVE)
         else:
+            close = nearest(name, known_names(method))
+            hint = f"{close!r}, which is most like it, of " if close else ""
             raise ValueError(
-                f"{method} has no setting {name!r}; it takes {', '.join(known_names(method))}"
+                f"{method} has no setting {name!r}; it takes {hint}{', '.join(known_names(method))}"
             )
     if "layers" not in plain:
         raise ValueError("layers: none given; name the layers to edit, for example --layers 3,4,5")
