@@ -240,3 +240,24 @@ def test_a_run_of_chats(space):
     recorded = read_jsonl(space.out / "scores.jsonl")[-1]["edits"]
     again = json.loads(out.read_text())["edits"]
     assert again["probability"] == pytest.approx(recorded["probability"])
+
+
+def test_a_run_records_what_joins_its_requests(space):
+    """Where they say it themselves; the run's own rule is among its settings."""
+    records = [
+        {
+            "case_id": 0,
+            "prompt": "{}的首都是",
+            "subject": "Zoë",
+            "target_new": "polo",
+            "separator": "",
+        },
+        {"case_id": 1, "prompt": "{} plays", "subject": "André", "target_new": "polo"},
+        {"case_id": 2, "prompt": "{} plays:", "subject": "Zoë", "target_new": "\npolo"},
+    ]
+    result = space.call(requests=space.write("own.json", records))
+    assert result.exit_code == 0, result.output
+    run = json.loads((space.out / "run.json").read_text())
+    assert run["separators"] == {"": 1, " ": 1, "\n": 1}
+    assert run["parameters"]["target"]["separator"] == " "
+    assert "separator" not in run["parameters"]

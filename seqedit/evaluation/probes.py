@@ -94,7 +94,8 @@ class EditedFacts:
         # relation and first word of a subject → the words of all such subjects
         self._subjects: dict[tuple[str, str], set[tuple[str, ...]]] = defaultdict(set)
         for request in requests:
-            self._texts.update((request.text, *request.paraphrase_prompts))
+            asked = (request.text, *request.paraphrase_prompts)
+            self._texts.update(text.rstrip() for text in asked)
             if request.relation_id is not None and (words := _words(request.subject)):
                 self._subjects[request.relation_id, words[0]].add(words)
 
@@ -108,7 +109,7 @@ class EditedFacts:
             prompt: with its subject filled in.
             relation_id: the relation that the prompt asks for, if it is known.
         """
-        if prompt in self._texts:
+        if prompt.rstrip() in self._texts:
             return True
         if relation_id is None:
             return False

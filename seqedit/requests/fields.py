@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from .plain import PLAIN, Record, RequestError
@@ -75,7 +76,7 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip()) or value in ([], {}, ())
 
 
-def normalised(record: Mapping[str, Any], known: Collection[str]) -> Record:
+def normalised(record: Mapping[str, Any], known: frozenset[str]) -> Record:
     """A record whose known fields have their usual names, whatever their capitals and spaces.
 
     Args:
@@ -85,7 +86,7 @@ def normalised(record: Mapping[str, Any], known: Collection[str]) -> Record:
     Raises:
         RequestError: two names stand for one field; the message has both.
     """
-    usual = {_plain_letters(name): name for name in known}
+    usual = _usual(known)
     found: Record = {}
     written: dict[str, str] = {}
     for name, value in record.items():
@@ -97,6 +98,12 @@ def normalised(record: Mapping[str, Any], known: Collection[str]) -> Record:
             )
         found[own], written[own] = value, str(name)
     return found
+
+
+@cache
+def _usual(known: frozenset[str]) -> dict[str, str]:
+    """Known names by their plain letters."""
+    return {_plain_letters(name): name for name in known}
 
 
 def check_repeated(names: Iterable[str], what: str) -> None:

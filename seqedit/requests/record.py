@@ -179,7 +179,7 @@ class _Record:
 
     def separator(self, of_target: str | None) -> str | None:
         """What the record says stands between its prompts and what continues them, if it says."""
-        given = self.core.get("separator")
+        given = self.core.get("separator", self.raw.get("separator"))
         if given is None:
             return of_target
         if not isinstance(given, str) or given.strip():

@@ -1,6 +1,5 @@
 """What a file holds, as a list of records: the shapes in which JSON keeps tables."""
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ LISTS_OF_RECORDS = ("data", "records", "requests", "edits", "instances", "exampl
 """Names under which a file may keep its only list of records."""
 
 
-def rounds_of(content: Any, path: Path, known: Collection[str]) -> list[list[Any]]:
+def rounds_of(content: Any, path: Path, known: frozenset[str]) -> list[list[Any]]:
     """The rounds of a file's content, none of them empty; one round if the file has none.
 
     Raises:
@@ -30,7 +29,7 @@ def rounds_of(content: Any, path: Path, known: Collection[str]) -> list[list[Any
     return rounds
 
 
-def records_of(content: Any, path: Path, known: Collection[str]) -> list[Any]:
+def records_of(content: Any, path: Path, known: frozenset[str]) -> list[Any]:
     """The records of a file's content.
 
     It may be a list of records; one record; an object with the list under a name such as "data";
@@ -70,8 +69,8 @@ def _no_records(path: Path) -> RequestError:
     return RequestError(f'{path}: expected a list of records, or {{"rounds": [[…], …]}}')
 
 
-def _known(content: Record, known: Collection[str]) -> set[str]:
-    return {name for own in content for name in normalised({own: 0}, known)} & set(known)
+def _known(content: Record, known: frozenset[str]) -> set[str]:
+    return {name for own in content for name in normalised({own: 0}, known)} & known
 
 
 def _is_list_of_objects(value: Any) -> bool:

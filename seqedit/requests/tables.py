@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import tokenize
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,18 @@ SEPARATORS = ",;\t|"
 LISTS = {*PROMPTS, *PROBES}
 """Columns that hold a list; a cell that is no list is a single prompt."""
 
+TARGETS = ("target_new", "target_true")
+"""Columns that hold a text, or CounterFact's object of text and identifier."""
+
 STRUCTURED = LISTS | {
     *("requested_rewrite", "ground_truth", "answers", "rephrase", "rephrase_prompt", "edit"),
-    *("locality_prompt", "locality_ground_truth", "questions", "generality", "target_new"),
+    *("locality_prompt", "locality_ground_truth", "questions", "generality", *TARGETS),
     *("portability_prompt", "portability_ground_truth", "sub_question", "sub_answer"),
 }
 """Columns whose cells may hold a list or an object, as JSON or as Python writes it."""
 
 
-def read_table(path: Path, known: Collection[str]) -> list[Record]:
+def read_table(path: Path, known: frozenset[str]) -> list[Record]:
     """The rows of a table as records without their empty cells; rows know their lines.
 
     What separates the cells is told from the header; a first line "sep=;", as Excel takes it, says
@@ -69,13 +72,13 @@ def _header(text: str) -> str:
     return next((line for line in text.splitlines() if line), "")
 
 
-def _separator(header: str, known: Collection[str]) -> str:
+def _separator(header: str, known: frozenset[str]) -> str:
     """The separator by which a header has the most known names, else the most names."""
 
     def names(separator: str) -> tuple[int, int]:
         row = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
         own = [name.strip() for name in row]
-        return len(set(normalised(dict.fromkeys(own), known)) & set(known)), len(own)
+        return len(set(normalised(dict.fromkeys(own), known)) & known), len(own)
 
     return max(SEPARATORS, key=names)
 
@@ -128,7 +131,8 @@ def _value(name: str, cell: str, where: str) -> Any:
     structured = cell.strip()[0] in "[{" and cell.strip()[-1] in "]}"
     if name in STRUCTURED and (structured or name in LISTS and cell.lstrip().startswith("[")):
         try:
-            return _structure(cell)
+            value = _structure(cell)
+            return cell if name in TARGETS and not isinstance(value, dict) else value
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
             if name in LISTS:
                 raise csv.Error(
