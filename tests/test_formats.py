@@ -140,7 +140,7 @@ def test_knowedit_record_is_converted():
             Probe("Frederic Piesch was once", "mayor", "forgetfulness"),
         ),
         portability=(
-            Probe("The position of Frederic of Pieschen is", "Archbishop", "subject_aliasing"),
+            Probe("The position of Frederic of Pieschen is ", "Archbishop", "subject_aliasing"),
         ),
     )
     assert requests_of(KNOWEDIT | {"rephrase_prompt": "Piesch is"})[0].paraphrase_prompts == (
@@ -156,7 +156,6 @@ def test_knowedit_record_is_converted():
         (KNOWEDIT | {"target_new": 3}, "target_new: expected"),
         (KNOWEDIT | {"locality": "x"}, "locality: expected a list of"),
         (QAEDIT | {"target": None}, "target_new: is missing"),
-        (QAEDIT | {"rephrase": 3}, "paraphrase_prompts: expected a list of"),
         (QAEDIT | {"locality": 5}, "locality: expected a list of"),
     ],
 )
@@ -174,6 +173,7 @@ def test_wrong_records_of_other_schemas(record, field):
         (KNOWEDIT | {"portability": {"Reasoning": ["x"]}}, "portability[0]", (2, 0)),
         (QAEDIT | {"locality": [{"loc": "x"}]}, "locality[0]", (0, 0)),
         (QAEDIT | {"locality": ["x"]}, "locality[0]", (0, 0)),
+        (QAEDIT | {"rephrase": 3}, "paraphrase_prompts[0]", (1, 0)),
         (
             KNOWEDIT | {"portability": {"A": [{"prompt": "", "ground_truth": "y"}, PROBE]}},
             "portability[0]",
@@ -233,7 +233,7 @@ def test_csv_columns_become_fields(tmp_path):
             "prompt,subject,target_new\n{} is,Ada\n",
             "record 0 .case_id 0.: target_new: is missing",
         ),
-        ("a.csv", "prompt;subject\n{} is;Ada\n", "record 0 .case_id 0.: subject: is missing"),
+        ("a.csv", "prompt;subject\n{} is;Ada\n", "record 0 .case_id 0.: target_new: is missing"),
         ("a.csv", 'prompt,subject,target_new,locality\n{} is,Ada,x,"[{"\n', "not valid JSON"),
         ("a.csv", "", "holds no records"),
         ("a.parquet", "text", "cannot be read"),

@@ -116,6 +116,35 @@ def test_ripple_edits():
     assert (request.prompt, request.target_new) == ("{} rules in", "Peru")
 
 
+@pytest.mark.parametrize(
+    ("sentence", "questions", "subject"),
+    [
+        (
+            "The name of the award Ana Bel received is Oscar.",
+            ["The mother of Ana Bel is"],
+            "Ana Bel",
+        ),
+        ("Ana Bel works in Peru.", ["The mother of Ana Bel is", "Ana Bel was born in"], "Ana Bel"),
+        ("The capital city of New Peru is Lima.", ["The anthem of New Peru is"], "New Peru"),
+        ("The capital city of New Peru is Lima.", ["The anthem of New Mexico is"], None),
+        ("The capital city of New Peru is Lima.", [], None),
+    ],
+)
+def test_ripple_edits_name_in_questions(sentence, questions, subject):
+    """The name that the sentence shares with all questions about the same identifier."""
+    words = sentence.split()
+    original = {"prompt": " ".join([*words[:-1], "Rome."])}
+    edit = {"prompt": sentence, "subject_id": "Q1", "relation": "X", "original_fact": original}
+    queries = [{"prompt": q, "answers": [], "subject_id": "Q1"} for q in questions]
+    record = {"edit": edit, "Relation_Specificity": [{"test_queries": queries}]}
+    if subject is None:
+        with pytest.raises(RequestError, match='add it as "subject"'):
+            in_our_schema(record, 0)
+    else:
+        (found,) = in_our_schema(record, 0)
+        assert (found["subject"], found["prompt"]) == (subject, " ".join(words[:-1]))
+
+
 def test_ripple_edits_without_a_name_are_refused():
     edit = RIPPLE["edit"] | {"relation": "RULER"}
     with pytest.raises(RequestError, match='record 0: edit.subject: .* add it as "subject"'):

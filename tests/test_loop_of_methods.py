@@ -68,8 +68,8 @@ def test_nse_changes_selected_neurons_only(tiny_lm, requests):
 def test_nse_says_what_no_sweep_took(tiny_lm, requests):
     """Requests that no sweep takes are reported with the reason.
 
-    Those close to the target are satisfied. Those far away are refused with the distance.
-    The others are edited.
+    Those close to the target and those far away are refused, with the limit or the distance. None
+    is called satisfied, because the model said none of them before. The others are edited.
     """
     lm = tiny_lm("gpt2")
     plan = build_plan(lm, layers=(1,))
@@ -83,12 +83,12 @@ def test_nse_says_what_no_sweep_took(tiny_lm, requests):
         replace(nse_paper(0.5, 1.0), passes=Passes(times=1, done_below=low, hopeless_from=high)),
         plan,
     )
-    expected = [
-        "already satisfied" if d <= low else "refused" if d >= high else "edited"
-        for d in far.tolist()
-    ]
+    assert not found.right.any() and (found.updates > 0).all()
+    expected = ["edited" if low < d < high else "refused" for d in far.tolist()]
     assert [o.status for o in done.outcomes] == expected and sorted(expected).count("edited") == 2
-    assert all("beyond" in o.reason for o in done.outcomes if o.status == "refused")
+    for outcome, distance in zip(done.outcomes, far.tolist(), strict=True):
+        word = "done_below" if distance <= low else "beyond"
+        assert (outcome.status == "edited") or word in outcome.reason
     assert done.state.keys[1].shape == (64, 6)  # all of them enter the history, as released
     (none,) = run_sequential(
         lm,
@@ -97,9 +97,10 @@ def test_nse_says_what_no_sweep_took(tiny_lm, requests):
         plan,
         done.state,
     )
-    assert {o.status for o in none.outcomes} == {"already satisfied"} and not same(
-        weights(lm), before
-    )
+    assert {o.status for o in none.outcomes} == {"refused"} and not same(weights(lm), before)
+    assert {o.reason for o in none.outcomes} == {
+        "nothing is written for ‖z* − h‖ of at most 1e+09 (done_below)"
+    }
 
 
 def test_nse_sweeps_again_where_it_is_needed(tiny_lm, requests):

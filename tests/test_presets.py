@@ -68,12 +68,15 @@ def test_sources():
 
 
 def test_fine_tuning_has_no_targets():
-    """Of their settings only the end of what is learned is one of fine-tuning."""
+    """Of their settings only the end of what is learned is one of fine-tuning; and prompts are
+    joined with what continues them for all methods.
+    """
     assert {name for name, _, _ in preset_rows("ft", "llama-3-8b")} == {
         "lr",
         "steps",
         "stop_loss",
         "target_end",
+        "separator",
         "layers",
         "context_lengths",
         "max_update_ratio",

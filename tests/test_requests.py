@@ -66,7 +66,7 @@ def test_counterfact_record():
             {"prompt": "Ada's friend Ada lives in"},
             {"prompt": "Ada's friend {} lives in"},
         ),  # the last occurrence
-        ({"prompt": "{} lives in  "}, {"prompt": "{} lives in"}),
+        ({"prompt": "{} lives in  "}, {"prompt": "{} lives in  "}),  # as given
         ({"subject": " Ada "}, {"subject": "Ada"}),
         ({"target_new": " Rome "}, {"target_new": "Rome"}),
         ({"target_new": {"str": "Rome"}}, {"target_new": "Rome"}),
@@ -108,12 +108,6 @@ def test_forms_that_are_accepted(given, found):
             "expected a list of non-empty strings",
         ),
         (
-            {"neighborhood_prompts": [1]},
-            "neighborhood_prompts",
-            "expected a list of non-empty strings",
-        ),
-        ({"attribute_prompts": [""]}, "attribute_prompts", "expected a list of non-empty strings"),
-        (
             {"generation_prompts": {"a": 1}},
             "generation_prompts",
             "expected a list of non-empty strings",
@@ -134,6 +128,15 @@ def test_refusals_name_record_and_field(given, field, problem):
     message = str(raised.value)
     assert message.startswith(f"facts.json, record 1 (case_id {bad['case_id']!r}): {field}: ")
     assert problem in message
+
+
+@pytest.mark.parametrize("faulty", [1, "", " ", None, ["a"], {"a": 1}])
+def test_a_faulty_prompt_costs_itself(faulty):
+    """The edit and the other prompts stay, and a message names the prompt."""
+    request = parse_one(neighborhood_prompts=["Bob lives in", faulty])
+    assert request.neighborhood_prompts == ("Bob lives in",)
+    (message,) = request.left_out_probes
+    assert message.startswith("requests, record 0 (case_id 7): neighborhood_prompts[1]: left out")
 
 
 def test_refusals_without_a_case_id():

@@ -28,6 +28,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from seqedit.lm.tokens import (
     fill,
     lookup_rows,
+    marked,
     subject_end,
 )
 from seqedit.lm.validation import validate_requests
@@ -197,7 +198,7 @@ def check(lm, case: str, template: str, sentencepiece: bool = False) -> None:
     )[0]
     filled = fill(template, request)
     tokens, (position,) = lookup_rows(lm, [filled], [request.subject], [" New York"])
-    before, after = filled.split("{}")
+    before, after = filled
     text = f"{before}{request.subject}{after}"
     assert subject_end(filled, request.subject) == len(before + request.subject) - 1
     assert position == last_byte(
@@ -241,10 +242,10 @@ def test_the_cases_are_what_they_claim(benchmarks):
     lm = replace(build_lm("gpt2"), tokenizer=tokenizer)
     for case in ("merges with a digit", "inside another word"):
         prompt, subject = CASES[case]
-        tokens, (position,) = lookup_rows(lm, [prompt], [subject])
+        tokens, (position,) = lookup_rows(lm, [marked(prompt)], [subject])
         start, end = tokens.offsets[0][position]
-        assert (end > subject_end(prompt, subject) + 1) == (case == "merges with a digit")
-    tokens, (position,) = lookup_rows(lm, ["{}🎶 is a song"], ["🎻"])
+        assert (end > subject_end(marked(prompt), subject) + 1) == (case == "merges with a digit")
+    tokens, (position,) = lookup_rows(lm, [marked("{}🎶 is a song")], ["🎻"])
     assert [offset for offset in tokens.offsets[0] if offset[0] == 0] == tokens.offsets[0][
         : position + 1
     ]
@@ -256,7 +257,7 @@ def test_the_cases_are_what_they_claim(benchmarks):
         prompt, subject = CASES[case]
         tokens, _ = lookup_rows(language_model("Qwen"), [prompt], [subject])
         with pytest.raises(LookupError):
-            tokens.token_at(0, subject_end(prompt, subject))
+            tokens.token_at(0, subject_end(marked(prompt), subject))
 
 
 def test_without_a_mark_the_last_occurrence_counts():

@@ -15,15 +15,18 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from seqedit.lm.tokens import (
+    Marked,
     chunks,
     continuation_rows,
     fill,
     lookup_rows,
+    marked,
     padded,
     subject_end,
     tokenise,
 )
 from seqedit.lm.validation import validate_requests
+from seqedit.requests.joining import join
 from seqedit.requests.published import load_requests
 from seqedit.requests.request import RequestError, parse_requests
 
@@ -78,9 +81,9 @@ def test_subject_and_target(case, template, bos):
     )[0]
     filled = fill(template, request)
     tokens, (position,) = lookup_rows(lm, [filled], [subject], [" New York"])
-    text = filled.replace("{}", subject) + " New York"
-    length = len(filled.replace("{}", subject))
-    end = len(filled[: filled.index("{}")]) + len(subject)
+    text = filled.with_subject(subject) + " New York"
+    length = len(filled.with_subject(subject))
+    end = len(filled.before) + len(subject)
     assert tokens.ids[0] == lm.tokenizer(text)["input_ids"]
     assert subject_end(filled, subject) == end - 1
     assert position == byte_position(lm.tokenizer, text, end, bos)
@@ -104,7 +107,7 @@ words = st.text(CHARACTERS, min_size=1, max_size=12)
 def test_the_subject_is_found_in_any_text(before, subject, after, bos):
     """Its last token is the one with the last byte of its last character, wherever tokens merge."""
     lm = with_tokenizer(bos)
-    tokens, (position,) = lookup_rows(lm, [before + "{}" + after], [subject])
+    tokens, (position,) = lookup_rows(lm, [Marked(before, after)], [subject])
     text, end = before + subject + after, len(before + subject)
     assert tokens.ids[0] == lm.tokenizer(text)["input_ids"]
     assert position == byte_position(lm.tokenizer, text, end, bos)
@@ -118,7 +121,7 @@ def test_continuations_of_any_text(pairs, bos):
     lm = with_tokenizer(bos)
     rows = continuation_rows(lm, *zip(*pairs, strict=True))
     for row, (prompt, continuation) in zip(rows, pairs, strict=True):
-        tokens = tokenise(lm, [f"{prompt} {continuation}"])
+        tokens = tokenise(lm, [join(prompt, continuation)])
         (ids,), (offsets,) = tokens.ids, tokens.offsets
         assert [*row.ids, ids[-1]] == ids
         assert row.continuation == [
@@ -130,7 +133,7 @@ def test_continuations_of_any_text(pairs, bos):
 def test_the_merging_cases_do_merge():
     """The cases above are what they claim: a token that reaches across the subject's end."""
     lm = with_tokenizer()
-    tokens, (position,) = lookup_rows(lm, ["The {}ieux is"], ["Darr"])
+    tokens, (position,) = lookup_rows(lm, [marked("The {}ieux is")], ["Darr"])
     start, end = tokens.offsets[0][position]
     assert start < len("The Darr") < end
 
@@ -140,7 +143,7 @@ def test_target_tokens_are_those_of_the_target_alone():
     boundary.
     """
     lm = with_tokenizer(bos=True)
-    tokens, _ = lookup_rows(lm, ["{} plays"], ["Zoë"], [" polo in New York"])
+    tokens, _ = lookup_rows(lm, [marked("{} plays")], ["Zoë"], [" polo in New York"])
     start = tokens.first_after(0, len("Zoë plays"))
     assert (
         tokens.ids[0][start:]
@@ -264,8 +267,8 @@ def test_real_records_with_the_real_tokenizer(benchmarks):
         lm, filled, [r.subject for r in requests], [" " + r.target_new for r in requests]
     )
     for row, (template, r) in enumerate(zip(filled, requests, strict=True)):
-        text = template.replace("{}", r.subject)
-        end = template.index("{}") + len(r.subject)
+        text = template.with_subject(r.subject)
+        end = len(template.before) + len(r.subject)
         assert positions[row] == byte_position(lm.tokenizer, text + " " + r.target_new, end, False)
         assert (
             lm.tokenizer.decode(tokens.ids[row][tokens.first_after(row, len(text)) :])

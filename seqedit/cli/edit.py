@@ -1,4 +1,4 @@
-"""`seqedit edit` and `seqedit score`: edit a model, and measure an edited one."""
+"""`seqedit edit`: edit a model by a file of requests."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,6 @@ from .common import (
     LARGEST_SEED,
     Device,
     Dtype,
-    Edited,
     Model,
     PerplexityText,
     Undoable,
@@ -23,16 +22,15 @@ Requests = Annotated[
     str,
     typer.Option(
         help="counterfact, mcf, zsre or wikidata_counterfact; world, the records of the embedded "
-        "model's world; or a .json, .jsonl, .csv or .parquet file of one of their schemas, or of "
-        "plain "
-        "{case_id, prompt, subject, target_new, target_true?}."
+        "model's world; or a file (.json, .jsonl, .csv, .parquet and more) in one of their schemas "
+        "or of plain {prompt, subject, target_new, target_true?}."
     ),
 ]
 Measures = Annotated[
     str | None,
     typer.Option(
         help="Kinds of prompts to measure beside the usual ones, joined by commas: "
-        "attribute, negated, neighborhood_plus."
+        "attribute, negated, neighborhood_plus, distracting."
     ),
 ]
 Wild = Annotated[
@@ -59,6 +57,14 @@ Clean = Annotated[
         "cleaned.",
     ),
 ]
+Chat = Annotated[
+    bool,
+    typer.Option(
+        "--chat",
+        help="Put every prompt into the tokenizer's chat template, as a user's message. "
+        "`seqedit score` does so for a run that did.",
+    ),
+]
 app = make_app()
 
 
@@ -78,7 +84,7 @@ def edit(
     hyper: Annotated[
         Path | None,
         typer.Option(
-            help="Settings: our JSON, or the configuration file of a released repository as it is."
+            help="Settings: our JSON, or a released repository's configuration file, JSON or YAML."
         ),
     ] = None,
     preset: Annotated[
@@ -149,6 +155,7 @@ def edit(
         bool, typer.Option(help="Generate text at the end and measure its entropy.")
     ] = False,
     references: References = None,
+    chat: Chat = False,
     wild: Wild = False,
     save_rounds: Annotated[
         bool, typer.Option(help="Keep the matrices after every round, W.<round>.<layer>.")
@@ -200,6 +207,7 @@ def edit(
         kept=kept,
         fluency=fluency,
         references=references,
+        chat=chat,
         wild=wild,
         save_rounds=save_rounds,
         undoable=undoable,
@@ -245,89 +253,3 @@ def _print_summary(out: Path) -> None:
 def _metric(column: str) -> str:
     """A column of a record's scores without its section: "efficacy" of "edits.efficacy"."""
     return column.partition(".")[2]
-
-
-@app.command()
-def score(
-    model: Model,
-    edited: Edited,
-    requests: Requests,
-    clean: Clean = False,
-    out: Annotated[
-        Path | None, typer.Option(help="JSON file for the report; default: standard output.")
-    ] = None,
-    measures: Measures = None,
-    fluency: Annotated[bool, typer.Option(help="Generate text and measure its entropy.")] = False,
-    references: References = None,
-    wild: Wild = False,
-    perplexity_text: PerplexityText = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of generated text.")] = 0,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
-) -> None:
-    """Measure an edited model on a file of requests, against the unedited one.
-
-    Example: seqedit score --model embedded --edited runs/alphaedit --requests
-    world
-    """
-    import json
-
-    import torch
-
-    from ..base.files import write_json
-    from ..base.paths import WORLD
-    from ..base.results import check_result
-    from ..evaluation.consistency import load_references
-    from ..evaluation.report import evaluate, finite_perplexity, report_text
-    from ..evaluation.wild import wild_prompts
-    from ..exchange.edited import put_edited
-    from ..lm.keys import BARE
-    from ..lm.load import load_model
-    from ..lm.validation import validate_requests
-    from ..moments.cache import read_corpus
-    from ..requests.published import load_request_set
-    from ..runs.self_text import measured_text
-    from ..runs.unedited import unedited_scores
-    from ..world.embedded import is_embedded
-    from ..world.vocabulary import SENTENCES
-
-    if out:
-        check_result(out, "edits", "probes")
-    if references and not fluency:
-        raise ValueError("references: consistency needs generated text; ask for it with --fluency")
-    known = load_references(references, SENTENCES) if references else None
-    loaded = load_request_set(requests, clean=clean)
-    for remark in loaded.remarks():
-        say(f"{requests}: {remark}")
-    wanted = loaded.requests
-    lm = load_model(model, device=device, dtype=getattr(torch, dtype))
-    validate_requests(lm, wanted, BARE)
-    if wild:
-        wild_prompts(lm, wanted)
-    world = WORLD if is_embedded(lm) else None
-    unedited = unedited_scores(lm, wanted, say=say, progress=True)
-    file = measured_text(lm, perplexity_text)
-    texts = read_corpus(file, "perplexity_text") if file else []
-    before = {"text_perplexity": finite_perplexity(lm, texts)} if texts else {}
-    put_edited(lm, edited)
-    generator = torch.Generator().manual_seed(seed) if fluency else None
-    report = evaluate(
-        lm,
-        wanted,
-        unedited=unedited,
-        extra_kinds=parse_names(measures),
-        world=world,
-        texts=texts,
-        generator=generator,
-        references=known,
-        wild=wild,
-        progress=True,
-    )
-    if before:
-        report["unedited"] = before
-    if out:
-        typer.echo(report_text(report))
-        write_json(out, report)
-    else:
-        say(report_text(report))
-        typer.echo(json.dumps(report, indent=1))

@@ -17,6 +17,7 @@ from . import (
     moments,
     plan,
     records,
+    score,
     side_by_side,
     streams,
     study,
@@ -39,7 +40,8 @@ def seqedit(
     """Sequential model editing: write facts into a model's weights, and measure what it cost."""
 
 
-for group in (edit, streams, exchange, undo, methods, plan, side_by_side, tune, study, bench):
+groups = (edit, score, streams, exchange, undo, methods, plan, side_by_side, tune, study, bench)
+for group in groups:
     app.add_typer(group.app)  # without a name: its commands become commands of `seqedit` itself
 app.add_typer(model.app, name="model")
 app.add_typer(moments.app, name="moments")

@@ -1,4 +1,4 @@
-"""`seqedit moments`: collect second moments, merge those of several jobs, make them compact."""
+"""`seqedit moments`: collect second moments, merge, import released ones, make them compact."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -184,6 +184,25 @@ def budgets(
     typer.echo(found.round(3).to_string(index=False))
     if out is not None:
         write_json(out, found.to_dict("records"))
+
+
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[Path], typer.Argument(help="Released .npz files, one a layer, under their own names.")
+    ],
+    out: Annotated[Path, typer.Option(help="safetensors file for C.<layer>.")],
+) -> None:
+    """Make one file of the second moments that ROME's and MEMIT's authors release.
+
+    They hold sums of keys, which are divided by their counts here.
+
+    Example: seqedit moments import stats/*_float32_mom2_100000.npz --out moments.safetensors
+    """
+    from ..moments.released import import_released
+
+    counts = import_released(files, out)
+    typer.echo(f"{out}: {next(iter(counts.values()))} tokens, layers {', '.join(map(str, counts))}")
 
 
 def _missing(option: str) -> typer.BadParameter:

@@ -57,9 +57,10 @@ def survive(
     from ..base.results import check_result
     from ..evaluation.survival import neutral_texts, survival
     from ..exchange.edited import put_edited
+    from ..lm.chat import as_read
     from ..lm.load import load_model
     from ..moments.corpus import Corpus
-    from ..runs.edited import edited_requests
+    from ..runs.edited import edited_requests, reading_of
     from ..runs.identity import run_id
     from ..runs.records import read_run
     from ..world.embedded import is_embedded
@@ -75,6 +76,7 @@ def survive(
     corpus = Corpus(file=text or WORLD / "corpus.txt")
     documents = list(corpus.texts())
     neutral = neutral_texts(documents, wanted)
+    wanted = as_read(lm, wanted, **reading_of(edited))
     put_edited(lm, edited)
     say(f"{len(neutral)} of {len(documents)} lines are text that names no edited subject")
     rows = survival(

@@ -64,10 +64,11 @@ def rate(
     prompts: Sequence[str],
     continuations: Sequence[str],
     *,
+    separators: Sequence[str] | None = None,
     batch_tokens: int = 4_096,
     progress: bool = False,
 ) -> Ratings:
-    """Rate each continuation after its prompt, with a space between them.
+    """Rate each continuation after its prompt, joined by `seqedit.requests.joining.join`.
 
     Prompt and continuation are tokenised as one text with the tokenizer's own special tokens, so a
     BOS appears exactly once. The continuation's tokens are those that reach beyond the prompt's
@@ -82,7 +83,8 @@ def rate(
     Args:
         lm: the model.
         prompts: n prompts.
-        continuations: n continuations, without the space.
+        continuations: n continuations, without the separator.
+        separators: what stands between each prompt and its continuation; None for a space.
         batch_tokens: number of tokens that run together, padding included; also the most that are
             packed in a row.
         progress: show a progress bar.
@@ -90,7 +92,7 @@ def rate(
     Returns:
         Ratings in the order of the prompts.
     """
-    texts = continuation_rows(lm, prompts, continuations)
+    texts = continuation_rows(lm, prompts, continuations, separators=separators)
     sharing: dict[tuple[int, ...], list[int]] = defaultdict(list)  # tokens that are read → rows
     for row, text in enumerate(texts):
         sharing[tuple(text.ids)].append(row)
@@ -176,7 +178,10 @@ def _rate_batch(
 
 
 def exact_match(
-    lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str]
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    separators: Sequence[str] | None = None,
 ) -> Bool[np.ndarray, "n"]:
     """Whether the greedy continuation of each prompt begins with its whole target, (n,)."""
-    return rate(lm, prompts, targets).correct
+    return rate(lm, prompts, targets, separators=separators).correct

@@ -37,6 +37,7 @@ HEADLINES = (
     "efficacy_tokens",
     "locality_gold",
     "locality_unedited",
+    "portability",
     "wild_bare_contains",
 )
 """The metrics that the command line prints after a run, in this order."""

@@ -74,7 +74,8 @@ def _score_locality(
     progress: bool,
 ) -> dict[str, list[Any]]:
     probes = [request.locality for request in requests]
-    ratings = _rate_answers(lm, probes, progress)
+    separators = [request.joined_by for request in requests]
+    ratings = _rate_answers(lm, probes, separators, progress)
     asked = [[edited.asked_by(probe.prompt, probe.relation_id) for probe in own] for own in probes]
     counted = [~np.array(out, dtype=bool) for out in asked]  # a mask for each request
     pairs = [*zip(ratings, counted, strict=True)]
@@ -105,9 +106,10 @@ def _score_portability(
     lm: LanguageModel, requests: Sequence[EditRequest], progress: bool
 ) -> dict[str, list[Any]]:
     probes = [request.portability for request in requests]
-    ratings = _rate_answers(lm, probes, progress)
+    separators = [request.joined_by for request in requests]
+    ratings = _rate_answers(lm, probes, separators, progress)
     previous = [[p._replace(answer=p.previous) for p in own if p.previous] for own in probes]
-    earlier = _rate_answers(lm, previous, progress)
+    earlier = _rate_answers(lm, previous, separators, progress)
     wins, said = [], []  # of each probe: does its answer win, is the previous one said
     for own, now, then in zip(probes, ratings, earlier, strict=True):
         has = np.array([p.previous is not None for p in own], dtype=bool)
@@ -143,9 +145,12 @@ def _is(kind: str, probes: Sequence[Probe]) -> np.ndarray:
 
 
 def _rate_answers(
-    lm: LanguageModel, probes: Sequence[Sequence[Probe]], progress: bool
+    lm: LanguageModel,
+    probes: Sequence[Sequence[Probe]],
+    separators: Sequence[str],
+    progress: bool,
 ) -> list[Ratings]:
-    """Ratings of each request's gold answers, all rated in one call.
+    """Ratings of each request's gold answers, all rated in one call; each has its separator.
 
     Of an answer with aliases the one counts that the model says, else the most probable one.
     """
@@ -154,15 +159,19 @@ def _rate_answers(
         none = np.zeros(0)
         nothing = Ratings(none, none.astype(bool), none.astype(int), none, [])
         return [nothing] * len(probes)
-    named = [(probe.prompt, name) for probe in flat for name in (probe.answer, *probe.aliases)]
-    ratings = rate(
-        lm, [prompt for prompt, _ in named], [name for _, name in named], progress=progress
-    )
+    named = [
+        (probe.prompt, name, separator)
+        for own, separator in zip(probes, separators, strict=True)
+        for probe in own
+        for name in (probe.answer, *probe.aliases)
+    ]
+    prompts, names, joined_by = zip(*named, strict=True)
+    ratings = rate(lm, prompts, names, separators=joined_by, progress=progress)
     best, start = [], 0
     for probe in flat:
-        names = range(start, start + 1 + len(probe.aliases))
-        best.append(min(names, key=lambda i: (not ratings.correct[i], ratings.nll[i])))
-        start = names.stop
+        own_names = range(start, start + 1 + len(probe.aliases))
+        best.append(min(own_names, key=lambda i: (not ratings.correct[i], ratings.nll[i])))
+        start = own_names.stop
     ratings = ratings.take(best)
     ends = np.cumsum([len(own) for own in probes]).tolist()
     return [ratings.rows(end - len(own), end) for end, own in zip(ends, probes, strict=True)]

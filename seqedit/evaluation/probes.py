@@ -44,14 +44,17 @@ KINDS = {
 
 def _after_the_edit(request: EditRequest) -> tuple[str, ...]:
     """The neighbourhood prompts with the edited fact as a sentence in front."""
-    statement = f"{request.text} {request.target_new}."
-    return tuple(f"{statement} {prompt}" for prompt in request.neighborhood_prompts)
+    statement = request.continued(request.text, request.target_new) + "."
+    return tuple(request.continued(statement, prompt) for prompt in request.neighborhood_prompts)
 
 
 EXTRA_KINDS = {
     "attribute": Kind(lambda request: request.attribute_prompts, right="new", protects=True),
     "negated": Kind(lambda request: request.negated_prompts, right="new"),
     "neighborhood_plus": Kind(_after_the_edit, right="true", protects=True),
+    "distracting": Kind(
+        lambda request: request.distracting_neighborhood_prompts, right="true", protects=True
+    ),
 }
 """The kinds that are measured on request only.
 
@@ -60,6 +63,7 @@ EXTRA_KINDS = {
   after them: the lower the better (2510.00625).
 * `neighborhood_plus`: neighbourhood prompts after the edited fact as a sentence, CounterFact+
   (2305.17553).
+* `distracting`: such prompts as the record has them, in EasyEdit's files.
 """
 
 
@@ -90,7 +94,8 @@ class EditedFacts:
         # relation and first word of a subject → the words of all such subjects
         self._subjects: dict[tuple[str, str], set[tuple[str, ...]]] = defaultdict(set)
         for request in requests:
-            self._texts.update((request.text, *request.paraphrase_prompts))
+            asked = (request.text, *request.paraphrase_prompts)
+            self._texts.update(text.rstrip() for text in asked)
             if request.relation_id is not None and (words := _words(request.subject)):
                 self._subjects[request.relation_id, words[0]].add(words)
 
@@ -104,7 +109,7 @@ class EditedFacts:
             prompt: with its subject filled in.
             relation_id: the relation that the prompt asks for, if it is known.
         """
-        if prompt in self._texts:
+        if prompt.rstrip() in self._texts:
             return True
         if relation_id is None:
             return False
@@ -142,6 +147,7 @@ def measure_prompts(
     true: list[int] = []  # row of the true target; 0, and `has_true` False, if there is none
     texts: list[str] = []
     targets: list[str] = []
+    separators: list[str] = []
     for i, request in enumerate(requests):
         for name, kind in kinds.items():
             plain = request.neighborhood_prompts if name == "neighborhood_plus" else None
@@ -149,6 +155,8 @@ def measure_prompts(
                 owners.append(i)
                 names.append(name)
                 asked = plain[j] if plain else prompt  # without the statement in front
+                if name == "distracting":
+                    asked = prompt.rpartition(". ")[2]
                 left_out.append(kind.protects and edited.asked_by(asked, request.relation_id))
                 new.append(len(texts))
                 texts.append(prompt)
@@ -157,7 +165,8 @@ def measure_prompts(
                 if request.target_true is not None:
                     texts.append(prompt)
                     targets.append(request.target_true)
-    ratings = rate(lm, texts, targets, progress=progress)
+                separators += [request.joined_by] * (len(texts) - len(separators))
+    ratings = rate(lm, texts, targets, separators=separators, progress=progress)
     has_true = np.array([requests[i].target_true is not None for i in owners], dtype=bool)
     true_is_right = np.array([kinds[name].right == "true" for name in names], dtype=bool)
 

@@ -55,14 +55,15 @@ def perturbed(
     for request in requests:
         for text in request.paraphrase_prompts:
             if request.subject in text:
-                prompt = text.replace(request.subject, "{}", 1)
-                paraphrased.append(replace(request, prompt=prompt))
+                at = text.index(request.subject)
+                prompt = text[:at] + "{}" + text[at + len(request.subject) :]
+                paraphrased.append(replace(request, prompt=prompt, subject_at=at))
     several_words = [request for request in requests if len(request.subject.split()) > 1]
     last_word = [replace(r, subject=r.subject.split()[-1]) for r in several_words]
     late = []
     for request in requests:
         context = _long_context(lm, texts, tokens, rng).replace("{}", "")
-        late.append(replace(request, prompt=f"{context} {request.prompt}"))
+        late.append(request.in_context(f"{context} {{}}"))
     asked = (list(requests), paraphrased, reversed_words(requests), last_word, late)
     return dict(zip(PERTURBATIONS, asked, strict=True))
 
@@ -91,7 +92,10 @@ def robustness(lm: LanguageModel, asked: dict[str, list[EditRequest]]) -> dict[s
     shares = {}
     for kind, own in asked.items():
         if own:
-            matched = exact_match(lm, [r.text for r in own], [r.target_new for r in own])
+            separators = [r.joined_by for r in own]
+            matched = exact_match(
+                lm, [r.text for r in own], [r.target_new for r in own], separators
+            )
             shares[kind] = float(matched.mean())
     return shares
 

@@ -140,7 +140,12 @@ def _rate_targets(
     infinity and False.
     """
     flat = [request for row in rows for request in row]
-    ratings = rate(lm, [r.text for r in flat], [r.target_new for r in flat])
+    ratings = rate(
+        lm,
+        [r.text for r in flat],
+        [r.target_new for r in flat],
+        separators=[r.joined_by for r in flat],
+    )
     lengths = np.array([len(row) for row in rows])
     there = np.arange(lengths.max()) < lengths[:, None]
     nll, exact = np.full(there.shape, np.inf), np.zeros(there.shape, dtype=bool)

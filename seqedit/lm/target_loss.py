@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..requests.request import EditRequest
 from .model import LanguageModel
-from .tokens import ContinuationRow, continuation_rows, fill, lookup_rows
+from .tokens import ContinuationRow, continuation_rows, fill, lookup_rows, marked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class TargetConfig:
         weight_decay: weight of ‖δ‖ / ‖h‖². The numerator is not squared, as in the released code.
         stop_loss: the optimisation of a request ends when its loss falls below this.
         kl_prompt: a neutral sentence about the subject, with "{}" in its place.
-        separator: what stands between prompt and target; the released NSE has "" when it finds its
-            targets beforehand.
+        target_separator: what stands between prompt and target while targets are sought; None for
+            what stands there everywhere else. The released NSE has "" and measures with a space.
         target_end: what every method learns after the new object: "", nothing, as published, or
             "eos", the tokenizer's end token, with which an answer ends by itself, as in ordinary
             fine-tuning and LocFT (2509.22072). Measures never see it.
@@ -44,7 +44,7 @@ class TargetConfig:
     weight_decay: float = 0.5
     stop_loss: float = 0.05
     kl_prompt: str = "{} is a"
-    separator: str = " "
+    target_separator: str | None = None
     target_end: Literal["", "eos"] = ""
 
 
@@ -97,8 +97,8 @@ def target_rows(
     """Return the rows of each request: its prompt in every context template, then the KL prompt."""
     filled, subjects, suffixes = [], [], []
     for request in requests:
-        filled += [*(fill(template, request) for template in templates), config.kl_prompt]
-        suffixes += [config.separator + request.target_new] * len(templates) + [""]
+        filled += [*(fill(template, request) for template in templates), marked(config.kl_prompt)]
+        suffixes += [_target_suffix(request, config)] * len(templates) + [""]
         subjects += [request.subject] * (len(templates) + 1)
     tokens, positions = lookup_rows(lm, filled, subjects, suffixes)
     end, rows = end_tokens(lm, config), []
@@ -107,12 +107,19 @@ def target_rows(
         if i % (len(templates) + 1) == len(templates):  # the KL prompt
             rows.append(TargetRow(ids[: position + 1], position, ()))
         else:
-            prompt_end = tokens.first_after(i, len(text.replace("{}", subject)))
+            prompt_end = tokens.first_after(i, len(text.with_subject(subject)))
             start = max(prompt_end, position + 1)  # first token of the target
             whole = [*ids, *end]
             rows.append(TargetRow(whole[:-1], position, tuple(whole[start:])))
     per_request = len(templates) + 1
     return [rows[i : i + per_request] for i in range(0, len(rows), per_request)]
+
+
+def _target_suffix(request: EditRequest, config: TargetConfig) -> str:
+    """The target with what stands before it while targets are sought."""
+    if config.target_separator is not None:
+        return config.target_separator + request.target_new
+    return request.continued(request.text, request.target_new)[len(request.text) :]
 
 
 def learned_rows(
@@ -124,6 +131,7 @@ def learned_rows(
         [request.text for request in requests],
         [request.target_new for request in requests],
         end_tokens(lm, config),
+        separators=[request.joined_by for request in requests],
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..requests.joining import SPACE, join
 from ..requests.request import EditRequest
 from .model import LanguageModel
 
@@ -94,14 +95,23 @@ def continuation_rows(
     prompts: Sequence[str],
     continuations: Sequence[str],
     end: Sequence[int] = (),
+    separators: Sequence[str] | None = None,
 ) -> list[ContinuationRow]:
-    """Tokenise each prompt with its continuation as one text, with a space between them.
+    """Tokenise each prompt with its continuation as one text, joined by `join`.
 
     The continuation's tokens are those that reach beyond the prompt's characters, and then those of
     `end`. A prompt has before it what `LanguageModel.in_front` puts there.
+
+    Args:
+        lm: the model whose tokenizer is used.
+        prompts: n prompts.
+        continuations: n continuations.
+        end: tokens after each continuation.
+        separators: what stands between each prompt and its continuation; None for a space.
     """
     prompts = [f"{front}{p}" for front, p in zip(lm.in_front(prompts), prompts, strict=True)]
-    tokens = tokenise(lm, [f"{p} {c}" for p, c in zip(prompts, continuations, strict=True)])
+    separators = separators or [SPACE] * len(prompts)
+    tokens = tokenise(lm, [*map(join, prompts, continuations, separators)])
     rows = []
     for i, (prompt, ids) in enumerate(zip(prompts, tokens.ids, strict=True)):
         start = tokens.first_after(i, len(prompt))
@@ -110,19 +120,42 @@ def continuation_rows(
     return rows
 
 
-def fill(template: str, request: EditRequest) -> str:
-    """Return the request's prompt in a context template, still with "{}" for the subject."""
-    return template.replace("{}", request.prompt)
+class Marked(NamedTuple):
+    """A text with a place for the subject.
+
+    Attributes:
+        before: what stands before the subject.
+        after: what follows it.
+    """
+
+    before: str
+    after: str
+
+    def with_subject(self, subject: str) -> str:
+        """Return the whole text."""
+        return self.before + subject + self.after
 
 
-def subject_end(template: str, subject: str) -> int:
-    """Return the index of the subject's last character in the filled template."""
-    return template.index("{}") + len(subject) - 1
+def marked(template: str) -> Marked:
+    """Return a template in which "{}" marks the subject's place, once."""
+    before, _, after = template.partition("{}")
+    return Marked(before, after)
+
+
+def fill(template: str, request: EditRequest) -> Marked:
+    """Return the request's prompt in a context template, with the place of its subject."""
+    before, _, after = template.partition("{}")
+    return Marked(before + request.before_subject, request.after_subject + after)
+
+
+def subject_end(text: Marked, subject: str) -> int:
+    """Return the index of the subject's last character in the whole text."""
+    return len(text.before) + len(subject) - 1
 
 
 def lookup_rows(
     lm: LanguageModel,
-    templates: Sequence[str],
+    templates: Sequence[Marked],
     subjects: Sequence[str],
     suffixes: Sequence[str] | None = None,
 ) -> tuple[Tokens, list[int]]:
@@ -130,7 +163,7 @@ def lookup_rows(
 
     Args:
         lm: the model whose tokenizer is used.
-        templates: texts with "{}" for the subject.
+        templates: texts with a place for the subject.
         subjects: one for each template.
         suffixes: text appended to each, if any.
 
@@ -143,7 +176,7 @@ def lookup_rows(
     """
     suffixes = suffixes or [""] * len(templates)
     texts = [
-        template.replace("{}", subject) + suffix
+        template.with_subject(subject) + suffix
         for template, subject, suffix in zip(templates, subjects, suffixes, strict=True)
     ]
     tokens = tokenise(lm, texts)

@@ -1,7 +1,11 @@
 """Refuse requests that a model cannot read, before anything is computed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+from ..requests.plain import PROBES, PROMPTS
+from ..requests.record import Probe
 from ..requests.request import EditRequest, RequestError
 from .model import LanguageModel
 from .tokens import Tokens, fill, lookup_rows, tokenise
@@ -37,6 +41,54 @@ def validate_requests(
                 _check_length(lm, tokens, f"{where}: {field}", "with target", remedy)
 
 
+def without_long_probes(
+    lm: LanguageModel, requests: Sequence[EditRequest]
+) -> tuple[list[EditRequest], list[str]]:
+    """The requests without the probes that the model cannot read at once.
+
+    Returns:
+        The requests, and a message for each probe that is left out: a prompt that is longer, with
+        something that may continue it, than the model's positions.
+    """
+    kept, messages = [], []
+    for request in requests:
+        changes: dict[str, Any] = {}
+        for field in (*PROMPTS, *PROBES):
+            probes = getattr(request, field)
+            lengths = [_longest(lm, request, probe) for probe in probes]
+            if max(lengths, default=0) > lm.max_positions:
+                changes[field] = tuple(
+                    probe
+                    for probe, length in zip(probes, lengths, strict=True)
+                    if length <= lm.max_positions
+                )
+                messages += [
+                    f"case_id {request.case_id!r}: {field}[{i}]: left out, because it has {length} "
+                    f"tokens with its answer and the model {lm.max_positions} positions"
+                    for i, length in enumerate(lengths)
+                    if length > lm.max_positions
+                ]
+        kept.append(replace(request, **changes) if changes else request)
+    return kept, messages
+
+
+def _longest(lm: LanguageModel, request: EditRequest, probe: str | Probe) -> int:
+    """Tokens of a probe with the longest of its continuations; 0 for a short text."""
+    if isinstance(probe, Probe):
+        continued = [probe.answer, probe.previous, *probe.aliases]
+    else:
+        continued = [request.target_new, request.target_true]
+    prompt = probe.prompt if isinstance(probe, Probe) else probe
+    texts = [request.continued(prompt, answer) for answer in continued if answer is not None]
+    if max(len(text.encode()) for text in texts) < lm.max_positions - SPECIAL:
+        return 0  # no token is shorter than a byte
+    return max(map(len, tokenise(lm, texts).ids))
+
+
+SPECIAL = 8
+"""More special tokens than any tokenizer adds to a text."""
+
+
 def _prompt_tokens(
     lm: LanguageModel, request: EditRequest, templates: Sequence[str], where: str
 ) -> Tokens:
@@ -46,7 +98,8 @@ def _prompt_tokens(
             lm,
             [fill(template, request) for template in templates],
             [request.subject] * len(templates),
-            [" " + request.target_new] * len(templates),
+            [request.continued(request.text, request.target_new)[len(request.text) :]]
+            * len(templates),
         )
     except LookupError as error:
         raise RequestError(
@@ -77,6 +130,6 @@ def _check_length(lm: LanguageModel, tokens: Tokens, where: str, what: str, reme
 
 def _check_target(tokens: Tokens, request: EditRequest, template: str, where: str) -> None:
     """Refuse a target that adds no token to the prompt, which is the first text."""
-    prompt = fill(template, request).replace("{}", request.subject)
+    prompt = fill(template, request).with_subject(request.subject)
     if tokens.first_after(0, len(prompt)) >= len(tokens.ids[0]):
         raise RequestError(f"{where}: target_new: {request.target_new!r} has no tokens of its own")

@@ -14,6 +14,7 @@ from ..algebra.second_moment import SecondMoment, top_eigenvalues
 from ..base.files import read_metadata, save_tensors
 from ..lm.fingerprint import fingerprint, identity
 from ..lm.model import LanguageModel
+from .npz import read_npz
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def _save(
 def load_moments(path: Path, name: str = "C") -> Moments:
     """Load a file of `C.<layer>` tensors, or of compact moments; its metadata is optional.
 
+    A released .npz file of one layer is read as well, see `read_npz`.
+
     Args:
         path: the file.
         name: the letter under which they were saved.
@@ -121,6 +124,17 @@ def load_moments(path: Path, name: str = "C") -> Moments:
     Raises:
         ValueError: it is not a safetensors file, holds neither, or a C that is no second moment.
     """
+    if path.suffix.lower() in PICKLED:
+        raise ValueError(
+            f"moments: {path}: a {path.suffix} file is a pickle, which can run code when it is "
+            "opened, and is never read; take the released covariances (.npz), or compute second "
+            "moments with `seqedit moments`, of which projections are made here"
+        )
+    if path.suffix == ".npz":
+        layer, whole, count = read_npz(path)
+        if problem := _not_a_moment(whole):
+            raise ValueError(f"moments: {path}: mom2.mom2 is no sum of k kᵀ: {problem}")
+        return Moments({layer: whole}, counts={layer: count}, about={"released": [path.name]})
     try:
         with safe_open(path, framework="pt") as file:
             metadata, held = read_metadata(file), list(file.keys())
@@ -148,6 +162,8 @@ def load_moments(path: Path, name: str = "C") -> Moments:
     return Moments(C, metadata.get("fingerprint"), counts, json.loads(metadata.get("about", "{}")))
 
 
+PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".bin")
+"""Endings of files that are pickles."""
 WHOLLY_CHECKED = 4096
 """Width up to which C is factored to see that it is positive semi-definite, which takes seconds."""
 

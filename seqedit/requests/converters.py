@@ -1,7 +1,9 @@
 """Converts the records of benchmarks to the plain schema, one function a layout."""
 
+from itertools import zip_longest
 from typing import Any
 
+from .fields import Tracked
 from .plain import Record, first, objects, pair, pairs, some
 
 
@@ -58,7 +60,7 @@ def from_mquake(record: Record, number: int) -> list[Record]:
         edits.append(
             {
                 "case_id": case if len(rewrites) == 1 else f"{case}.{i}",
-                "requested_rewrite": rewrite,
+                "requested_rewrite": {n: v for n, v in core.items() if n != "question"} or rewrite,
                 "questions": some(core.get("question")),
                 "portability": entailed if i == len(rewrites) else [],
             }
@@ -109,46 +111,102 @@ def from_qaedit(record: Record, number: int) -> list[Record]:
     ]
 
 
-def from_knowedit(record: Record, number: int) -> list[Record]:
-    """KnowEdit and its relatives, EasyEdit's files among them.
-
-    If an answer has several wordings the first is used.
-    """
-    rephrase = record.get("rephrase") or record.get("rephrase_prompt") or []
-    locality = _flat_probes(record.get("locality"))
-    if record.get("locality_prompt") and not locality:
-        locality = pairs(record, "locality_prompt", "locality_ground_truth")
+def from_ultraedit(record: Record, number: int) -> list[Record]:
+    """UltraEditBench, whose prompt is continued by `ans`."""
     return [
         {
             "case_id": record.get("case_id", number),
-            "prompt": record.get("prompt"),
+            "prompt": record["prompt"],
             "subject": record.get("subject"),
-            "target_new": record["target_new"],
-            "target_true": first(record.get("ground_truth")) or None,
-            "paraphrase_prompts": rephrase if isinstance(rephrase, list) else [rephrase],
-            "locality": locality,
-            "portability": _flat_probes(record.get("portability")),
+            "target_new": record["ans"],
+            "paraphrase_prompts": some(record.get("rephrase_prompt"))
+            + some(record.get("rephrase")),
+            "locality": pairs(record, "loc", "loc_ans"),
+            "portability": pairs(record, "mhop", "mhop_ans", "multi_hop"),
         }
     ]
 
 
-def _flat_probes(groups: Any) -> Any:
-    """{kind: [{"prompt", "ground_truth"}, …]} as one list of {"prompt", "answer", "kind"}.
+def from_unke(record: Record, number: int) -> list[Record]:
+    """UnKE, whose question is answered by a whole text.
 
-    Anything of another shape is kept, so that `parse_requests` can name it.
+    It names no subject. Unless somebody added one the whole question stands for it, so that edits
+    are made at the question's last token, as UnKE makes them.
     """
-    if not isinstance(groups, dict):
-        return groups
-    probes: list[Any] = []
-    for kind, group in groups.items():
-        for item in group if isinstance(group, list) else [group]:
-            probes += _of_item(item, kind) if isinstance(item, dict) else [item]
-    return probes
+    question, subject = record["question"], record.get("subject")
+    return [
+        {
+            "case_id": record.get("case_id", number),
+            "prompt": question if subject else "{}",
+            "subject": subject or question,
+            "target_new": record["answer"],
+            "paraphrase_prompts": some(record.get("para_question")),
+            "questions": some(question),
+            "portability": _parts(record.get("sub_question"), record.get("sub_answer")),
+        }
+    ]
 
 
-def _of_item(item: Record, kind: str) -> list[Record]:
-    """The probes of {"prompt": …, "ground_truth": …}, or of lists of both of the same length."""
-    prompt, answer = item.get("prompt"), item.get("ground_truth")
-    if isinstance(prompt, list) and isinstance(answer, list) and len(prompt) == len(answer) > 1:
-        return [pair(p, first(a), kind) for p, a in zip(prompt, answer, strict=True)]
-    return [pair(first(prompt), first(answer), kind)]
+def _parts(questions: Any, answers: Any) -> list[Record]:
+    """Probes of two lists; a question without an answer is one that `parse_requests` names."""
+    if not isinstance(questions, list) or not isinstance(answers, list):
+        return []
+    return [pair(q, a, "part") for q, a in zip_longest(questions, answers)]
+
+
+def from_hallueditbench(record: Record, number: int) -> list[Record]:
+    """HalluEditBench (2410.16251), a table; what models said is not read.
+
+    Its questions without an answer of their own, about other facts, are not read either.
+    """
+    question = record["question"]
+    return [
+        {
+            "case_id": record.get("case_id", number),
+            "prompt": question,
+            "subject": record.get("subject"),
+            "target_new": record["object"],
+            "relation_id": record.get("relation"),
+            "paraphrase_prompts": some(record["paraphrased_question"]),
+            "questions": some(question),
+            "portability": [
+                *pairs(record, "question_2hop", "answer_2hop", "two_hop"),
+                *_answered(record, "yes_question", "Yes", "yes"),
+                *_answered(record, "no_question", "No", "no"),
+                *_answered(
+                    record, "reversed_relation_question", record.get("subject"), "reversed_relation"
+                ),
+            ],
+        }
+    ]
+
+
+def _answered(record: Record, question: str, answer: Any, kind: str) -> list[Record]:
+    """The probe of a question whose answer is known, or none without a question."""
+    return [pair(record[question], answer, kind)] if record.get(question) else []
+
+
+def from_uniedit(record: Record, number: int) -> list[Record]:
+    """UniEdit, whose probes are numbered objects with prompt and target.
+
+    Probes of generality are of the kind that their `path_type` names.
+    """
+    edit = Tracked(record["edit"])
+    own = {
+        "case_id": record.get("case_id", number),
+        "prompt": edit.get("prompt"),
+        "subject": edit.get("subject"),
+        "target_new": edit.get("target"),
+        "portability": _numbered(record.get("generality")),
+        "locality": _numbered(record.get("locality")),
+    }
+    return [own | {"unused": [f"edit.{name}" for name in edit.rest]}]
+
+
+def _numbered(probes: Any) -> list[Record]:
+    """Probes of a list, or of an object by their numbers."""
+    found = probes.values() if isinstance(probes, dict) else probes
+    return [
+        pair(one.get("prompt"), one.get("target"), one.get("path_type") or "")
+        for one in objects(list(found or []))
+    ]

@@ -10,12 +10,20 @@ PROMPTS = (
     "attribute_prompts",
     "generation_prompts",
     "negated_prompts",
+    "distracting_neighborhood_prompts",
     "questions",
 )
 """Fields that hold a list of prompts."""
 
 PROBES = ("locality", "portability")
 """Fields that hold a list of prompts with their gold answers."""
+
+
+PLAIN = (
+    *("case_id", "prompt", "subject", "target_new", "target_true", "relation_id"),
+    *("separator", "subject_at", "requested_rewrite", *PROMPTS, *PROBES),
+)
+"""Fields of the plain schema, and the one in which CounterFact states the fact."""
 
 
 class RequestError(ValueError):

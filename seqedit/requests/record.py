@@ -3,7 +3,10 @@
 import re
 from typing import Any, NamedTuple, NoReturn, TypeGuard
 
-from .plain import PROBES, PROMPTS, RequestError
+from .fields import Faulty, Tracked
+from .joining import split_answer, split_target
+from .plain import PROBES, PROMPTS, RequestError, first
+from .subject_place import best_occurrences, find_subject, given_place
 
 
 class Probe(NamedTuple):
@@ -28,6 +31,18 @@ class Probe(NamedTuple):
     aliases: tuple[str, ...] = ()
 
 
+class Remark(NamedTuple):
+    """Something about a record that was read in a way that its author may not have meant.
+
+    Attributes:
+        what: what was done, in words that fit many records.
+        message: the record and what was found in it.
+    """
+
+    what: str
+    message: str
+
+
 def parse_fields(raw: Any, where: str) -> dict[str, Any]:
     """The arguments of `EditRequest` from a record in the plain or CounterFact's schema.
 
@@ -41,21 +56,27 @@ def parse_fields(raw: Any, where: str) -> dict[str, Any]:
     """
     record = _Record(raw, where)
     case_id, subject = record.case_id(), record.subject()
+    prompt, subject_at = record.prompt(subject)
+    prompt, target_new, separator = record.target_new(prompt)
     fields: dict[str, Any] = {
         "case_id": case_id,
         "subject": subject,
-        "prompt": record.prompt(subject),
-        "target_new": record.target("target_new"),
+        "prompt": prompt,
+        "subject_at": subject_at,
+        "target_new": target_new,
         "target_new_id": record.identifier("target_new"),
         "relation_id": record.relation(),
+        "separator": record.separator(separator),
     }
     if record.core.get("target_true") is not None:
-        fields["target_true"] = record.target("target_true")
+        fields["target_true"] = record.target("target_true").strip()
     for name in PROMPTS:
         fields[name] = record.prompts(name)
     for name in PROBES:
         fields[name] = record.probes(name)
     fields["left_out_probes"] = tuple(record.left_out)
+    fields["remarks"] = tuple(record.remarks)
+    fields["unused"] = record.all_unused()
     return fields
 
 
@@ -67,21 +88,26 @@ class _Record:
         core: the part that states the fact: CounterFact's `requested_rewrite`, else the record.
         where: file, number and case_id, with which every message begins.
         left_out: messages about probes that cannot be used.
+        remarks: about what a user may not have meant.
+        unused: names of fields that are not read, beside those that nothing asked for.
     """
 
     def __init__(self, raw: Any, where: str):
         self.where = where
         self.left_out: list[str] = []
+        self.remarks: list[Remark] = []
+        if isinstance(raw, Faulty):
+            raise RequestError(f"{where}: {raw.problem}")
         if not isinstance(raw, dict):
             raise RequestError(f"{where}: expected an object, found {type(raw).__name__}")
-        self.raw: dict[str, Any] = raw
+        self.raw = Tracked(raw)
         if "case_id" in raw:
             self.where = f"{where} (case_id {raw['case_id']!r})"
-        self.core: dict[str, Any] = raw.get("requested_rewrite", raw)
-        if not isinstance(self.core, dict):
-            self._refuse(
-                "requested_rewrite", f"expected an object, found {type(self.core).__name__}"
-            )
+        core = self.raw.get("requested_rewrite", self.raw)
+        if not isinstance(core, dict):
+            self._refuse("requested_rewrite", f"expected an object, found {type(core).__name__}")
+        self.core = core if core is self.raw else Tracked(core)
+        self.unused = _names(self.raw.get("unused"))
 
     def _refuse(self, name: str, problem: str) -> NoReturn:
         raise RequestError(f"{self.where}: {name}: {problem}")
@@ -108,27 +134,57 @@ class _Record:
             self._refuse("subject", 'contains "{}", which marks the subject\'s place in the prompt')
         return subject
 
-    def prompt(self, subject: str) -> str:
-        """The prompt with "{}" in place of the subject's last occurrence."""
-        prompt = self._text("prompt", self.core.get("prompt"), "a string").rstrip()
-        places = prompt.count("{}")
-        if places == 1:
-            return prompt
-        if places > 1:
-            self._refuse("prompt", f'has {places} places "{{}}" for the subject; give exactly one')
-        if subject not in prompt:
-            self._refuse(
-                "prompt",
-                f'the subject {subject!r} is not in {prompt!r}; write "{{}}" where it goes',
-            )
-        before, _, after = prompt.rpartition(subject)
-        return f"{before}{{}}{after}"
+    def prompt(self, subject: str) -> tuple[str, int | None]:
+        """The prompt with "{}" in place of the subject, and where that is unless it is the only
+        one.
+        """
+        prompt = self._text("prompt", self.core.get("prompt"), "a string")
+        try:
+            start, end = self._subject_place(prompt, subject)
+        except RequestError as error:
+            raise RequestError(f"{self.where}: {error}") from None
+        given = prompt[start:end] != "{}"
+        if given and len(best_occurrences(prompt, subject)) > 1:
+            self._remark("prompts name their subject several times; the last one is edited", prompt)
+        prompt = f"{prompt[:start]}{{}}{prompt[end:]}"
+        if prompt.count("{}") == 1:
+            return prompt, None
+        self._remark('prompts have "{}" that is kept as text', prompt)
+        return prompt, start
+
+    def _subject_place(self, prompt: str, subject: str) -> tuple[int, int]:
+        """Where the subject goes or stands in the prompt; see `find_subject`."""
+        start = self.core.get("subject_at")
+        if start is None:
+            return find_subject(prompt, subject, always_marked=self.core is not self.raw)
+        if not isinstance(start, int) or isinstance(start, bool):
+            raise RequestError(f"subject_at: expected a number, found {start!r}")
+        return given_place(prompt, subject, start)
+
+    def _remark(self, what: str, found: str) -> None:
+        self.remarks.append(Remark(what, f"{self.where}: {found!r}"))
 
     def target(self, name: str) -> str:
         """A target given as a string, or as CounterFact's {"str": …, "id": …}."""
         value = self.core.get(name)
         value = value.get("str") if isinstance(value, dict) else value
-        return self._text(name, value, 'a string or {"str": …}').strip()
+        return self._text(name, value, 'a string or {"str": …}')
+
+    def target_new(self, prompt: str) -> tuple[str, str, str | None]:
+        """Prompt, target and the separator that the target asks for, see `split_target`."""
+        target = self.target("target_new")
+        if target != target.rstrip():
+            self._remark("targets end in white space, which is not edited", target)
+        return split_target(prompt, target)
+
+    def separator(self, of_target: str | None) -> str | None:
+        """What the record says stands between its prompts and what continues them, if it says."""
+        given = self.core.get("separator", self.raw.get("separator"))
+        if given is None:
+            return of_target
+        if not isinstance(given, str) or given.strip():
+            self._refuse("separator", f"expected white space or an empty string, found {given!r}")
+        return given
 
     def identifier(self, name: str) -> str | None:
         """The "id" of a target, if it has one."""
@@ -138,13 +194,27 @@ class _Record:
 
     def relation(self) -> str | None:
         value = self.core.get("relation_id")
+        if value is not None and not isinstance(value, str):
+            self.unused.append("relation_id")  # no text
         return value if isinstance(value, str) else None
 
+    def all_unused(self) -> tuple[str, ...]:
+        """Names of the fields that are not read and hold something."""
+        inner = [] if self.core is self.raw else self.core.rest
+        return (*self.unused, *self.raw.rest, *(f"requested_rewrite.{name}" for name in inner))
+
     def prompts(self, name: str) -> tuple[str, ...]:
+        """The usable prompts of a field; a faulty one costs itself, not the edit."""
         value = self.raw.get(name) or []
-        if not isinstance(value, list) or not all(map(_is_text, value)):
+        if not isinstance(value, list):
             self._refuse(name, "expected a list of non-empty strings")
-        return tuple(value)
+        for number, prompt in enumerate(value):
+            if not _is_text(prompt):
+                self.left_out.append(
+                    f"{self.where}: {name}[{number}]: left out, because it is not a non-empty "
+                    f"string but {prompt!r}"
+                )
+        return tuple(prompt for prompt in value if _is_text(prompt))
 
     def probes(self, name: str) -> tuple[Probe, ...]:
         """The usable probes of a field; a faulty one costs itself, not the edit."""
@@ -155,18 +225,22 @@ class _Record:
         for number, item in enumerate(value):
             probe = item if isinstance(item, dict) else {}
             prompt, answer, previous = (probe.get(n) for n in ("prompt", "answer", "previous"))
+            answer = first(probe.get("ground_truth")) if answer is None else answer
             if not (_is_text(prompt) and _is_text(answer)):
                 self.left_out.append(
                     f"{self.where}: {name}[{number}]: left out, because it is not "
                     '{"prompt": …, "answer": …} with non-empty strings'
                 )
                 continue
+            more = sorted(map(str, probe.keys() - {*Probe._fields, "ground_truth"}))
+            self.unused += [one for n in more if (one := f"{name}.{n}") not in self.unused]
             relation, aliases = probe.get("relation_id"), probe.get("aliases")
             aliases = aliases if isinstance(aliases, list) else []
+            prompt, answer = split_answer(prompt, answer)
             probes.append(
                 Probe(
-                    prompt.rstrip(),
-                    answer.strip(),
+                    prompt,
+                    answer,
                     _kind(probe.get("kind")),
                     previous.strip() if _is_text(previous) else None,
                     relation if _is_text(relation) else None,
@@ -174,6 +248,11 @@ class _Record:
                 )
             )
         return tuple(probes)
+
+
+def _names(value: Any) -> list[str]:
+    """Names of unused fields that a conversion has left in a record."""
+    return [one for one in value if _is_text(one)] if isinstance(value, list | tuple) else []
 
 
 def _kind(value: Any) -> str:

@@ -62,6 +62,7 @@ class RunConfig:
             the unedited model says does it still say? None takes those that come with "facts".
         fluency: generate text at the end and measure its entropy.
         references: with `fluency`, file of reference texts for consistency (see `load_references`).
+        chat: put every prompt into the tokenizer's chat template, see `seqedit.lm.chat.as_chats`.
         wild: let the model answer freely at the end and judge the answers (see `score_wild`).
         save_rounds: keep the edited matrices after every round.
         undoable: also keep the keys and residuals of all edits, which undoing one of them takes.
@@ -95,6 +96,7 @@ class RunConfig:
     kept: Path | None = None
     fluency: bool = False
     references: Path | None = None
+    chat: bool = False
     wild: bool = False
     save_rounds: bool = False
     undoable: bool = False

@@ -6,6 +6,19 @@ from typing import Any
 from ..requests.published import load_request_set
 from ..requests.request import EditRequest
 from .job import choose_edits
+from .records import read_run
+
+
+def reading_of(edited: Path) -> dict[str, Any]:
+    """How a run read its requests, as arguments of `seqedit.lm.chat.as_read`.
+
+    Args:
+        edited: folder of the run; a file of edits, which does not say it, has none.
+    """
+    if edited.is_file():
+        return {}
+    parameters = read_run(edited)["parameters"]
+    return {name: parameters[name] for name in ("separator", "chat") if name in parameters}
 
 
 def edited_requests(run: dict[str, Any], source: Path | str) -> list[EditRequest]:

@@ -2,6 +2,7 @@
 interruption.
 """
 
+from collections import Counter
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from ..base.files import alone, write_json
 from ..editing.sequential import handed_over, run_sequential
-from ..editing.state import EditState
+from ..editing.state import EditState, Round
 from ..lm.fingerprint import fingerprint
 from ..lm.registry import origin_of
 from .baseline import measure_baseline
@@ -67,6 +68,7 @@ def _run(job: Job, out: Path, record: dict[str, Any], say: Say) -> None:
         for done in run_sequential(job.lm, job.rounds[state.round :], method, job.plan, state):
             if done.index == 0:  # from here on the input cannot be refused
                 begin(out, record)
+            _say_if_all_were_left(done, say)
             with handed_over(job.lm, method, done.state):
                 rows = measure_round(job, method, done, baseline)
             save_round(out, job.lm, done.state, rows, keep=job.config.save_rounds)
@@ -99,6 +101,16 @@ def _say_what_is_resumed(job: Job, state: EditState, record: dict[str, Any], say
         say(
             f"begun with {threads} threads, now {torch.get_num_threads()}: the weights may differ "
             "in round-off from an uninterrupted run (OMP_NUM_THREADS)"
+        )
+
+
+def _say_if_all_were_left(done: Round, say: Say) -> None:
+    """Say that a round has written nothing, with what became of its first request."""
+    if all(outcome.status != "edited" for outcome in done.outcomes):
+        first = done.outcomes[0]
+        say(
+            f"round {done.index}: none of its {len(done.outcomes)} requests was edited; the first, "
+            f"case_id {first.case_id!r}, is {first.status}: {first.reason}"
         )
 
 
@@ -139,13 +151,12 @@ def _new_record(job: Job) -> dict[str, Any]:
         record["provenance"]["weights"] = origin
     if config.stream:
         record["stream"] = {"name": config.stream, "facts": job.stream.facts}
-    if job.loaded.left_out:
-        record["left_out"] = {
-            reason: {"count": len(messages), "first": messages[0]}
-            for reason, messages in job.loaded.left_out.items()
-        }
-    if probes := job.loaded.left_out_probes:
-        record["left_out_probes"] = {"count": len(probes), "first": probes[0]}
+    record |= job.loaded.record()
+    if job.long_probes:
+        record["long_probes"] = {"count": len(job.long_probes), "first": job.long_probes[0]}
+    own = Counter(request.joined_by for request in job.requests)
+    if own.keys() != {job.settings.separator}:
+        record["separators"] = dict(own)
     if config.published:
         record["preset"] = config.published
     return record

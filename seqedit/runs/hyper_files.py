@@ -3,11 +3,16 @@ they are.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..lm.model import LanguageModel
 from ..methods.catalogue import base_entry
+from ..moments.files import PICKLED
+from ..requests.fields import check_repeated, nearest
 from .settings import known_names
 
 RELEASED = {
@@ -28,14 +33,16 @@ RELEASED = {
 """Names of the released configuration files → ours."""
 
 NEVER_READ = {"attn_module_tmp", "mlp_module_tmp"}
-ON_COMMAND_LINE = {"model_name", "device"}
+ON_COMMAND_LINE = {"model_name", "device", "stats_dir", "P_loc", "tokenizer_name"}
 STATISTICS = {"mom2_dataset", "mom2_n_samples", "mom2_dtype"}
 
 
 def read_hyper(
     path: Path, method: str, lm: LanguageModel, statistics_given: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Read the settings of a method from a JSON file of ours or of a released repository.
+    """Read the settings of a method from a file of ours or of a released repository.
+
+    JSON, or YAML as EasyEdit and PRUNE have it.
 
     A released field that would change the result but cannot be honoured is an error. One that has
     no effect, because the released code does not read it for this method or because the run has it
@@ -70,13 +77,47 @@ def read_hyper(
 
 
 def _read_object(path: Path) -> dict[str, Any]:
+    """The settings of a file; YAML if its ending says so, else JSON. Raises ValueError."""
+    if path.suffix.lower() in PICKLED:
+        raise ValueError(
+            f"hyper: {path}: a {path.suffix} file is a pickle, which can run code when it is "
+            "opened, and is never read; write the settings as JSON or YAML"
+        )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"hyper: {path} cannot be read: {error}") from error
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() in (".yaml", ".yml"):
+            content = yaml.load(text, _Yaml)
+        else:
+            content = json.loads(text, object_pairs_hook=_once)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise ValueError(f"hyper: {path} cannot be read: {problem}") from error
     if not isinstance(content, dict):
         raise ValueError(f"hyper: {path} must hold an object of settings")
-    return content
+    return {str(name): value for name, value in content.items()}
+
+
+def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """An object whose names are different. Raises ValueError for one that occurs twice."""
+    check_repeated((str(name) for name, _ in pairs), "field")
+    return dict(pairs)
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML of plain values, in which 5e-1 is a number and no name occurs twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        return _once(
+            [
+                (self.construct_object(name, deep=True), self.construct_object(value, deep=True))
+                for name, value in node.value
+            ]
+        )
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
 
 
 def _why_ignored(
@@ -107,15 +148,18 @@ def _check_fixed(path: Path, name: str, value: Any, method: str, lm: LanguageMod
     """
     expected = _fixed(method, lm).get(name)
     if expected is None:
+        close = nearest(name, [*known_names(method), *RELEASED])
+        hint = f"{close!r}, which is most like it, of " if close else ""
         raise ValueError(
-            f"hyper: {path}: unknown field {name!r}; {method} takes "
+            f"hyper: {path}: unknown field {name!r}; {method} takes {hint}"
             f"{', '.join(sorted(known_names(method)))} or, by their released names, "
             f"{', '.join(RELEASED)}"
         )
     same_name = name == "alg_name" and _letters(value) in _letters(method)
     if value != expected and not same_name:
         raise ValueError(
-            f"hyper: {path}: {name} = {value!r} cannot be honoured; here it is {expected!r}"
+            f"hyper: {path}: {name} = {value!r} cannot be honoured; here it is {expected!r}, which "
+            "it also is if the field is left out"
         )
 
 

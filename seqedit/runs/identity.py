@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.files import file_digest
+from ..requests.joining import SPACE
 from .config import RunConfig
 from .records import shown
 from .settings import Settings
@@ -47,6 +48,10 @@ def run_parameters(
         parameters["measures"] = [*config.measures]
     if not settings.target.target_end:  # as published, and as in records from before the setting
         del parameters["target"]["target_end"]
+    of_targets = parameters["target"].pop("target_separator")
+    parameters["target"]["separator"] = settings.separator if of_targets is None else of_targets
+    if parameters.pop("separator") != SPACE:  # as in records from before the setting
+        parameters["separator"] = settings.separator
     if config.stream:
         parameters["stream"] = config.stream
     if config.evaluate_sample is not None:
@@ -55,6 +60,8 @@ def run_parameters(
         parameters["clean"] = True
     if config.undoable:
         parameters["undoable"] = True
+    if config.chat:
+        parameters["chat"] = True
     if config.wild:
         parameters["wild"] = True
     if config.dtype != "float32":

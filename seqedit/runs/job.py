@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,12 +16,13 @@ from ..editing.undo import check_undoable
 from ..evaluation.abilities import read_facts
 from ..evaluation.consistency import References, load_references
 from ..evaluation.wild import wild_prompts
+from ..lm.chat import as_read
 from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.fingerprint import fingerprint
 from ..lm.keys import Contexts
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
-from ..lm.validation import validate_requests
+from ..lm.validation import validate_requests, without_long_probes
 from ..moments.cache import check_layers, corpus_gradients, corpus_moments, read_corpus
 from ..moments.files import check_belongs, load_moments
 from ..requests.published import RequestSet, load_request_set
@@ -50,6 +51,7 @@ class Job:
         plan: what the editing loop needs beside the method.
         references: reference texts for consistency; None without.
         texts: documents whose perplexity is measured.
+        long_probes: messages about probes that are too long for the model.
         embedded: whether the unedited model is the one that comes along.
     """
 
@@ -63,6 +65,7 @@ class Job:
     references: References | None
     texts: tuple[str, ...]
     embedded: bool
+    long_probes: list[str] = field(default_factory=list)
 
     @property
     def requests(self) -> list[EditRequest]:
@@ -98,6 +101,14 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     if config.undoable:
         check_undoable(settings.make())
     check_layers(lm, settings.layers)
+    long, passes = [], []
+    for own in stream.passes:
+        read, left_out = without_long_probes(lm, as_read(lm, own, settings.separator, config.chat))
+        passes.append(read)
+        long += left_out
+    stream = replace(stream, passes=passes)
+    if long:
+        say(f"{len(long)} probes are too long for the model. The first: {long[0]}")
     file = measured_text(lm, config.perplexity_text)
     texts = tuple(read_corpus(file, "perplexity_text")) if file else ()
     config = replace(
@@ -120,7 +131,17 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     if config.wild:
         wild_prompts(lm, [request for batch in rounds for request in batch])
     return Job(
-        config, loaded, lm, stream, rounds, settings, plan, references, texts, is_embedded(lm)
+        config,
+        loaded,
+        lm,
+        stream,
+        rounds,
+        settings,
+        plan,
+        references,
+        texts,
+        is_embedded(lm),
+        long,
     )
 
 

@@ -113,7 +113,7 @@ TARGETS = {
 }
 ROUNDS = {"batch_size": (100, "AlphaEdit (2410.02355), experiments: 2,000 edits, 100 at a time")}
 NSE_ROUNDS = (100, "NSE (2410.04045), experiments: 2,000 edits, 100 at a time")
-SPACE = (" ", 'our choice; the released NSE finds its targets without the space, separator=""')
+SPACE = (" ", 'our choice; the released NSE finds its targets without: target_separator=""')
 ENCORE_ROUNDS = (100, "ENCORE (2502.01636), experiments: 10,000 edits, 100 at a time")
 ROME_TARGETS = {
     "stop_loss": (0.05, "fixed in the released code, rome/compute_v.py"),

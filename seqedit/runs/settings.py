@@ -10,6 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from ..editing.contract import EditMethod
 from ..lm.target_loss import TargetConfig
 from ..methods.catalogue import make_method, method_parameters
+from ..requests.fields import nearest
+from ..requests.joining import SPACE
 
 Lengths = tuple[tuple[int, int], ...]
 MOST_CONTEXTS = 10_000
@@ -25,6 +27,8 @@ class Settings:
         parameters: those of the method and of its combinators.
         layers: edited layers.
         target: how targets are optimised.
+        separator: what stands between prompts and their continuations, in edits and all measures,
+            where a request does not say it itself; "" for scripts without spaces.
         context_lengths: (tokens, count) of each group of sampled context templates.
         max_update_ratio: see `EditPlan`.
         batch_size: requests per round; None keeps the rounds of the file.
@@ -34,6 +38,7 @@ class Settings:
     parameters: dict[str, float | int | str]
     layers: tuple[int, ...]
     target: TargetConfig
+    separator: str = SPACE
     context_lengths: Lengths = ((10, 5),)
     max_update_ratio: float = 10.0
     batch_size: int | None = None
@@ -46,6 +51,7 @@ class Settings:
 _TARGET: dict[str, Any] = {field.name: field.type for field in fields(TargetConfig)}
 _PLAIN: dict[str, Any] = {
     "layers": tuple[int, ...],
+    "separator": str,
     "context_lengths": Lengths,
     "max_update_ratio": float,
     "batch_size": int,
@@ -92,8 +98,10 @@ def build_settings(method: str, values: dict[str, Any]) -> Settings:
         elif name in _PLAIN:
             plain[name] = _typed(name, value, _PLAIN[name], positive=name in _POSITIVE)
         else:
+            close = nearest(name, known_names(method))
+            hint = f"{close!r}, which is most like it, of " if close else ""
             raise ValueError(
-                f"{method} has no setting {name!r}; it takes {', '.join(known_names(method))}"
+                f"{method} has no setting {name!r}; it takes {hint}{', '.join(known_names(method))}"
             )
     if "layers" not in plain:
         raise ValueError("layers: none given; name the layers to edit, for example --layers 3,4,5")
@@ -160,8 +168,9 @@ def _check(target: dict[str, Any], plain: dict[str, Any]) -> None:
         raise ValueError(
             f'kl_prompt = {target["kl_prompt"]!r}: must hold "{{}}" once, for the subject'
         )
-    if target.get("separator", " ") not in ("", " "):
-        raise ValueError(f'separator = {target["separator"]!r}: must be " " or ""')
+    for name, value in (("separator", plain.get("separator")), *target.items()):
+        if name.endswith("separator") and value not in (None, "", SPACE):
+            raise ValueError(f'{name} = {value!r}: must be " " or ""')
     lengths = plain.get("context_lengths", ())
     if any(not 1 <= number <= MOST_CONTEXTS for group in lengths for number in group):
         raise ValueError(

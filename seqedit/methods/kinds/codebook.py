@@ -88,7 +88,7 @@ class CodebookWriter(Writer):
 
     def write(self, requests: list[EditRequest], state: EditState, clock: Clock) -> Written:
         # with the whole prompt as its subject, a request is read at the prompt's last token
-        whole = [replace(r, prompt="{}", subject=r.text) for r in requests]
+        whole = [replace(r, prompt="{}", subject_at=0, subject=r.text) for r in requests]
         with clock.stage("keys"):
             K = read_keys(self.lm, whole, BARE, self.layer)  # (d_ff, n)
         with clock.stage("targets"):

@@ -145,7 +145,7 @@ class RobustKeysWriter(Writer):
         templates = [template for group in self.plan.contexts for template in group]
         asked = []  # number of the request, and the request in another form
         for i, request in enumerate(requests):
-            asked += [(i, replace(request, prompt=fill(t, request))) for t in templates]
+            asked += [(i, request.in_context(template)) for template in templates]
         for i, request in enumerate(requests):
             asked += [(i, turned) for turned in reversed_words([request])]
         variants = read_keys(self.lm, [request for _, request in asked], BARE, layer).T.cpu()
@@ -156,7 +156,7 @@ class RobustKeysWriter(Writer):
         self, requests: list[EditRequest], templates: list[str], layer: int
     ) -> Float[Tensor, "o d_ff"]:
         """Keys of all tokens but the subject's last, of one request in all contexts and of each."""
-        prompts = [fill(t, requests[0]) for t in templates] + [r.prompt for r in requests]
+        prompts = [fill(t, requests[0]) for t in templates] + [fill("{}", r) for r in requests]
         subjects = [requests[0].subject] * len(templates) + [r.subject for r in requests]
         tokens, positions = lookup_rows(self.lm, prompts, subjects)
         batch = padded(self.lm, tokens.ids)

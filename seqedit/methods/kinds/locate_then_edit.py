@@ -24,9 +24,6 @@ from ...requests.request import EditRequest
 from .least_squares import LeastSquares, LeastSquaresWriter
 from .residuals import anchored_values, inverse_anchors, neighbour_rows, rome_residual
 
-Verdict = tuple[Literal["already satisfied", "refused"], str]
-"""Status and reason of a request that a sweep leaves alone."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Passes:
@@ -34,7 +31,7 @@ class Passes:
 
     Attributes:
         times: largest number of sweeps.
-        done_below: α; a request with ‖z* − h‖ ≤ α counts as written.
+        done_below: α; a request with ‖z* − h‖ ≤ α is left out of the sweep, as one that is written.
         hopeless_from: a request with ‖z* − h‖ of at least this is left out of the sweep.
     """
 
@@ -42,12 +39,12 @@ class Passes:
     done_below: float
     hopeless_from: float
 
-    def verdict(self, distance: float) -> Verdict | None:
+    def reason_to_leave(self, distance: float) -> str | None:
         """Why a sweep leaves a request alone whose ‖z* − h‖ is `distance`; None if it does not."""
         if distance <= self.done_below:
-            return "already satisfied", f"‖z* − h‖ is at most {self.done_below:g}"
+            return f"nothing is written for ‖z* − h‖ of at most {self.done_below:g} (done_below)"
         if distance >= self.hopeless_from:
-            return "refused", f"‖z* − h‖ is {distance:.3g}, beyond {self.hopeless_from:g}"
+            return f"‖z* − h‖ is {distance:.3g}, beyond {self.hopeless_from:g}"
         return None
 
 
@@ -126,7 +123,7 @@ class TargetWriter(LeastSquaresWriter):
             targets = self._targets(requests, state)
         if not torch.isfinite(targets.z).all():
             raise UpdateRefused("a target is not finite; lower the target's learning rate")
-        left: dict[int, Verdict] = {}
+        left: dict[int, str] = {}
         if self.method.anchored:
             targets, state, left = self._anchored(requests, targets, state)
         if self.method.passes is None:
@@ -182,7 +179,7 @@ class TargetWriter(LeastSquaresWriter):
 
     def _anchored(
         self, requests: list[EditRequest], targets: Targets, state: EditState
-    ) -> tuple[Targets, EditState, dict[int, Verdict]]:
+    ) -> tuple[Targets, EditState, dict[int, str]]:
         """Targets rescaled to the norm of the first round, and the state that remembers it.
 
         The last result says which requests are left out, and why: none here.
@@ -199,22 +196,22 @@ class TargetWriter(LeastSquaresWriter):
         z: Tensor,
         state: EditState,
         clock: Clock,
-    ) -> dict[int, Verdict]:
+    ) -> dict[int, str]:
         """Sweep over the requests that are not yet written.
 
         Returns:
             Number of a request → why no sweep took it.
         """
-        left: dict[int, Verdict] = {}
+        left: dict[int, str] = {}
         for sweep in range(passes.times):
             with clock.stage("keys"):
                 h = self.current_values(requests)  # (n, d_model)
-            verdicts = [passes.verdict(distance) for distance in (z - h).norm(dim=1).tolist()]
-            chosen = [i for i, verdict in enumerate(verdicts) if verdict is None]
+            reasons = [passes.reason_to_leave(d) for d in (z - h).norm(dim=1).tolist()]
+            chosen = [i for i, reason in enumerate(reasons) if reason is None]
             left = {
-                i: verdict
-                for i, verdict in enumerate(verdicts)
-                if verdict and (sweep == 0 or i in left)
+                i: reason
+                for i, reason in enumerate(reasons)
+                if reason and (sweep == 0 or i in left)
             }
             if not chosen:
                 break
@@ -289,8 +286,13 @@ def _outcomes(
     requests: list[EditRequest],
     targets: Targets,
     config: TargetConfig,
-    left: dict[int, Verdict],
+    left: dict[int, str],
 ) -> list[Outcome]:
+    """What became of each request; one that no sweep took is refused unless it was satisfied.
+
+    Args:
+        left: number of a request → why no sweep took it.
+    """
     reasons = {
         "loss": f"target loss below {config.stop_loss:g}",
         "steps": f"target used all {config.steps} steps",
@@ -303,8 +305,8 @@ def _outcomes(
         reason = reasons[stopped]
         if updates == 0 and bool(targets.right[i]) and stopped == "loss":
             status = "already satisfied"
-        if i in left:
-            status, reason = left[i]
+        elif i in left:
+            status, reason = "refused", left[i]
         loss, clamped = targets.loss[i].item(), bool(targets.clamped[i])
         outcomes.append(Outcome(request.case_id, status, reason, loss, updates, clamped))
     return outcomes

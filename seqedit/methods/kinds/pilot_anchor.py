@@ -14,7 +14,7 @@ from ...lm.validation import validate_requests
 from ...lm.weights import rewound
 from ...requests.published import load_requests
 from ...requests.request import EditRequest
-from .locate_then_edit import LocateThenEdit, TargetWriter, Verdict
+from .locate_then_edit import LocateThenEdit, TargetWriter
 
 PILOTS = 200
 """The number of pilot edits whose values are measured, or all that there are."""
@@ -61,7 +61,7 @@ class PilotWriter(TargetWriter):
 
     def _anchored(
         self, requests: list[EditRequest], targets: Targets, state: EditState
-    ) -> tuple[Targets, EditState, dict[int, Verdict]]:
+    ) -> tuple[Targets, EditState, dict[int, str]]:
         value, v = self._values(requests, targets)
         anchor = state.memory.get("value_norm")
         if anchor is None:
@@ -69,8 +69,8 @@ class PilotWriter(TargetWriter):
         z, skipped = to_anchor(targets.h, v, value, anchor.item())
         state = state.with_memory(state.memory | {"value_norm": anchor.cpu()})
         limit = TOO_LARGE * anchor.item()
-        left: dict[int, Verdict] = {
-            i: ("refused", f"‖v*‖ is {norm:.3g}, beyond {limit:.3g}, twice the anchor")
+        left: dict[int, str] = {
+            i: f"‖v*‖ is {norm:.3g}, beyond {limit:.3g}, twice the anchor"
             for i, (norm, skip) in enumerate(
                 zip(value.norm(dim=1).tolist(), skipped.tolist(), strict=True)
             )

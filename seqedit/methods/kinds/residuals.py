@@ -125,7 +125,7 @@ def _old(request: EditRequest) -> str:
 
 def _relation(request: EditRequest) -> str:
     """The prompt without its subject."""
-    return request.prompt.replace("{}", "")
+    return request.before_subject + request.after_subject
 
 
 def neighbour_rows(
