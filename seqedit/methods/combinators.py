@@ -69,7 +69,7 @@ def curvature(base: EditMethod, damping: float = 0.1) -> EditMethod:
 
     Source: ours, after the curvature of CrispEdit (2602.15823).
     """
-    _needs(base, "outputs", "curvature")
+    needs(base, "outputs", "curvature")
     restrain.check_share("damping", damping)
     if getattr(base, "mu", 1.0) == 0 or getattr(base, "history", 0.0) == math.inf:
         raise ValueError(
@@ -81,7 +81,7 @@ def curvature(base: EditMethod, damping: float = 0.1) -> EditMethod:
             f"curvature({base.name}): give it a method that writes all neurons and makes good no "
             "restraint"
         )
-    return _changed(base, "+curvature", output_damping=damping)
+    return changed(base, "+curvature", output_damping=damping)
 
 
 def rewind(base: EditMethod) -> EditMethod:
