@@ -58,7 +58,7 @@ def _add_gradients(
     moments: dict[int, SecondMoment],
     chunk: int,
 ) -> None:
-    """Add the gradients of one batch; the arguments are those of `add_keys`."""
+    """Add the gradients of one batch; the arguments are those of `_add_keys`."""
     rows = [row for row in rows if len(row) > 1]
     if not rows:
         return

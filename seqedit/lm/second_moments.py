@@ -58,7 +58,7 @@ class Place:
 Add = Callable[
     [LanguageModel, list[list[int]], Mapping[int, nn.Module], dict[int, SecondMoment], int], None
 ]
-"""Adds what is collected of one batch to each layer's moments, see `add_keys`."""
+"""Adds what is collected of one batch to the moments; its arguments are those of `_add_keys`."""
 
 
 def accumulate_moments(
@@ -82,12 +82,12 @@ def accumulate_moments(
         reading: how the text is read.
         moments: layer → moments so far, changed in place.
         place: where an earlier reading stopped; None for the beginning.
-        add: collects something else than keys; None for `add_keys`.
+        add: collects something else than keys; None for `_add_keys`.
 
     Yields:
         The place after each batch and after each window.
     """
-    place, add = place or Place(), add or add_keys
+    place, add = place or Place(), add or _add_keys
     modules, done = {layer: lm.down_proj(layer) for layer in layers}, place.batches
     limit = min(reading.length or lm.max_positions, lm.max_positions)
     for window in _windows(texts, reading.window):
@@ -155,7 +155,7 @@ def _within(rows: list[list[int]], left: int | None) -> list[list[int]]:
     return sorted((row for row in rows if row), key=len)
 
 
-def add_keys(
+def _add_keys(
     lm: LanguageModel,
     rows: list[list[int]],
     modules: Mapping[int, nn.Module],
