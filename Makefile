@@ -29,7 +29,7 @@ export TOKENIZERS_PARALLELISM = false
 PYTEST   = $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 NBVAL    = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help setup book chapters html test check smoke links unit study errors architectures nbval lint package real gpu pdf clean
+.PHONY: help setup book chapters html test check smoke links unit study errors architectures nbval lint package real gpu torture pdf clean
 .NOTPARALLEL:
 
 help:            ## list the targets
@@ -94,6 +94,9 @@ real: setup      ## get SmolLM2 and edit sixty facts by three methods; table, pa
 # The machine's own packages, since a machine with a GPU may have no package index
 gpu:             ## on a machine with a GPU: its tests, rounds at full size; resumes; record in data/gpu.json
 	PYTHONPATH=$(CURDIR) $(PYTHON) -m seqedit bench gpu --out data/gpu.json
+
+torture: setup   ## kill, fill, damage: every command that writes, on tiny models; record in data/torture.json
+	$(BIN)/python tools/torture.py
 
 test: lint package smoke links ## everything that CI runs; pytest, with units and notebooks, comes last
 	$(PYTEST) $(NBVAL) tests chapters

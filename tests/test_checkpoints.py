@@ -11,7 +11,11 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from seqedit.cli.main import app
+from seqedit.lm.keys import BARE
 from seqedit.lm.load import load_model
+from seqedit.lm.second_moments import collect_second_moments
+from seqedit.lm.validation import validate_requests
+from seqedit.requests.request import parse_requests
 
 PACKAGE = Path(__file__).resolve().parents[1] / "seqedit"
 
@@ -169,6 +173,47 @@ def test_special_token_that_nothing_uses(folder):
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     tokenizer.save_pretrained(folder)
     assert len(load_model(folder, device="cpu").tokenizer) == len(tokenizer)
+
+
+def test_texts_with_a_token_that_the_embedding_lacks(folder):
+    """Named by case and field, in the request, its probes and the corpus; other texts are fine."""
+    tokenizer = build_lm("llama").tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(folder)
+    lm = load_model(folder, device="cpu")
+    plain = {"case_id": 4, "prompt": "{} is", "subject": "Ada", "target_new": "Rome"}
+    for field, change in (
+        ("prompt", {"prompt": "<image> of {} is"}),
+        ("prompt", {"target_new": "a <image>"}),
+        ("paraphrase_prompts", {"paraphrase_prompts": ["Ada <image> is"]}),
+        ("locality", {"locality": [{"prompt": "Bob is", "answer": "<image>"}]}),
+    ):
+        with pytest.raises(ValueError, match=f"case_id 4: {field}: the token '<image>' .* no row"):
+            validate_requests(lm, parse_requests([plain | change]), BARE)
+    validate_requests(lm, parse_requests([plain]), BARE)
+    with pytest.raises(ValueError, match="corpus, documents from 0 on: the token '<image>'"):
+        collect_second_moments(lm, ["A text.", "An <image>."], [0], progress=False)
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("content", [b"", b"no tensors", None])
+def test_damaged_weights(folder, content):
+    """Cut off, of others, or a shard that the index names and that is not there."""
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8] if content is None else content)
+    assert "model.safetensors: is damaged or missing" in refusal(folder)
+    path.unlink()
+    shards = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
+    assert "model-00001-of-00002.safetensors: is damaged or missing" in refusal(folder)
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_no_fast_tokenizer(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    assert "there is no tokenizer" in refusal(folder)
+    (folder / "tokenizer.json").unlink()
+    assert "there is no tokenizer" in refusal(folder)
 
 
 def rewrite(folder: Path, change_tensors) -> None:

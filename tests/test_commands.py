@@ -143,6 +143,40 @@ def test_values_out_of_range(words):
     assert result.exit_code == 2 and words[-2] in result.stderr and "Traceback" not in result.output
 
 
+HOSTILE = ("-1", "1" + "0" * 400, "nan", "inf", "1e400", "", "0x10")
+
+
+@every_command
+def test_hostile_numbers(path, tmp_path):
+    """Whatever is given for a number, beside input that is not there: 1 or 2, in no traceback."""
+    (tmp_path / "file").write_text("")
+    words = wrong_input(path, tmp_path) if WRONG_INPUT.get(path, []) is not None else []
+    for parameter in COMMANDS[path].params:
+        if parameter.param_type_name == "option" and is_number(path, parameter):
+            for value in HOSTILE:
+                result = call(*path, *words, parameter.opts[0], value)
+                assert result.exit_code in (1, 2), (parameter.name, value, result.output)
+                assert isinstance(result.exception, SystemExit)
+                assert "Traceback" not in result.output and "bug in" not in result.output
+
+
+@every_command
+def test_hostile_places(path, tmp_path):
+    """A folder for a file, a file for a folder, a name that is too long, a device that is none."""
+    (tmp_path / "file").write_text("")
+    words = wrong_input(path, tmp_path) if WRONG_INPUT.get(path, []) is not None else None
+    if words is None:
+        pytest.skip("takes no input")
+    for parameter in COMMANDS[path].params:
+        if parameter.name in ("out", "device"):
+            places = (tmp_path, tmp_path / "file" / "x", tmp_path / ("x" * 300), "")
+            for value in ("warp", "meta:9") if parameter.name == "device" else places:
+                result = call(*path, *words, parameter.opts[0], value)
+                assert result.exit_code in (1, 2), (parameter.name, value, result.output)
+                assert "Traceback" not in result.output and "bug in" not in result.output
+    assert {p.name for p in tmp_path.iterdir()} <= {"file", ".file.seqedit-lock"}
+
+
 def test_moments_names_what_is_missing():
     for words, option in (([], "--model"), (["--model", "x"], "--layers")):
         result = call("moments", *words)

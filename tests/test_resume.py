@@ -178,6 +178,30 @@ def test_a_stray_round_is_not_merged(space):
     assert (space.out / "round-1.safetensors").read_bytes() == b"not of this run"
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "outcomes.jsonl", "scores.jsonl"])
+def test_a_finished_run_that_is_damaged_is_not_complete(space, name):
+    """A bit turned, or the file gone: refused by name; as it was, it is complete again."""
+    run(space.config(), space.out)
+    path = space.out / name
+    before = path.read_bytes()
+    flip(path)
+    with pytest.raises(ValueError, match=f"{name} is not what the run wrote"):
+        run(space.config(), space.out)
+    path.unlink()
+    with pytest.raises(ValueError, match=f"{name} is not what the run wrote"):
+        run(space.config(), space.out)
+    path.write_bytes(before)
+    assert run(space.config(), space.out) is False
+
+
+def test_rows_that_were_changed_are_noticed(space, monkeypatch):
+    interrupted(space, monkeypatch)
+    path = space.out / "outcomes.jsonl"
+    path.write_text(path.read_text().replace('"edited"', '"refused"', 1))
+    with pytest.raises(ValueError, match=r"outcomes\.jsonl was changed"):
+        run(space.config(), space.out)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -111,7 +111,8 @@ def record(tally: Tally, started: float, complete: bool = False) -> None:
     minutes = round((time.monotonic() - started) / 60)
     content = {"complete": complete, "minutes": minutes, "rows": rows}
     write_json(ROOT / "data" / "torture.json", content)
-    write_text(ROOT / "data" / "torture.md", table(tally) + "\n")
+    remark = "" if complete else "\nThis run was a short one, or did not come to its end.\n"
+    write_text(ROOT / "data" / "torture.md", table(tally) + "\n" + remark)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")]
+Jobs = Annotated[
+    int,
+    typer.Option("--jobs", "-j", min=1, max=1024, help="Runs at a time, one thread each."),
+]
 
 
 def parse_names(text: str | None) -> tuple[str, ...]:

@@ -52,7 +52,8 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = OUTPUT / "model",
     seed: Seed = 0,
     steps: Annotated[
-        int, typer.Option(min=1, help="Steps of 4,096 tokens; fewer give a weaker model.")
+        int,
+        typer.Option(min=1, max=10**7, help="Steps of 4,096 tokens; fewer give a weaker model."),
     ] = 1400,
     device: OneDevice = "auto",
 ) -> None:

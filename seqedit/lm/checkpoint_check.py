@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import cached_file
@@ -140,6 +141,27 @@ def check_vocabulary(
             "tokenizer that belongs to the model, or resize the model (resize_token_embeddings) "
             "and train it on them"
         )
+
+
+def check_shards(model: str | Path) -> None:
+    """Check the headers of a local folder's files of tensors, and that none of them is missing.
+
+    A header says where each tensor ends; a file that was cut off does not reach so far.
+
+    Raises:
+        ValueError: a file is damaged or missing; the message names it.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return  # the hub's files have checksums
+    index = _json(model, "model.safetensors.index.json").get("weight_map", {})
+    named = {folder / name for name in index.values()} if isinstance(index, dict) else set()
+    for path in sorted(named | set(folder.glob("model*.safetensors"))):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: is damaged or missing ({error}); get it anew") from error
 
 
 def check_loading(model: str | Path, info: Mapping[str, Iterable[Any]]) -> None:

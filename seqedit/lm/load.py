@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from .architecture import DECLARED, architecture_of
 from .check import check_architecture
-from .checkpoint_check import check_loading, check_vocabulary, read_config
+from .checkpoint_check import check_loading, check_shards, check_vocabulary, read_config
 from .gguf_file import forget_quantisation, quiet, source, weights
 from .hub import why_not_loaded
 from .model import LanguageModel
@@ -64,6 +64,7 @@ def load_model(
         architecture = architecture_of(config.model_type)
         tokenizer = load_tokenizer(folder_or_id, bos=architecture.bos)
         check_vocabulary(folder_or_id, tokenizer, config)
+        check_shards(folder_or_id)
         with quiet(folder_or_id):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **source(folder_or_id),

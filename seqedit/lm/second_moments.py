@@ -17,6 +17,7 @@ from ..algebra.second_moment import CHUNK, SecondMoment
 from .hooks import observe
 from .model import LanguageModel
 from .tokens import chunks, padded, tokenise
+from .vocabulary import check_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,7 @@ def accumulate_moments(
         if left == 0:
             return
         rows = _within([row[:limit] for row in tokenise(lm, window).ids], left)
+        check_ids(lm, rows, f"corpus, documents from {place.documents} on")
         batches = list(chunks([len(row) for row in rows], reading.batch_tokens))
         for i, batch in enumerate(batches[done:], start=done):
             add(lm, rows[batch], modules, moments, reading.chunk)

@@ -24,7 +24,9 @@ def load_tokenizer(folder_or_id: str | Path, *, bos: bool) -> PreTrainedTokenize
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(**source(folder_or_id), trust_remote_code=False)
-    except (ValueError, ImportError, TypeError) as error:  # which one depends on the model type
+    except OSError:
+        raise
+    except Exception as error:  # which one depends on the model type and on what the file holds
         if not is_gguf(folder_or_id) and (code := tokenizer_needs_code(folder_or_id)):
             raise ValueError(
                 f"{folder_or_id}: tokenizer_config.json: auto_map: the tokenizer needs code of its "
@@ -34,7 +36,7 @@ def load_tokenizer(folder_or_id: str | Path, *, bos: bool) -> PreTrainedTokenize
         raise ValueError(
             f"{folder_or_id}: there is no tokenizer that can be loaded; save tokenizer.json beside "
             "the model. If there is a tokenizer.model only, install sentencepiece and tiktoken to "
-            f"convert it ({str(error).splitlines()[0]})"
+            f"convert it ({(str(error).splitlines() or [type(error).__name__])[0]})"
         ) from error
     ids = tokenizer("a", add_special_tokens=False)["input_ids"]
     if not ids or set(ids) == {tokenizer.unk_token_id}:  # an empty one, made up from the model type

@@ -9,6 +9,7 @@ from ..requests.record import Probe
 from ..requests.request import EditRequest, RequestError
 from .model import LanguageModel
 from .tokens import Tokens, fill, lookup_rows, tokenise
+from .vocabulary import check_ids
 
 
 def validate_requests(
@@ -119,7 +120,8 @@ def _check_bos(lm: LanguageModel, tokens: Tokens, where: str) -> None:
 
 
 def _check_length(lm: LanguageModel, tokens: Tokens, where: str, what: str, remedy: str) -> None:
-    """Refuse texts that exceed the model's positions."""
+    """Refuse texts that exceed the model's positions, or hold tokens that it does not have."""
+    check_ids(lm, tokens.ids, where)
     longest = max(len(ids) for ids in tokens.ids)
     if longest > lm.max_positions:
         raise RequestError(

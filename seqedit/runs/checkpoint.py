@@ -146,7 +146,9 @@ def finish(
         }
     save_tensors(out / "weights.safetensors", tensors)
     digest = sha256(out / "weights.safetensors")
+    tables = {table: sha256(path) for table in TABLES if (path := out / f"{table}.jsonl").exists()}
     done = {"finished": True, "rounds_done": rounds, "weights_sha256": digest}
+    done["tables_sha256"] = tables
     write_json(out / "run.json", record | done)
     for path in [out / "checkpoint.safetensors", *kept.values()]:
         path.unlink(missing_ok=True)

@@ -21,10 +21,10 @@ from .config import RunConfig, Say, ignore
 from .identity import run_parameters
 from .job import Job, prepare
 from .measure import measure_round
-from .records import provenance, reopen
+from .records import check_files, provenance, reopen
 
 
-def run(config: RunConfig, out: Path, *, say: Say = ignore) -> bool:
+def run(config: RunConfig, out: Path, *, say: Say = ignore, weights_matter: bool = True) -> bool:
     """Edit a model, evaluate it and write the record to a folder; a run that was interrupted there
     resumes.
 
@@ -34,19 +34,21 @@ def run(config: RunConfig, out: Path, *, say: Say = ignore) -> bool:
 
     Args:
         say: told what a user may want to know.
+        weights_matter: a run that is complete must still have its edited matrices.
 
     Returns:
         False if the run was complete already, True if it was made now.
 
     Raises:
         ValueError: the input is wrong, which is found before anything is written; or `out` holds
-            another run.
+            another run, or a finished one whose files are damaged.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     job = prepare(config, say)
     with alone(out, say):  # a second process on the same folder waits, then finds the run complete
         record = reopen(out, _new_record(job))
         if record["finished"]:
+            check_files(out, record, weights=weights_matter)
             say(
                 f"{out} is complete: {record['n_edits']} edits by {job.settings.method}; "
                 "nothing to do"

@@ -144,11 +144,36 @@ def read_rows(folder: Path) -> RunRows:
         raise ValueError(
             f"{folder}: not finished, {run['rounds_done']} rounds done; run it again to resume"
         )
+    check_files(folder, run, weights=False)
     tables = {
         name: read_jsonl(folder / f"{name}.jsonl", missing_ok=name == "probes")
         for name in ("rounds", "outcomes", "scores", "probes")
     }
     return RunRows(run, **tables)
+
+
+def check_files(folder: Path, run: dict[str, Any], *, weights: bool = True) -> None:
+    """Check that the files of a finished run are what it wrote.
+
+    Args:
+        folder: of the run.
+        run: content of its run.json.
+        weights: also check the edited matrices, which studies do not keep.
+
+    Raises:
+        ValueError: a file is gone, damaged or another one.
+    """
+    tables = run.get("tables_sha256")
+    wrote = {f"{n}.jsonl": found for n, found in tables.items()} if isinstance(tables, dict) else {}
+    if weights and "weights_sha256" in run:
+        wrote["weights.safetensors"] = run["weights_sha256"]
+    for name, digest in wrote.items():
+        path = folder / name
+        if not path.is_file() or sha256(path) != digest:
+            raise ValueError(
+                f"{path} is not what the run wrote: it is gone, damaged or another file; remove "
+                "the folder and make the run again"
+            )
 
 
 def read_run(folder: Path) -> dict[str, Any]:

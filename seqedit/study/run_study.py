@@ -84,7 +84,7 @@ def make_runs(runs: Mapping[str, StudyRun], work: Path, jobs: int, title: str) -
 def make_run(one: StudyRun, folder: Path) -> None:
     """Make one run in a folder, without keeping the edited matrices."""
     os.environ["TQDM_DISABLE"] = "1"  # one bar for the study
-    run(run_config(one), folder)
+    run(run_config(one), folder, weights_matter=False)
     # missing where another process made the same run meanwhile
     (folder / "weights.safetensors").unlink(missing_ok=True)
 
