@@ -13,9 +13,9 @@ def reading_of(edited: Path) -> dict[str, Any]:
     """How a run read its requests, as arguments of `seqedit.lm.chat.as_read`.
 
     Args:
-        edited: folder of the run; a file of edits, which does not say it, has none.
+        edited: folder of the run; anything else, such as a file of edits, does not say it.
     """
-    if edited.is_file():
+    if not (edited / "run.json").is_file():
         return {}
     parameters = read_run(edited)["parameters"]
     return {name: parameters[name] for name in ("separator", "chat") if name in parameters}
