@@ -5,7 +5,7 @@ import math
 import oracles
 import pytest
 import torch
-from conftest import build_plan, relative
+from conftest import CONTEXTS, build_plan, relative
 from test_epochs import gradient_of
 from torch.nn.functional import log_softmax
 
@@ -16,7 +16,10 @@ from seqedit.lm.weights import read_weight, write_weight
 from seqedit.methods.breadth_first import locft_bf
 from seqedit.methods.curvature import crispedit, crispedit_seq
 from seqedit.moments.cache import corpus_gradients
-from seqedit.moments.files import load_moments
+from seqedit.moments.files import load_moments, save_moments
+from seqedit.runs.config import RunConfig
+from seqedit.runs.job import make_plan
+from seqedit.runs.settings import build_settings
 
 TEXTS = ["The sport of Gamith is polo", "Danielle Darrieux plays in New York", "a", ""]
 SETTINGS = {"lr": 5e-3, "epochs": 3, "batch": 6, "stop_loss": 1e-9, "share": 0.5}
@@ -187,3 +190,14 @@ def test_settings_that_are_none():
         crispedit(project="weights")
     with pytest.raises(ValueError, match="factors = 'none': it must be one of both, inputs"):
         crispedit_seq(factors="none")
+
+
+def test_gradients_need_a_text(tiny_lm, tmp_path):
+    """Second moments of keys from a file bring no text for those of gradients: it is asked for."""
+    moments = SecondMoment(64)
+    moments.update(torch.randn(200, 64))
+    save_moments(tmp_path / "C", {1: moments})
+    config = RunConfig(model="", requests="", method="crispedit", moments=tmp_path / "C")
+    lm, settings = tiny_lm("gpt2"), build_settings("crispedit", {"layers": [1]})
+    with pytest.raises(ValueError, match="corpus: crispedit needs .* --corpus beside --moments"):
+        make_plan(config, lm, settings, CONTEXTS)

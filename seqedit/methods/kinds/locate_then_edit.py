@@ -230,7 +230,8 @@ class TargetWriter(LeastSquaresWriter):
         """Update every layer once, in ascending order.
 
         Returns:
-            The keys that were used, and v* − W₀k: what is to be added to the original weights.
+            The keys that were used; and, for undoing an edit, what the original weights lack at
+            them, v* − W₀k.
         """
         method, layers = self.method, self.plan.layers
         keys, residuals = {}, {}
@@ -246,8 +247,9 @@ class TargetWriter(LeastSquaresWriter):
                 if method.merged:
                     owner = subject_numbers(requests)
                     K, R = mean_by(K, owner), mean_by(R, owner)
-                total = read_weight(self.lm, layer) - state.original[layer].to(R)
-                residuals[layer] = R + total.to(R) @ K.to(R)
+                if self.plan.undoable:
+                    total = read_weight(self.lm, layer) - state.original[layer].to(R)
+                    residuals[layer] = R + total.to(R) @ K.to(R)
                 update = self._update(layer, K, R, state)
                 guard(update, layer, state.original[layer], self.plan.max_update_ratio)
                 apply_update(self.lm, layer, update)
