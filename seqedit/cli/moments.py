@@ -177,13 +177,19 @@ def budgets(
     Example: seqedit moments budgets --corpus wikipedia.txt
     """
     from ..base.files import write_json
+    from ..base.results import check_result
     from ..study.moment_budgets import Budgets, compare_budgets
 
+    if out is not None:
+        check_result(out, "budgets")
     asked = Budgets(model=model, corpus=corpus, n_edits=n_edits)
-    found = compare_budgets(asked, OUTPUT / "runs" / f"budgets-{model}", jobs=jobs, say=say)
+    found = compare_budgets(
+        asked, OUTPUT / "runs" / f"budgets-{Path(model).name}-{n_edits}", jobs=jobs, say=say
+    )
     typer.echo(found.round(3).to_string(index=False))
     if out is not None:
-        write_json(out, found.to_dict("records"))
+        about = {"model": Path(model).name, "n_edits": n_edits}
+        write_json(out, about | {"budgets": found.to_dict("records")})
 
 
 @app.command("import")

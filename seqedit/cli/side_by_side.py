@@ -38,6 +38,7 @@ def side_by_side(
 
     Example: seqedit side-by-side memit memit_seq alphaedit --model smollm2-135m
     """
+    from ..base.results import check_result
     from ..requests.published import load_requests
     from ..runs.config import RunConfig
     from ..study.side_by_side import (
@@ -50,6 +51,7 @@ def side_by_side(
     )
 
     check_page(out / "index.html")
+    check_result(out / "index.json", "about", "scores", "said")
     config = RunConfig(
         model=model,
         requests=requests,
@@ -91,11 +93,14 @@ def depths(
     Example: seqedit depths --model gemma3-270m
     """
     from ..base.files import write_json
+    from ..base.results import check_result
     from ..study.edited_depth import Depths, edit_at_depths
 
+    if out is not None:
+        check_result(out, "depths")
     asked = Depths(model=model, requests=requests, method=method, n_edits=n_edits, windows=windows)
     work = OUTPUT / "runs" / f"depths-{Path(model).name}-{method}"
     found = edit_at_depths(asked, work, jobs=jobs)
     typer.echo(found.round(3).to_string(index=False))
     if out is not None:
-        write_json(out, found.to_dict("records"))
+        write_json(out, {"model": Path(model).name, "depths": found.to_dict("records")})
