@@ -107,7 +107,8 @@ class EditState:
     Attributes:
         round: number of rounds done.
         original: layer → W₀, the matrix before any edit, (d_model, d_ff).
-        keys: layer → keys of all written edits, (d_ff, N), one column per edit.
+        keys: layer → keys of all written edits, (d_ff, N), one column per edit; or per subject of a
+            round, for a method that merges those.
         grams: layer → their Gram matrix for a method with history, see `Solver.extend`; else empty.
         carry: layer → error that a compensated restraint left in the normal equations,
             (d_model, d_ff), see `Solver.error`. A layer without such an error has no entry.

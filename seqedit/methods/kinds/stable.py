@@ -104,7 +104,8 @@ class StableWriter(GradientWriter):
         x, g = features.x.double(), features.g.double()
         if self.method.normalisation != "none":
             running = memory[_features_name(layer)].to(g)
-            hats = standardised(running, both(features))
+            varied = running[2] > 0  # statistics that are frozen may not know of others
+            hats = torch.where(varied, standardised(running, both(features)), 0.0)
             count, mean = int(running[0, 0]), running[1, x.shape[1] :]
             x, standard = hats.split([x.shape[1], g.shape[1]], dim=1)
             if self.method.normalisation == "whitened" and count > g.shape[1] + 1:
