@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from seqedit.base import files
 from seqedit.base.files import alone, load_tensors, save_tensors, whole_folder, write_text
+from seqedit.base.results import check_result
+from seqedit.cli.main import app
 
 
 def names(folder: Path) -> list[str]:
@@ -179,3 +182,65 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     lines = done.stdout.splitlines()
     assert len(lines) == 2 and all(str(tmp_path / "t") in line for line in lines), done.stderr
     assert names(tmp_path) == ["t"] and (tmp_path / "t").read_text() == "before"
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["world", "subjects"],
+        ["world", "train", "--steps", "1", "--device", "cpu"],
+        ["world", "train-editor", "mend"],
+        ["world", "check"],
+        ["score", "--model", "embedded", "--edited", "none", "--requests", "world"],
+        ["diff", "embedded", "embedded"],
+        ["export", "--model", "embedded", "--edited", "none"],
+        ["export", "--model", "embedded", "--edited", "none", "--as", "factors"],
+        ["moments", "compact", "none", "--floor", "0.1"],
+        ["moments", "merge", "none", "none2"],
+        ["bench", "flops"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_commands_refuse_what_is_not_theirs_before_they_work(tmp_path, words, kind):
+    """In one line, and it stays as it was; also where a training's checkpoints would be."""
+    out = tmp_path / ("out.safetensors" if "train-editor" in words else "out")
+    if kind == "file":
+        out.write_text('{"mine": 1}')
+    else:
+        out.mkdir()
+        (out / "mine").write_text("mine")
+    before = content(tmp_path)
+    done = call(*words, "--out", out)
+    assert done.exit_code == 1 and "Traceback" not in done.output, done.output
+    assert str(out) in done.stderr.strip().splitlines()[-1] and content(tmp_path) == before
+
+
+def test_other_files_beside_a_training_and_a_world_stay(tmp_path):
+    done = call("world", "build", "--out", tmp_path)
+    assert done.exit_code == 0
+    assert call("world", "build", "--out", tmp_path).exit_code == 0  # the same bytes
+    (tmp_path / "tasks.jsonl").write_text("mine")
+    before = content(tmp_path)
+    done = call("world", "build", "--out", tmp_path)
+    assert done.exit_code == 1 and "tasks.jsonl exists already with other" in done.stderr
+    assert content(tmp_path) == before
+
+
+def test_results_of_the_same_command_are_replaced(tmp_path):
+    """A report is known by its keys; lists, other objects and text are not."""
+    out = tmp_path / "new" / "r.json"
+    check_result(out, "edits", "probes")
+    assert out.parent.is_dir()
+    out.write_text('{"edits": {}, "probes": [], "more": 1}')
+    check_result(out, "edits", "probes")
+    for text in ('{"edits": {}}', "[]", "text", "[" * 100_000):
+        out.write_text(text)
+        with pytest.raises(ValueError, match=r"r\.json exists already"):
+            check_result(out, "edits", "probes")
+    with pytest.raises(ValueError, match="is a folder; name a file"):
+        check_result(tmp_path, "edits")

@@ -12,7 +12,7 @@ from .collection import find_collection
 from .run_study import find_rows, make_runs, missing_runs
 from .selection import select_runs
 
-_ALWAYS_DIFFERENT = {"seconds", "elapsed", "provenance"}
+_ALWAYS_DIFFERENT = {"seconds", "elapsed", "provenance", "tables_sha256"}
 
 
 @dataclass(frozen=True)
