@@ -15,7 +15,8 @@ from seqedit.methods.ranges import EDGE, TARGET, Choice, Range
 from seqedit.runs.resolve import HYPER, TARGET_FILE
 from seqedit.study import tune as module
 from seqedit.study.calibration import KINDS, Calibration, check_disjoint, shortest_target
-from seqedit.study.tune import TRIALS, search_space, tune
+from seqedit.study.search_space import search_space
+from seqedit.study.tune import TRIALS, tune
 
 FEW = Calibration(edits=4, batch_size=2)
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from ..editing.contract import EditMethod
 from . import ranges
-from .combinators import prune, rect
 from .entry import method
 from .kinds.locate_then_edit import LocateThenEdit
+from .restraints import prune, rect
 from .searches import merge_subjects
 
 ALPHA = ranges.Range(1.005, math.e, above=1.0, high_may_stay="published")

@@ -5,7 +5,8 @@ from dataclasses import replace
 from ..algebra import restrain, subspace
 from . import ranges
 from .entry import method
-from .kinds.locate_then_edit import LocateThenEdit, Passes
+from .kinds.locate_then_edit import LocateThenEdit
+from .kinds.passes import Passes
 from .memit import memit_seq
 
 SOURCE = "NSE (2410.04045); code: jianghoucheng/NSE, no licence"

@@ -14,7 +14,6 @@ A search that was interrupted resumes. All its trials are written beside the cho
 that is there already, with the same ranges on the same facts, is not made again.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -29,19 +28,17 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tqdm import tqdm
 
-from ..base.files import alone, file_digest, write_json
+from ..base.files import alone, write_json
 from ..base.paths import RUNS
 from ..base.workers import worker_pool
-from ..lm.registry import locate
 from ..methods.catalogue import CATALOGUE
 from ..methods.ranges import TARGET, Choice, Range
 from ..runs.config import Say, Table, ignore
 from ..runs.resolve import HYPER, TARGET_FILE
 from .calibration import Calibration, judge, shortest_target
+from .search_space import BASE, read_file, search_digest, search_space
 
 TRIALS = 10
-BASE = "memit_seq"
-"""The method for which the shared target settings are chosen."""
 
 
 def tune(
@@ -83,7 +80,7 @@ def tune(
     ranges, fixed = search_space(method, table, given or {}, out)
     if not ranges:
         trials = 1
-    digest = _digest(ranges, fixed, calibration)
+    digest = search_digest(ranges, fixed, calibration)
     with alone(files(method, table, out)[1]):
         made = _made(method, table, out)
         if made.get("digest") == digest and len(made["trials"]) >= trials:
@@ -104,7 +101,7 @@ def _made(method: str, table: Table, out: Path) -> dict[str, Any]:
         ValueError: a file of settings or of a search is there that no search wrote.
     """
     chosen, whole = files(method, table, out)
-    search = _read(whole, method, {})
+    search = read_file(whole, method, {})
     if (whole.exists() or chosen.exists()) and not {"digest", "trials", "ranges"} <= set(search):
         there = whole if whole.exists() else chosen
         raise ValueError(
@@ -201,59 +198,6 @@ def _stages(names: Sequence[str]) -> list[list[str]]:
     return [[n for n in rest if n == "target"], [n for n in rest if n != "target"], composed]
 
 
-def search_space(
-    method: str, table: Table, given: Mapping[str, Any], out: Path = HYPER
-) -> tuple[dict[str, Range | Choice], dict[str, Any]]:
-    """What is searched, by the name of the setting, and the settings that stay as they are.
-
-    A system that is a method with something after it keeps the settings of that method.
-    """
-    entry = CATALOGUE.get(BASE if method == "target" else method)
-    if entry is None or not entry.search:
-        known = ", ".join(name for name, entry in CATALOGUE.items() if entry.search)
-        raise ValueError(
-            f"method: {method!r} has no ranges to search; there are ranges for target, {known}"
-        )
-    search = dict(entry.search)
-    if table == "shared" and method != "target" and search.items() >= TARGET.items():
-        search |= _read(out / TARGET_FILE, "target")
-    base, *after = method.split("+")
-    if after:
-        search = _read(out / table / f"{base}.json", base) | search
-    search |= given
-    ranges = {name: one for name, one in search.items() if isinstance(one, Range | Choice)}
-    return ranges, {name: value for name, value in search.items() if name not in ranges}
-
-
-def _digest(
-    ranges: Mapping[str, Range | Choice], fixed: Mapping[str, Any], calibration: Calibration
-) -> str:
-    """What a search is about: with other ranges or facts it is another search."""
-    asked = {
-        "ranges": {
-            name: {k: v for k, v in asdict(one).items() if not k.endswith("may_stay")}
-            for name, one in ranges.items()
-        },
-        "fixed": dict(fixed),
-        "calibration": asdict(calibration)
-        | {"model": _model_digest(calibration.model)}
-        | {
-            name: path and file_digest(path)
-            for name, path in (("requests", calibration.requests), ("kept", calibration.kept))
-        },
-    }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _model_digest(model: str) -> str:
-    """What tells a model from another: the digests of its files, or its id on the hub."""
-    folder = Path(locate(model))
-    if not folder.exists():
-        return model
-    files = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
-    return " ".join(file_digest(path) for path in files)
-
-
 def _study(method: str, table: Table, digest: str, work: Path) -> optuna.Study:
     """The search with its trials so far."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -308,9 +252,7 @@ def _write(
         "trials": tried,
     }
     chosen, whole = files(method, table, out)
-    chosen.unlink(
-        missing_ok=True
-    )  # of an earlier search; settings come last, and say that all is there
+    chosen.unlink(missing_ok=True)  # settings come last, and say that all is there
     write_json(whole, search)
     write_json(chosen, {name: best[name] for name in TARGET} if method == "target" else best)
     return search
@@ -323,17 +265,3 @@ def _edges(ranges: Mapping[str, Range | Choice], settings: Mapping[str, Any]) ->
         for name, one in ranges.items()
         if isinstance(one, Range) and (found := one.edge(settings[name]))
     }
-
-
-def _read(path: Path, what: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    if not path.exists():
-        if default is not None:
-            return default
-        raise ValueError(f"{path.name}: not there yet; first `seqedit tune {what}`")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}; move it elsewhere") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
