@@ -192,8 +192,7 @@ NOT_SEARCHED = {
     *("memit+iterated", "memit+neighbour_assisted+iterated"),
     *("rome+simie", "ft_m+simie", "mend+simie"),
 }
-"""Methods whose settings are first guesses, as `data/README.md` says; one leaves this list when it is
-searched."""
+"""Methods whose settings are first guesses, as `data/README.md` says; they leave when searched."""
 
 
 def test_every_method_was_searched():
