@@ -1,5 +1,6 @@
 """Every layout reads the fields that it says, names the others, and stands in the book's table."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,12 +213,22 @@ def test_unke_edits_at_the_end_of_its_question():
 
 
 def table() -> list[str]:
-    """The table of the page: how a record is recognised, and what is read of it."""
-    lines = ["| layout | recognised by | fields that are read | source |", "|---|---|---|---|"]
+    """The table of the page: how a record is recognised, and what is read of it.
+
+    Layouts that read the same fields have one row, under the first of their names.
+    """
+    rows: dict[tuple[str, ...], tuple[str, list[str]]] = {}
     for name, layout in LAYOUTS.items():
-        fields = [", ".join(f"`{field}`" for field in of) for of in (layout.fields, layout.reads)]
-        lines.append(f"| {name} | {fields[0]} | {fields[1]} | {layout.source} |")
+        marks = rows.setdefault((layout.source, *layout.reads), (name, []))[1]
+        marks.append(_listed(layout.fields))
+    lines = ["| layout | recognised by | fields that are read | source |", "|---|---|---|---|"]
+    for (source, *reads), (name, marks) in rows.items():
+        lines.append(f"| {name} | {'; or '.join(marks)} | {_listed(reads)} | {source} |")
     return lines
+
+
+def _listed(fields: Sequence[str]) -> str:
+    return ", ".join(f"`{field}`" for field in fields)
 
 
 def test_the_table_of_the_page():
