@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 
+import known_facts
 import make_facts
 import pytest
 from facts.graph import KEPT, SPLITS, Graph
@@ -221,3 +222,21 @@ def test_folder_is_small_and_the_card_counts_right():
     assert make_facts.counts() in (FACTS / "README.md").read_text(encoding="utf-8")
     for name in ("records.json", "calibration.json"):
         json.loads((FACTS / name).read_text(encoding="utf-8"))
+
+
+def test_what_models_know_is_of_these_facts():
+    """One character for each fact of each file, and the card shows the table that they give."""
+    known = json.loads((FACTS / "known.json").read_text(encoding="utf-8"))
+    counts = {name: len(json.loads((FACTS / name).read_text("utf-8"))) for name in FILES.values()}
+    counts |= {
+        name: len((FACTS / name).read_text("utf-8").splitlines())
+        for name in ("kept.jsonl", "calibration_kept.jsonl")
+    }
+    assert known
+    for kinds in known.values():
+        assert {name: len(answers) for name, answers in kinds["said"].items()} == counts
+        assert {*kinds["preferred"]} == {*FILES.values()}
+        for files in kinds.values():
+            assert all(len(answers) == counts[name] for name, answers in files.items())
+            assert {*"".join(files.values())} == {"0", "1"}
+    assert known_facts.table(known) in (FACTS / "README.md").read_text(encoding="utf-8")

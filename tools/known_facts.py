@@ -6,6 +6,7 @@ order. Minutes a model; models that are there already are kept.
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -58,13 +59,40 @@ def _compact(right: np.ndarray) -> str:
     return "".join("01"[int(one)] for one in right)
 
 
+def table(known: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
+    """The table of the card: for each relation how many edits a model prefers and says, in percent;
+    and how many of the facts that are never edited it says.
+    """
+    records = json.loads((FACTS / "records.json").read_text(encoding="utf-8"))
+    relations = [record["requested_rewrite"]["relation_id"] for record in records]
+    models = list(known)
+    lines = [
+        "| relation | records | " + " | ".join(f"{m}: preferred | said" for m in models) + " |",
+        "|---" * (2 + 2 * len(models)) + "|",
+    ]
+    for relation in [*sorted(set(relations)), None]:
+        chosen = [i for i, own in enumerate(relations) if relation in (own, None)]
+        cells = [
+            str(_percent([known[m][kind]["records.json"][i] for i in chosen]))
+            for m in models
+            for kind in ("preferred", "said")
+        ]
+        name = "all" if relation is None else f"`{relation}`"
+        lines.append(f"| {name} | {len(chosen)} | {' | '.join(cells)} |")
+    kept = known[models[0]]["said"]["kept.jsonl"]
+    cells = [f"– | {_percent(known[m]['said']['kept.jsonl'])}" for m in models]
+    lines.append(f"| `kept.jsonl` | {len(kept)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _percent(answers: Sequence[str]) -> int:
+    return round(100 * sum(one == "1" for one in answers) / len(answers))
+
+
 if __name__ == "__main__":
     known = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
     for model in sys.argv[1:]:
         if model not in known:
             known[model] = known_facts(load_model(model))
-        for kind, files in known[model].items():
-            for name, answers in files.items():
-                share = answers.count("1") / len(answers)
-                print(f"{model:<14}{kind:<11}{name:<24}{100 * share:5.1f} % of {len(answers)}")
     write_json(OUT, known)
+    print(table(known))
