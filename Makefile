@@ -78,7 +78,9 @@ study: setup     ## make the records that chapters read, those that are missing;
 
 errors: setup    ## measure again how far each method is from its oracle and from released numbers
 	$(BIN)/python -m pytest -q tests/test_methods.py tests/test_editors.py tests/test_lyaplock.py tests/test_golden.py \
-		tests/test_restrain.py tests/test_key_adaptor.py tests/test_loop_of_methods.py \
+		tests/test_restrain.py tests/test_key_adaptor.py tests/test_loop_of_methods.py tests/test_robustness.py \
+		tests/test_epochs.py tests/test_low_curvature.py tests/test_curvature.py tests/test_rerun.py tests/test_stableedit.py \
+		tests/test_joint_targets.py tests/test_pilot_anchor.py tests/test_in_context.py \
 		--record-errors data/errors.json
 
 architectures: setup ## make the tables of architectures again from what the tests find

@@ -49,8 +49,8 @@ def request_errors():
     )
     yield (
         "case_id",
-        changed(4, case_id=None),
-        ["record 4", "case_id: expected a number or a string, found None"],
+        changed(4, case_id=[4]),
+        ["record 4", "case_id: expected a number or a string, found [4]"],
     )
     yield "duplicate", changed(4, case_id=0), ["record 4", "case_id 0 already names record 0"]
     yield (
@@ -82,7 +82,11 @@ def test_wrong_requests(space, content, words):
 def option_errors():
     """Name, options, words of the message."""
     yield "method", {"method": "memitt"}, ["no method named 'memitt'; known are rome"]
-    yield "parameter", {"set": "lamb=3"}, ["memit_seq has no setting 'lamb'; it takes lam"]
+    yield (
+        "parameter",
+        {"set": "lamb=3"},
+        ["memit_seq has no setting 'lamb'; it takes 'lam', which is most like it"],
+    )
     yield "value", {"set": "lam=much"}, ["lam = 'much'"]
     yield "no value", {"set": "lam"}, ["--set 'lam': expected key=value"]
     yield "layer", {"layers": "1,3"}, ["layers: 3 is out of range; the model has layers 0 to 2"]

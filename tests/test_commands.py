@@ -169,7 +169,9 @@ def test_hostile_places(path, tmp_path):
         pytest.skip("takes no input")
     for parameter in COMMANDS[path].params:
         if parameter.name in ("out", "device"):
-            places = (tmp_path, tmp_path / "file" / "x", tmp_path / ("x" * 300), "")
+            places = [tmp_path / "file" / "x", tmp_path / ("x" * 300)]
+            if path != ("world", "build"):  # which builds into a folder that is there
+                places += [tmp_path, ""]
             for value in ("warp", "meta:9") if parameter.name == "device" else places:
                 result = call(*path, *words, parameter.opts[0], value)
                 assert result.exit_code in (1, 2), (parameter.name, value, result.output)

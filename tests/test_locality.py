@@ -12,9 +12,9 @@ import torch
 from test_evaluation import LONG
 
 from seqedit.evaluation.edits import score_edits, summarise
-from seqedit.evaluation.locality import score_probes
+from seqedit.evaluation.locality import _rate_answers, score_probes
 from seqedit.evaluation.probes import EditedFacts
-from seqedit.lm.weights import apply_update
+from seqedit.lm.weights import apply_update, read_weight
 from seqedit.requests.record import Probe
 
 LOCALITY = (Probe("I heard a", "song"), Probe(LONG, "architecture and law"))
@@ -149,3 +149,28 @@ def test_nothing_to_measure(tiny_lm, requests):
     assert not [
         name for name in score_edits(lm, requests) if name.startswith(("locality", "portability"))
     ]
+
+
+def test_names_of_an_answer_may_change_places(tiny_lm, requests):
+    """What the model says at the answer itself is compared, also where another of its names, longer
+    or shorter, is the most probable one after the edit.
+    """
+    names = ("song", "the café of the old town", "polo", "architecture and law")
+    probes = tuple(
+        Probe(prompt, names[i], aliases=names[:i] + names[i + 1 :])
+        for prompt in ("I heard a", "The old town is", LONG)
+        for i in range(len(names))
+    )
+    own = [replace(requests[0], locality=probes)]
+    lm = tiny_lm("gpt2")
+    before, separators = score_probes(lm, own, EditedFacts([])), [" "]
+    chosen = [len(best) for best in _rate_answers(lm, [probes], separators, False)[0][0].best]
+    said = [by_hand(lm, probe.prompt, probe.answer)[1] for probe in probes]
+    noise = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    apply_update(lm, 1, noise.T if read_weight(lm, 1).shape == (16, 64) else noise)
+    after = score_probes(lm, own, EditedFacts([]), before["locality_best"].tolist())
+    others = [len(best) for best in _rate_answers(lm, [probes], separators, False)[0][0].best]
+    assert chosen != others  # another name is the most probable one
+    now = [by_hand(lm, probe.prompt, probe.answer)[1] for probe in probes]
+    agree = [np.mean(np.equal(a, b)) for a, b in zip(said, now, strict=True)]
+    assert after["locality_unedited"][0] == pytest.approx(np.mean(agree)) and np.mean(agree) < 1

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from seqedit.base.files import write_text
+from seqedit.base.files import sha256, write_text
 from seqedit.base.jsonl import read_jsonl
 from seqedit.base.paths import DATA, RESULTS
 from seqedit.methods.catalogue import CATALOGUE, make_method
@@ -215,8 +215,12 @@ def _tamper(folder):
     rounds, scores = (read_jsonl(folder / name) for name in ("rounds.jsonl", "scores.jsonl"))
     rounds[-1]["new"], rounds[0]["seconds"] = None, {"total": 0.5}
     scores[-1]["edits"]["efficacy_tokens"] += 0.04
-    for name, rows in (("rounds.jsonl", rounds), ("scores.jsonl", scores)):
-        write_text(folder / name, "".join(json.dumps(row) + "\n" for row in rows))
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    for name, rows in (("rounds", rounds), ("scores", scores)):
+        path = folder / f"{name}.jsonl"
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        run["tables_sha256"][name] = sha256(path)  # as if the run had written them
+    write_text(folder / "run.json", json.dumps(run))
 
 
 class Here:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from seqedit.requests.published import load_requests
+from seqedit.requests.published import load_request_set, load_requests
 from seqedit.requests.request import (
     EditRequest,
     RequestError,
@@ -246,7 +246,7 @@ def test_batches_are_consecutive(requests):
 
 def test_real_counterfact_records_have_all_prompts(benchmarks):
     """Five hundred real records, every one with its prompts."""
-    requests = load_requests(benchmarks / "counterfact_500.json")
+    requests = load_request_set(benchmarks / "counterfact_500.json", clean=True).requests
     assert len(requests) == 500
     for request in requests:
         assert request.prompt.count("{}") == 1 and request.subject in request.text

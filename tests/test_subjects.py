@@ -164,7 +164,10 @@ KINDS = {
 
 @cache
 def language_model(kind: str):
-    return replace(build_lm("gpt2"), tokenizer=KINDS[kind]())
+    """A tiny model with a tokenizer of this kind, and a row of the embedding for each token."""
+    lm = replace(build_lm("gpt2"), tokenizer=KINDS[kind]())
+    lm.model.resize_token_embeddings(max(lm.tokenizer.get_vocab().values()) + 1)
+    return lm
 
 
 def size(token: str, sentencepiece: bool) -> int:

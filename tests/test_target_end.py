@@ -18,7 +18,7 @@ from seqedit.lm.tokens import continuation_rows, tokenise
 from seqedit.lm.weights import read_weight
 from seqedit.methods.catalogue import METHODS
 from seqedit.methods.fine_tuned import ft_m
-from seqedit.methods.kinds import fine_tuning, gradients
+from seqedit.methods.kinds import epochs, fine_tuning, gradients
 from seqedit.requests.published import load_requests
 from seqedit.runs.settings import build_settings
 
@@ -66,7 +66,8 @@ def test_every_method_learns_it(tiny_lm, requests, monkeypatch, name):
         "prepare",
         lambda args: [row.target for own in args[1] for row in own if row.target],
     )
-    spy(fine_tuning, "log_likelihood", lambda args: [row.continuation for row in args[1]])
+    for kind in (fine_tuning, epochs):
+        spy(kind, "log_likelihood", lambda args: [row.continuation for row in args[1]])
     spy(gradients, "read_features", lambda args: [row.continuation for row in args[1]])
     asked = [r for r in requests if r.target_new != "."]
     eos = tiny_lm("gpt2").tokenizer.eos_token_id

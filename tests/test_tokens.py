@@ -27,7 +27,7 @@ from seqedit.lm.tokens import (
 )
 from seqedit.lm.validation import validate_requests
 from seqedit.requests.joining import join
-from seqedit.requests.published import load_requests
+from seqedit.requests.published import load_request_set
 from seqedit.requests.request import RequestError, parse_requests
 
 CASES = {
@@ -261,7 +261,7 @@ def test_real_records_with_the_real_tokenizer(benchmarks):
     lm = replace(
         with_tokenizer(), tokenizer=AutoTokenizer.from_pretrained(benchmarks / "gpt2_tokenizer")
     )
-    requests = load_requests(benchmarks / "counterfact_500.json")
+    requests = load_request_set(benchmarks / "counterfact_500.json", clean=True).requests
     filled = [fill("Therefore, I am. {}", r) for r in requests]
     tokens, positions = lookup_rows(
         lm, filled, [r.subject for r in requests], [" " + r.target_new for r in requests]

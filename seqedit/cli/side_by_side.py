@@ -42,6 +42,7 @@ def side_by_side(
     from ..requests.published import load_requests
     from ..runs.config import RunConfig
     from ..study.side_by_side import (
+        check_methods,
         check_page,
         continuations,
         edit_side_by_side,
@@ -50,6 +51,7 @@ def side_by_side(
         write_tables,
     )
 
+    check_methods(methods)
     check_page(out / "index.html")
     check_result(out / "index.json", "about", "scores", "said")
     config = RunConfig(

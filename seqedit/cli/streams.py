@@ -66,13 +66,13 @@ def survive(
     from ..world.embedded import is_embedded
 
     at = _parse_steps(steps)
-    if out:
-        check_result(out, "run", "facts", "rows")
     run = read_run(edited)
     wanted = edited_requests(run, requests)
     lm = load_model(model, device=device)
     if text is None and not is_embedded(lm):
         raise ValueError("text: name a text to tune on with --text")
+    if out:
+        check_result(out, "run", "facts", "rows")
     corpus = Corpus(file=text or WORLD / "corpus.txt")
     documents = list(corpus.texts())
     neutral = neutral_texts(documents, wanted)

@@ -75,7 +75,7 @@ def _score_locality(
 ) -> dict[str, list[Any]]:
     probes = [request.locality for request in requests]
     separators = [request.joined_by for request in requests]
-    ratings = _rate_answers(lm, probes, separators, progress)
+    ratings, first = _rate_answers(lm, probes, separators, progress)
     asked = [[edited.asked_by(probe.prompt, probe.relation_id) for probe in own] for own in probes]
     counted = [~np.array(out, dtype=bool) for out in asked]  # a mask for each request
     pairs = [*zip(ratings, counted, strict=True)]
@@ -83,7 +83,7 @@ def _score_locality(
         "locality_gold": [_mean(own.share[mask]) for own, mask in pairs],
         "locality_gold_accuracy": [_mean(own.correct[mask]) for own, mask in pairs],
         "locality_left_out": [_mean(out) for out in asked],
-        "locality_best": [own.best for own in ratings],
+        "locality_best": [own.best for own in first],
         "locality_outcomes": [
             outcome_digits([0] * len(out), own.correct, out)
             for own, out in zip(ratings, asked, strict=True)
@@ -92,7 +92,7 @@ def _score_locality(
     if before is not None:
         columns["locality_unedited"] = [
             _mean(_agreement(own.best, then)[mask])
-            for (own, mask), then in zip(pairs, before, strict=True)
+            for own, mask, then in zip(first, counted, before, strict=True)
         ]
     for kind in _kinds(probes):
         columns[f"locality_{kind}_accuracy"] = [
@@ -107,9 +107,9 @@ def _score_portability(
 ) -> dict[str, list[Any]]:
     probes = [request.portability for request in requests]
     separators = [request.joined_by for request in requests]
-    ratings = _rate_answers(lm, probes, separators, progress)
+    ratings, _ = _rate_answers(lm, probes, separators, progress)
     previous = [[p._replace(answer=p.previous) for p in own if p.previous] for own in probes]
-    earlier = _rate_answers(lm, previous, separators, progress)
+    earlier, _ = _rate_answers(lm, previous, separators, progress)
     wins, said = [], []  # of each probe: does its answer win, is the previous one said
     for own, now, then in zip(probes, ratings, earlier, strict=True):
         has = np.array([p.previous is not None for p in own], dtype=bool)
@@ -149,16 +149,18 @@ def _rate_answers(
     probes: Sequence[Sequence[Probe]],
     separators: Sequence[str],
     progress: bool,
-) -> list[Ratings]:
+) -> tuple[list[Ratings], list[Ratings]]:
     """Ratings of each request's gold answers, all rated in one call; each has its separator.
 
-    Of an answer with aliases the one counts that the model says, else the most probable one.
+    Returns:
+        Of an answer with aliases the one that the model says, else the most probable one; and of
+        the answers themselves, which are the same whatever the model says.
     """
     flat = [probe for own in probes for probe in own]
     if not flat:
         none = np.zeros(0)
         nothing = Ratings(none, none.astype(bool), none.astype(int), none, [])
-        return [nothing] * len(probes)
+        return [nothing] * len(probes), [nothing] * len(probes)
     named = [
         (probe.prompt, name, separator)
         for own, separator in zip(probes, separators, strict=True)
@@ -167,14 +169,16 @@ def _rate_answers(
     ]
     prompts, names, joined_by = zip(*named, strict=True)
     ratings = rate(lm, prompts, names, separators=joined_by, progress=progress)
-    best, start = [], 0
+    best, first, start = [], [], 0
     for probe in flat:
+        first.append(start)
         own_names = range(start, start + 1 + len(probe.aliases))
         best.append(min(own_names, key=lambda i: (not ratings.correct[i], ratings.nll[i])))
         start = own_names.stop
-    ratings = ratings.take(best)
     ends = np.cumsum([len(own) for own in probes]).tolist()
-    return [ratings.rows(end - len(own), end) for end, own in zip(ends, probes, strict=True)]
+    places = [(end - len(own), end) for end, own in zip(ends, probes, strict=True)]
+    chosen, given = ratings.take(best), ratings.take(first)
+    return [chosen.rows(*at) for at in places], [given.rows(*at) for at in places]
 
 
 def _agreement(now: Sequence[Sequence[int]], then: Sequence[Sequence[int]]) -> np.ndarray:

@@ -50,8 +50,6 @@ def edit_side_by_side(
     Yields:
         Each method with its finished run.
     """
-    for method in methods:
-        known_names(canonical(method))  # raises ValueError for one that is not there
     prepare(replace(config, method=methods[0]), say)  # what all share is computed once, and cached
     runs = {out / method: replace(config, method=method) for method in methods}
     for folder, record in run_several(runs, jobs=jobs, title="methods"):
@@ -166,6 +164,12 @@ def write_page(
             said=said.to_html(index=False, border=0),
         ),
     )
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Raises ValueError if there is no method of one of these names."""
+    for method in methods:
+        known_names(canonical(method))
 
 
 def check_page(path: Path) -> None:
