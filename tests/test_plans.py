@@ -56,7 +56,8 @@ def test_every_run_of_a_study_can_be_made():
             base = one.method.partition("+")[0]
             assert (HYPER / one.table / f"{base}.json").exists(), one.method
     left_out = {"memit_seq+prune_rounds+compensated"}
-    assert {one.method for one in study_runs("methods")} == tuned() - left_out
+    searched = {name for name in tuned() if (HYPER / "shared" / f"{name}.search.json").exists()}
+    assert {one.method for one in study_runs("methods")} == searched - left_out
 
 
 def test_committed_tables_hold_the_runs_of_the_studies():

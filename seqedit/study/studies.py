@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..methods.catalogue import CATALOGUE
+from ..runs.resolve import HYPER
 from .study_run import StudyRun
 
 Switch = tuple[str, str, dict[str, Any]]
@@ -18,8 +19,9 @@ def methods() -> Iterator[StudyRun]:
 
     The compensated PRUNE is left out; it is compared with its base in `prune`.
     """
-    for name, entry in CATALOGUE.items():
-        if entry.search and name != "memit_seq+prune_rounds+compensated":
+    for name in CATALOGUE:
+        searched = (HYPER / "shared" / f"{name}.search.json").exists()
+        if searched and name != "memit_seq+prune_rounds+compensated":
             yield StudyRun(name, name)
 
 
