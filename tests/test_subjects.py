@@ -164,9 +164,13 @@ KINDS = {
 
 @cache
 def language_model(kind: str):
-    """A tiny model with a tokenizer of this kind, and a row of the embedding for each token."""
-    lm = replace(build_lm("gpt2"), tokenizer=KINDS[kind]())
-    lm.model.resize_token_embeddings(max(lm.tokenizer.get_vocab().values()) + 1)
+    return fitted(KINDS[kind]())
+
+
+def fitted(tokenizer: PreTrainedTokenizerFast):
+    """A tiny model with this tokenizer, and a row of the embedding for each of its tokens."""
+    lm = replace(build_lm("gpt2"), tokenizer=tokenizer)
+    lm.model.resize_token_embeddings(max(tokenizer.get_vocab().values()) + 1)
     return lm
 
 
@@ -228,7 +232,7 @@ def real(request, benchmarks):
     if request.param:
         begin_with_bos(tokenizer.backend_tokenizer)
     assert (tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id) == request.param
-    return replace(build_lm("gpt2"), tokenizer=tokenizer)
+    return fitted(tokenizer)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -242,7 +246,7 @@ def test_the_cases_are_what_they_claim(benchmarks):
     their marks.
     """
     tokenizer = AutoTokenizer.from_pretrained(benchmarks / "gpt2_tokenizer")
-    lm = replace(build_lm("gpt2"), tokenizer=tokenizer)
+    lm = fitted(tokenizer)
     for case in ("merges with a digit", "inside another word"):
         prompt, subject = CASES[case]
         tokens, (position,) = lookup_rows(lm, [marked(prompt)], [subject])
@@ -258,7 +262,7 @@ def test_the_cases_are_what_they_claim(benchmarks):
     )
     for case in DECOMPOSED:  # the last character has no token of its own
         prompt, subject = CASES[case]
-        tokens, _ = lookup_rows(language_model("Qwen"), [prompt], [subject])
+        tokens, _ = lookup_rows(language_model("Qwen"), [marked(prompt)], [subject])
         with pytest.raises(LookupError):
             tokens.token_at(0, subject_end(marked(prompt), subject))
 
