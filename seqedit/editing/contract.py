@@ -63,6 +63,9 @@ class Writer(ABC):
 
         Args:
             edits: numbers of edits, columns of the keys.
+
+        Raises:
+            NotImplementedError: the method says that it can, and its writer lacks this.
         """
         raise NotImplementedError
 
