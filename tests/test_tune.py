@@ -86,6 +86,21 @@ def test_a_search_that_was_interrupted_finds_the_same(tmp_path, monkeypatch):
     assert abs(math.log10(best["lam"]) - 2.0) < 0.5 and whole["edges"] == {}
 
 
+def test_first_guesses_give_way_to_a_search_and_files_of_others_do_not(tmp_path, monkeypatch):
+    """Settings that come along in the folder of the embedded model are replaced; others stay."""
+    fake_quality(monkeypatch, best=2.0)
+    shared_target(tmp_path)
+    guess = tmp_path / "shared" / "memit.json"
+    guess.parent.mkdir()
+    guess.write_text('{"lam": 7}')
+    with pytest.raises(ValueError, match="no search wrote it"):
+        search(tmp_path, 1)
+    assert guess.read_text() == '{"lam": 7}'
+    monkeypatch.setattr(module, "HYPER", tmp_path)
+    found = search(tmp_path, 1)
+    assert json.loads(guess.read_text()) == found["trials"][0]["settings"]
+
+
 def test_the_edge_of_a_range_is_reported(tmp_path, monkeypatch):
     """With the reason why it may stay, where there is one."""
     fake_quality(monkeypatch, best=-9.0)
