@@ -41,12 +41,16 @@ OTHER = COUNTERFACT | {
 CONTENT = {
     "counterfact": [[CONTRADICTION], [COUNTERFACT, OTHER]],
     "mcf": [[COUNTERFACT, CONTRADICTION]],
+    "mcf-1000": [[COUNTERFACT, CONTRADICTION]],
+    "mcf-3000": [[COUNTERFACT], [OTHER], [CONTRADICTION]],
     "zsre": [[ZSRE, ZSRE | {"alt": ""}]],
     "wikidata_counterfact": [[KNOWEDIT]],
 }
 LEFT = {
     "counterfact": {"contradicts an earlier record": 1},
     "mcf": {"contradicts an earlier record": 1},
+    "mcf-1000": {"contradicts an earlier record": 1},
+    "mcf-3000": {"contradicts an earlier record": 1},
     "zsre": {"wrong record": 1},
     "wikidata_counterfact": {},
 }
@@ -84,9 +88,8 @@ def test_benchmark_by_name_is_cleaned_and_pinned(hub, name):
         "revision": BENCHMARKS[name].revision or None,
         "sha256": dict(BENCHMARKS[name].files),
     }
-    assert [r.case_id for r in loaded.rounds[0]] == {"counterfact": [2, 5], "mcf": [5]}.get(
-        name, [0]
-    )
+    ids = {"counterfact": [2, 5], "mcf": [5], "mcf-1000": [5], "mcf-3000": [5, 2]}
+    assert [r.case_id for r in loaded.rounds[0]] == ids.get(name, [0])
     assert bool(loaded.summary()) == bool(LEFT[name])
 
 
@@ -95,9 +98,9 @@ def test_every_benchmark_is_pinned():
     for name, benchmark in BENCHMARKS.items():
         assert not benchmark.hub or len(benchmark.revision) == 40, name
         assert all(pin is None or len(pin) == 64 for pin in benchmark.files.values()), name
-        assert benchmark.by_hand.startswith("https://") and benchmark.by_hand.endswith(".json"), (
-            name
-        )
+        address = benchmark.by_hand if benchmark.hub else benchmark.address
+        assert address.startswith("https://"), name
+        assert benchmark.hub or not benchmark.by_hand, name
 
 
 def test_another_content_is_refused(hub, monkeypatch):
@@ -110,20 +113,33 @@ def test_another_content_is_refused(hub, monkeypatch):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_offline_says_what_to_fetch_by_hand(name, monkeypatch):
+def test_offline_says_what_to_fetch_by_hand(name, monkeypatch, tmp_path):
     """Without a network the message says which file to get, where, and how to give it."""
+    monkeypatch.setenv("SEQEDIT_BENCHMARKS", str(tmp_path))
 
     def nowhere(*args, **kwargs):
         raise ConnectionError("no route to host\nat all")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", nowhere)
     monkeypatch.setattr("datasets.DownloadManager.download", nowhere)
-    expected = (
-        r"cannot be fetched \(ConnectionError: no route to host\); "
-        r"get https://.*--requests .*\.json$"
-    )
+    give = r"give the file: --requests .*\.json$" if BENCHMARKS[name].hub else "put it into .*"
+    expected = rf"cannot be fetched \(ConnectionError: no route to host\); get https://.*{give}"
     with pytest.raises(ValueError, match=expected):
         download(name, next(iter(BENCHMARKS[name].files)))
+
+
+def test_a_file_that_was_got_by_hand(monkeypatch, tmp_path):
+    """A benchmark's file in the folder is taken without a network, if it is the pinned one."""
+    monkeypatch.setenv("SEQEDIT_BENCHMARKS", str(tmp_path))
+    file = tmp_path / "random_subset_1.json"
+    file.write_text(json.dumps([COUNTERFACT]))
+    with pytest.raises(ValueError, match="random_subset_1.json has SHA-256 .* not the pinned"):
+        load_request_set("mcf-1000")
+    pinned = replace(BENCHMARKS["mcf-1000"], files={file.name: sha256(file)})
+    monkeypatch.setitem(BENCHMARKS, "mcf-1000", pinned)
+    loaded = load_request_set("mcf-1000")
+    assert [r.case_id for r in loaded.requests] == [COUNTERFACT["case_id"]]
+    assert loaded.origin["sha256"] == pinned.files
 
 
 def test_file_is_refused_or_cleaned(tmp_path):

@@ -14,7 +14,7 @@ from conftest import SENTENCES
 from torch.nn.functional import cross_entropy
 
 from seqedit.evaluation import abilities
-from seqedit.evaluation.abilities import perplexity, score_abilities, unrelated_facts
+from seqedit.evaluation.abilities import answer_facts, perplexity, score_abilities
 from seqedit.evaluation.continuations import exact_match, rate
 from seqedit.evaluation.edits import retention, score_edits, summarise
 from seqedit.evaluation.generation import generate
@@ -328,7 +328,7 @@ def test_abilities_are_shares_by_task(tiny_lm, tmp_path):
     (tmp_path / "heldout.txt").write_text("\n".join(text[:50] for text in SENTENCES) + "\n")
     right = [naive(lm, row["prompt"], row["answer"])[1] for row in rows]
     assert score_abilities(lm, tmp_path) == {"a": np.mean(right[:2]), "b": np.mean(right[2:])}
-    assert unrelated_facts(lm, tmp_path / "unrelated.jsonl") == np.mean(right)
+    assert answer_facts(lm, tmp_path / "unrelated.jsonl").tolist() == right
 
 
 def test_report_has_a_section_for_each_argument(tiny_lm, asked, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 from seqedit.base.files import sha256, write_text
 from seqedit.base.jsonl import read_jsonl
-from seqedit.base.paths import DATA, RESULTS
+from seqedit.base.paths import DATA, FACTS, RESULTS
+from seqedit.lm.registry import models_folder
 from seqedit.methods.catalogue import CATALOGUE, make_method
 from seqedit.runs.identity import run_id
 from seqedit.runs.records import load_run, read_rows
@@ -284,9 +285,22 @@ def test_an_id_is_that_of_the_run_alone(monkeypatch):
     }
     changes |= {"seed": 7, "requests": "reversal.json", "evaluate_every": 7, "corpus_lines": 7}
     changes |= {"dtype": "bfloat16", "stream": "undone", "measures": ("negated",), "wild": True}
-    assert {"label", "table", *changes} == {field.name for field in fields(StudyRun)}
+    elsewhere = {"label", "table", "model", "evaluate_sample"}
+    assert elsewhere | set(changes) == {field.name for field in fields(StudyRun)}
     ids = {identify(replace(one, **{name: value})) for name, value in changes.items()}
-    assert len(ids) == len(changes) and identify(one) not in ids
+    ids |= {identify(replace(one, evaluate_every=7, evaluate_sample=3))}
+    assert len(ids) == len(changes) + 1 and identify(one) not in ids
+
+
+def test_a_run_of_a_pretrained_model():
+    """Its id needs the model; without it the message says how to get one."""
+    one = StudyRun("a", "memit", model="smollm2-135m", requests="mcf-1000", n_edits=2)
+    config = one.config()
+    assert config.model == "smollm2-135m" and config.requests == "mcf-1000"
+    assert config.kept == FACTS / "kept.jsonl" and str(config.perplexity_text) == "self"
+    if not (models_folder() / "smollm2-135m").is_dir():
+        with pytest.raises(ValueError, match="`seqedit model get smollm2-135m` fetches it"):
+            identify(one)
 
 
 def test_a_run_has_names():

@@ -4,6 +4,7 @@ They are found by declared ids, and their sources are shown.
 """
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from workspace import RECORDS, Workspace
 from seqedit.cli.main import app
 from seqedit.lm.target_loss import TargetConfig
 from seqedit.methods.catalogue import METHODS, method_parameters
+from seqedit.runs import resolve as resolve_module
 from seqedit.runs.presets import (
     HUB_IDS,
     PRESETS,
@@ -19,6 +21,7 @@ from seqedit.runs.presets import (
     model_of,
     preset_rows,
 )
+from seqedit.runs.resolve import find_published, is_chosen, resolve
 from seqedit.runs.settings import build_settings
 
 # blocks, edited width and hidden width are those of the models' published configurations
@@ -128,11 +131,13 @@ def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
     return Workspace(tmp_path, tiny_folder)
 
 
-def test_who_gets_a_preset(space):
-    """A model gets the preset of its hub id, unless a file of settings is given.
+def test_who_gets_a_preset(space, tiny_lm, tmp_path, monkeypatch):
+    """A model gets the preset of its hub id, unless a file of settings is given or some were
+    searched for it.
 
     Whoever asks for a preset gets it, for any model.
     """
+    lm = tiny_lm("gpt2")
     for changes, model in (
         ({"model": "gpt2-xl"}, "gpt2-xl"),
         ({"model": "gpt2"}, None),
@@ -142,7 +147,15 @@ def test_who_gets_a_preset(space):
         ({"model": "gpt2-xl", "hyper": space.folder / "hyper.json"}, None),
         ({"model": "gpt2-xl", "method": "prune"}, "gpt2-xl"),
     ):
-        assert space.config(**changes).published == model, changes
+        assert find_published(space.config(**changes), lm) == model, changes
+    monkeypatch.setattr(resolve_module, "HYPER", tmp_path)
+    searched = tmp_path / "gpt2-xl" / "shared" / "memit.json"
+    searched.parent.mkdir(parents=True)
+    searched.write_text('{"clamp": 7.0, "layers": [1]}')
+    config = space.config(model="gpt2-xl", method="memit")
+    assert find_published(config, lm) is None and is_chosen(config, lm)
+    assert resolve(config, lm).target.clamp == 7.0
+    assert find_published(replace(config, preset="gpt2-xl"), lm) == "gpt2-xl"
     with pytest.raises(ValueError, match="give --preset or --hyper, not both"):
         space.config(preset="gpt2-xl", hyper=space.folder / "hyper.json")
 

@@ -5,16 +5,22 @@ import math
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from workspace import RECORDS
 
-from seqedit.base.paths import WORLD
+from seqedit.base.paths import FACTS, WORLD
+from seqedit.evaluation.edits import score_edits
+from seqedit.lm.load import load_model
 from seqedit.methods.catalogue import CATALOGUE
 from seqedit.methods.ranges import EDGE, TARGET, Choice, Range
+from seqedit.requests.published import load_requests
 from seqedit.runs.resolve import HYPER, TARGET_FILE
+from seqedit.study import calibration
 from seqedit.study import tune as module
-from seqedit.study.calibration import KINDS, Calibration, check_disjoint, shortest_target
+from seqedit.study.calibration import KINDS, SUCCESS, Calibration, check_disjoint, shortest_target
 from seqedit.study.search_space import search_space
 from seqedit.study.tune import TRIALS, tune
 
@@ -166,6 +172,35 @@ def test_a_trial_is_judged_by_calibration_probes(tmp_path):
         shares = [trial[name] for name in (*KINDS, "kept_facts")]
         harmonic = len(shares) / sum(1 / max(share, 1e-3) for share in shares)
         assert trial["quality"] == pytest.approx(harmonic, abs=1e-3)
+
+
+def test_other_models_are_judged_by_success_and_by_the_facts_they_say(
+    tmp_path, tiny_folder, monkeypatch
+):
+    """Only facts that the unedited model says can be kept; one that says none cannot be judged."""
+    requests, kept = tmp_path / "requests.json", tmp_path / "kept.jsonl"
+    requests.write_text(json.dumps(RECORDS))
+    kept.write_text("")
+    facts = Calibration(model=str(tiny_folder), requests=requests, kept=kept, edits=2, batch_size=2)
+    settings = {"layers": [1], "steps": 2, "lr": 1e-6, "clamp": 1e-6}  # next to no edit
+    answers = iter([[True, True, False], [True, False, True]])
+    monkeypatch.setattr(calibration, "answer_facts", lambda lm, path: np.array(next(answers)))
+    found = calibration.judge("memit", settings, facts)
+    scores = score_edits(load_model(tiny_folder), load_requests(requests)[:2])
+    for kind, score in zip(KINDS, SUCCESS, strict=True):
+        assert found[kind] == pytest.approx(scores[score].mean(), abs=1e-4, nan_ok=True), kind
+    assert found["kept_facts"] == 0.5  # one of the two that were said before
+    monkeypatch.setattr(calibration, "answer_facts", lambda lm, path: np.array([False]))
+    with pytest.raises(ValueError, match="the model says none of the facts of"):
+        calibration.judge("memit", settings, facts)
+
+
+def test_the_calibration_of_facts_is_on_no_subject_of_theirs():
+    """The subjects that trials edit are none of the results'."""
+    facts = Calibration.of_facts("smollm2-135m")
+    check_disjoint(facts, "facts")
+    with pytest.raises(ValueError, match="and so do the results"):
+        check_disjoint(replace(facts, requests=FACTS / "records.json"), "facts")
 
 
 def searches():

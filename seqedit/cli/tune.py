@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..base.paths import OUTPUT
-from .common import Jobs, make_app
+from .common import Dtype, Jobs, make_app
 
 app = make_app()
 
@@ -30,43 +30,70 @@ def tune(
     trials: Annotated[
         int, typer.Option(min=1, help="Trials of each method, those of an earlier call included.")
     ] = 10,
-    model: Annotated[str, typer.Option(help="Folder, hub id or embedded.")] = "embedded",
+    model: Annotated[
+        str, typer.Option(help="Folder, hub id, embedded, or a name of `seqedit model list`.")
+    ] = "embedded",
+    dtype: Dtype = "float32",
     requests: Annotated[
         Path | None,
-        typer.Option(help="Calibration requests; default: those of the fictional world."),
+        typer.Option(
+            help="Calibration requests; default: those of the fictional world for embedded, of "
+            "data/facts for others."
+        ),
     ] = None,
     kept: Annotated[
         Path | None,
         typer.Option(
-            help="Facts that are never edited, JSON lines of prompt and target; default: those of "
-            "the fictional world."
+            help="Facts that are never edited, JSON lines of prompt and target; default: those "
+            "that belong to the default requests."
         ),
     ] = None,
     results: Annotated[
-        str,
-        typer.Option(help="Requests of the results; a calibration that shares one is refused."),
-    ] = "world",
-    edits: Annotated[int, typer.Option(min=1, help="Requests that a trial edits.")] = 400,
+        str | None,
+        typer.Option(
+            help="Requests of the results; a calibration that shares one is refused; default: "
+            "world for embedded, facts for others."
+        ),
+    ] = None,
+    edits: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Requests that a trial edits; default: 400 for embedded, 100 for others."
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests in a round.")] = 50,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="key=value: a setting that is not searched; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the settings.")] = OUTPUT / "hyper",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the settings; default: where `seqedit edit` looks for those of "
+            "embedded and of the models of `seqedit model list`."
+        ),
+    ] = None,
     jobs: Jobs = 1,
 ) -> None:
     """Choose settings by trials on calibration facts; interrupted, it resumes.
 
     Example: seqedit tune target memit alphaedit
     """
+    from ..lm.registry import MODELS
     from ..runs.settings import parse_assignments
     from ..study.calibration import Calibration, check_disjoint
     from ..study.tune import tune_all
 
-    calibration = Calibration(model=model, edits=edits, batch_size=batch_size)
+    embedded = model == "embedded"
+    if out is None and not embedded and model not in MODELS:
+        raise ValueError(f"out: give a folder for the settings of {model}")
+    out = out or OUTPUT / "hyper" / ("" if embedded else model)
+    calibration = Calibration() if embedded else Calibration.of_facts(model)
     if requests is not None:
         calibration = replace(calibration, requests=requests, kept=kept)
-    check_disjoint(calibration, results)
+    edits = edits or calibration.edits
+    calibration = replace(calibration, edits=edits, batch_size=batch_size, dtype=dtype)
+    check_disjoint(calibration, results or ("world" if embedded else "facts"))
     for name, search in tune_all(
         methods,
         table=table,

@@ -75,11 +75,6 @@ def read_facts(path: Path) -> tuple[list[str], list[str]]:
     return [row["prompt"] for row in rows], [row["target"] for row in rows]
 
 
-def unrelated_facts(lm: LanguageModel, path: Path = UNRELATED) -> float:
-    """Share of the never-edited facts of a file that the model knows (greedy)."""
-    return float(answer_facts(lm, path).mean())
-
-
 LOGITS = 2**27
 """Logits held at a time: half a gigabyte in float32, whatever the vocabulary."""
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..evaluation.probes import find_extra_kinds
-from ..methods.catalogue import canonical
-from .presets import PRESETS, model_of
 
 Say = Callable[[str], None]
 """Receives remarks, one line each."""
@@ -35,10 +33,10 @@ class RunConfig:
         clean: leave out records that are wrong, repeated or contradictory; otherwise such a record
             is an error.
         hyper: JSON file of settings, ours or that of a released repository.
-        preset: model whose published settings to take. Without it and `hyper`, a model with a hub
-            id takes its own.
-        table: which settings chosen for the embedded model to take: "shared", whose targets are
-            optimised alike for all methods, or "own", as is best for each.
+        preset: model whose published settings to take. Without it and `hyper`, a model takes those
+            that were searched for it, or published.
+        table: which of the searched settings to take: "shared", whose targets are optimised alike
+            for all methods, or "own", as is best for each.
         batch_size: requests per round; None keeps the rounds of the file, or makes one.
         n_edits: only so many requests, from the first; None takes all. A stream may make several
             edits of each.
@@ -121,16 +119,3 @@ class RunConfig:
                 )
         if self.preset and self.hyper:
             raise ValueError("preset: give --preset or --hyper, not both")
-
-    @property
-    def published(self) -> str | None:
-        """Model whose preset the run takes: the one asked for, else the one that the model's hub id
-        names.
-        """
-        if self.preset is not None:
-            return self.preset
-        if self.hyper is not None:
-            return None
-        model = model_of(self.model)
-        base = canonical(self.method).partition("+")[0]
-        return model if model in PRESETS.get(base, {}) else None

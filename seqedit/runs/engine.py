@@ -22,6 +22,7 @@ from .identity import run_parameters
 from .job import Job, prepare
 from .measure import measure_round
 from .records import check_files, provenance, reopen
+from .resolve import find_published
 
 
 def run(config: RunConfig, out: Path, *, say: Say = ignore, weights_matter: bool = True) -> bool:
@@ -159,6 +160,6 @@ def _new_record(job: Job) -> dict[str, Any]:
     own = Counter(request.joined_by for request in job.requests)
     if own.keys() != {job.settings.separator}:
         record["separators"] = dict(own)
-    if config.published:
-        record["preset"] = config.published
+    if published := find_published(config, job.lm):
+        record["preset"] = published
     return record

@@ -109,14 +109,9 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     stream = replace(stream, passes=passes)
     if long:
         say(f"{len(long)} probes are too long for the model. The first: {long[0]}")
-    file = measured_text(lm, config.perplexity_text)
-    texts = tuple(read_corpus(file, "perplexity_text")) if file else ()
-    config = replace(
-        config,
-        corpus=find_corpus(config, lm, say),
-        kept=_kept(config, lm),
-        perplexity_text=file,
-    )
+    config = with_files(config, lm, say)
+    text = config.perplexity_text
+    texts = tuple(read_corpus(text, "perplexity_text")) if text else ()
     if config.kept:
         read_facts(config.kept)
     sizes = [len(batch) for batch in loaded.rounds]
@@ -142,6 +137,16 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
         texts,
         is_embedded(lm),
         long,
+    )
+
+
+def with_files(config: RunConfig, lm: LanguageModel, say: Say = ignore) -> RunConfig:
+    """What a run is asked to do, with the files in place of what stands for them."""
+    return replace(
+        config,
+        corpus=find_corpus(config, lm, say),
+        kept=_kept(config, lm),
+        perplexity_text=measured_text(lm, config.perplexity_text),
     )
 
 

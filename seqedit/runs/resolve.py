@@ -9,13 +9,15 @@ from ..lm.model import LanguageModel
 from ..methods.catalogue import base_entry, canonical
 from ..methods.ranges import Choice
 from ..world.embedded import is_embedded
-from .config import RunConfig, Say, Table, ignore
+from .config import RunConfig, Say, ignore
 from .hyper_files import read_hyper
-from .presets import find_preset
+from .presets import PRESETS, find_preset, model_of
 from .settings import Settings, build_settings
 
 HYPER = DATA / "hyper"
-"""Folder of the settings that were chosen for the embedded model, one folder for each table."""
+"""Folder of the settings that were searched for the embedded model, one folder for each table; in
+it, folders of the same form for other models, by their names in `seqedit.lm.registry.MODELS`.
+"""
 
 TARGET_FILE = "target.json"
 """How targets are optimised in the table `shared`."""
@@ -26,8 +28,9 @@ def resolve(
 ) -> Settings:
     """The settings of a run, complete and checked; later code needs no other source of them.
 
-    They start from one of: the file `config.hyper`; a preset, asked for or found by the model's hub
-    id; for the embedded model, the settings tuned for the method; the method's defaults. Over these
+    They start from one of: the file `config.hyper`; a preset that is asked for; what was searched
+    for the method on this model; a preset found by the model's hub id; the method's defaults. Over
+    these
     go `config.batch_size` and then `config.settings`. Layers that none of them names are those of
     `default_layers`; prices of a model without settings are scaled once its second moments are
     known (`seqedit.runs.scale`).
@@ -54,7 +57,22 @@ def resolve(
 
 def is_chosen(config: RunConfig, lm: LanguageModel) -> bool:
     """Whether a run's settings come from a file or a preset, rather than being defaults."""
-    return config.hyper is not None or config.published is not None or is_embedded(lm)
+    return (
+        _file(config, lm) is not None or find_published(config, lm) is not None or is_embedded(lm)
+    )
+
+
+def find_published(config: RunConfig, lm: LanguageModel) -> str | None:
+    """Model whose preset a run takes: the one asked for, else the one that the model's hub id
+    names, if nothing was searched for it.
+    """
+    if config.preset is not None:
+        return config.preset
+    if _file(config, lm) is not None:
+        return None
+    model = model_of(config.model)
+    base = canonical(config.method).partition("+")[0]
+    return model if model in PRESETS.get(base, {}) else None
 
 
 def _default_layers(method: str, lm: LanguageModel) -> list[int]:
@@ -71,16 +89,16 @@ def _starting_values(
     config: RunConfig, method: str, lm: LanguageModel, file_has_rounds: bool, say: Say
 ) -> dict[str, Any]:
     """Flat names → values of the one source that a run takes its settings from."""
-    if config.published is not None:
-        return _preset_values(method, config.published, file_has_rounds, say)
-    path = config.hyper or (_tuned_file(method, config.table) if is_embedded(lm) else None)
+    if published := find_published(config, lm):
+        return _preset_values(method, published, file_has_rounds, say)
+    path = _file(config, lm)
     if path is None:
         return {}
     values, remarks = read_hyper(path, method, lm, bool(config.moments or config.corpus))
     for remark in remarks:
         say(f"{path.name}: {remark}")
     if config.hyper is None:
-        say(f"settings of data/hyper/{config.table}/{path.name}, chosen for the embedded model")
+        say(f"settings of data/hyper/{path.relative_to(HYPER)}, searched for this model")
     return values
 
 
@@ -93,10 +111,16 @@ def _preset_values(method: str, model: str, file_has_rounds: bool, say: Say) -> 
     return values
 
 
-def _tuned_file(method: str, table: Table) -> Path | None:
-    """The settings chosen for a method on the embedded model, else those of what stands before its
-    first "+".
+def _file(config: RunConfig, lm: LanguageModel) -> Path | None:
+    """The file of settings that a run starts from: the one given, else what was searched for its
+    method on its model, else for what stands before the method's first "+".
     """
-    names = (method, method.partition("+")[0])
-    files = [HYPER / table / f"{name}.json" for name in names]
+    if config.hyper is not None or config.preset is not None:
+        return config.hyper
+    name = model_of(config.model)
+    if not is_embedded(lm) and name is None:
+        return None
+    folder = (HYPER if is_embedded(lm) else HYPER / str(name)) / config.table
+    method = canonical(config.method)
+    files = [folder / f"{one}.json" for one in (method, method.partition("+")[0])]
     return next((path for path in files if path.exists()), None)

@@ -6,15 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..base.paths import MODEL, WORLD
+import numpy as np
+from jaxtyping import Bool
+
+from ..base.paths import FACTS, MODEL, WORLD
 from ..editing.sequential import handed_over, run_sequential
-from ..evaluation.abilities import unrelated_facts
+from ..evaluation.abilities import answer_facts
 from ..evaluation.edits import score_edits
+from ..lm.model import LanguageModel
 from ..requests.published import load_requests
 from ..runs.config import RunConfig
 from ..runs.job import prepare
 
 KINDS = ("efficacy", "paraphrase", "neighborhood")
+
+EXACT = tuple(f"{kind}_accuracy" for kind in KINDS)
+"""Scores that judge edits of the embedded model, which says nearly every fact of its world; success
+is near its ceiling there.
+"""
+SUCCESS = ("efficacy_accuracy", "paraphrase", "neighborhood")
+"""Scores that judge edits of other models, which prefer many a true object that they do not say:
+the success of the papers, but for the edits themselves.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +42,7 @@ class Calibration:
         edits: how many requests a trial edits.
         batch_size: how many of them a round.
         seed: of context templates and of the sampler.
+        dtype: of the model's weights.
     """
 
     model: str = str(MODEL)
@@ -37,16 +51,29 @@ class Calibration:
     edits: int = 400
     batch_size: int = 50
     seed: int = 0
+    dtype: str = "float32"
+
+    @classmethod
+    def of_facts(cls, model: str) -> "Calibration":
+        """Facts about the real world, for any model but the embedded one."""
+        return cls(
+            model=model,
+            requests=FACTS / "calibration.json",
+            kept=FACTS / "calibration_kept.jsonl",
+            edits=100,
+        )
 
 
 def judge(method: str, settings: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
     """Edit the calibration facts with given settings and measure what came of them.
 
     Returns:
-        The settings; `quality`, the harmonic mean of the shares below, between 0 and 1; the
-        accuracies of the edits, their paraphrases and neighbourhoods; the share of kept facts that
-        are still known; and the seconds it took. Success is left out because it is near its
-        ceiling.
+        The settings; `quality`, the harmonic mean of the shares below, between 0 and 1; the scores
+        of the edits, their paraphrases and neighbourhoods (`EXACT` or `SUCCESS`); the share of kept
+        facts that are still said, of those that the unedited model says; and the seconds it took.
+
+    Raises:
+        ValueError: the input is wrong, or the unedited model says none of the kept facts.
     """
     start = time.perf_counter()
     job = prepare(
@@ -58,17 +85,20 @@ def judge(method: str, settings: Mapping[str, Any], calibration: Calibration) ->
             n_edits=calibration.edits,
             batch_size=calibration.batch_size,
             seed=calibration.seed,
+            dtype=calibration.dtype,
         )
     )
+    known = _known(job.lm, calibration.kept) if calibration.kept else None
     made, state = job.settings.make(), None
     for done in run_sequential(job.lm, job.rounds, made, job.plan):
         state = done.state
     assert state is not None  # there is at least one round
     with handed_over(job.lm, made, state):
         scores = score_edits(job.lm, job.requests)
-        shares = {kind: float(scores[f"{kind}_accuracy"].mean()) for kind in KINDS}
+        measured = zip(KINDS, EXACT if job.embedded else SUCCESS, strict=True)
+        shares = {kind: float(scores[score].mean()) for kind, score in measured}
         if calibration.kept:
-            shares["kept_facts"] = unrelated_facts(job.lm, calibration.kept)
+            shares["kept_facts"] = float(answer_facts(job.lm, calibration.kept)[known].mean())
     quality = len(shares) / sum(1 / max(share, 1e-3) for share in shares.values())
     return {
         "settings": dict(settings),
@@ -76,6 +106,14 @@ def judge(method: str, settings: Mapping[str, Any], calibration: Calibration) ->
         **{name: round(share, 4) for name, share in shares.items()},
         "seconds": round(time.perf_counter() - start, 1),
     }
+
+
+def _known(lm: LanguageModel, kept: Path) -> Bool[np.ndarray, "facts"]:
+    """Which of the kept facts the unedited model says."""
+    known = answer_facts(lm, kept)
+    if not known.any():
+        raise ValueError(f"kept: the model says none of the facts of {kept}; give others")
+    return known
 
 
 def shortest_target(trials: Sequence[dict[str, Any]], edits: int) -> dict[str, Any]:
@@ -107,9 +145,8 @@ def check_disjoint(calibration: Calibration, results: Path | str) -> None:
         ValueError: a subject is edited in both, or the calibration edits the subject of a probe of
             the results; the message names it.
     """
-    calibrated = {
-        request.subject: request.case_id for request in load_requests(calibration.requests)
-    }
+    edited = load_requests(calibration.requests)[: calibration.edits]
+    calibrated = {request.subject: request.case_id for request in edited}
     for request in load_requests(results):
         if request.subject in calibrated:
             raise ValueError(

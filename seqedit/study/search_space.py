@@ -47,14 +47,16 @@ def search_digest(
     ranges: Mapping[str, Range | Choice], fixed: Mapping[str, Any], calibration: Calibration
 ) -> str:
     """What a search is about: with other ranges or facts it is another search."""
+    about = asdict(calibration) | {"model": _model_digest(calibration.model)}
+    if calibration.dtype == "float32":  # as in searches from before the setting
+        del about["dtype"]
     asked = {
         "ranges": {
             name: {k: v for k, v in asdict(one).items() if not k.endswith("may_stay")}
             for name, one in ranges.items()
         },
         "fixed": dict(fixed),
-        "calibration": asdict(calibration)
-        | {"model": _model_digest(calibration.model)}
+        "calibration": about
         | {
             name: path and file_digest(path)
             for name, path in (("requests", calibration.requests), ("kept", calibration.kept))

@@ -4,19 +4,22 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..base.files import cache_folder, file_digest, write_text
-from ..base.paths import MODEL, WORLD
+from ..base.files import cache_folder, write_text
+from ..base.paths import WORLD
 from ..lm.fingerprint import fingerprint
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
+from ..requests.published import load_request_set
 from ..runs.config import RunConfig
 from ..runs.identity import run_id, run_parameters
+from ..runs.job import with_files
 from ..runs.resolve import resolve
 from .studies import STUDIES
-from .study_run import StudyRun
+from .study_run import EMBEDDED, StudyRun
 
 QUICK = "-quick"
 """What follows the name of a study whose runs are cut to a few edits, as in "methods-quick"."""
@@ -65,14 +68,19 @@ def select_runs(name: str) -> dict[str, StudyRun]:
 
 
 def identify(one: StudyRun) -> str:
-    """The id of a run, known before it is made."""
-    config = run_config(one)
+    """The id of a run, known before it is made.
+
+    Raises:
+        ValueError: its model or benchmark is not on the machine; the message says how to get it.
+    """
+    lm = _model(one.model, one.dtype)
+    config = with_files(run_config(one), lm) if one.model != EMBEDDED else run_config(one)
     parameters = run_parameters(
         config,
-        resolve(config, _embedded_model(one.dtype)),
-        fingerprint=_embedded_fingerprint(one.dtype),
+        resolve(config, lm),
+        fingerprint=_fingerprint(one.model, one.dtype),
         n_edits=one.n_edits,
-        requests=_digest(Path(config.requests)),
+        requests=_origin(config.requests),
     )
     return run_id(parameters)
 
@@ -86,9 +94,12 @@ def run_config(one: StudyRun) -> RunConfig:
 
 
 def edited_layers(runs: Iterable[StudyRun]) -> list[int]:
-    """The layers whose second moments these runs need, by the tuned settings of their methods."""
-    lm = _embedded_model("float32")
-    return sorted({layer for one in runs for layer in resolve(one.config(), lm).layers})
+    """The layers of the embedded model whose second moments these runs need, by the tuned settings
+    of their methods.
+    """
+    lm = _model(EMBEDDED, "float32")
+    embedded = (one for one in runs if one.model == EMBEDDED)
+    return sorted({layer for one in embedded for layer in resolve(one.config(), lm).layers})
 
 
 def _all_studies() -> list[str]:
@@ -96,18 +107,19 @@ def _all_studies() -> list[str]:
 
 
 @cache
-def _embedded_model(dtype: str) -> LanguageModel:
-    return load_model(MODEL, device="cpu", dtype=getattr(torch, dtype))
+def _model(name: str, dtype: str) -> LanguageModel:
+    return load_model(name, device="cpu", dtype=getattr(torch, dtype))
 
 
 @cache
-def _embedded_fingerprint(dtype: str) -> str:
-    return fingerprint(_embedded_model(dtype))
+def _fingerprint(name: str, dtype: str) -> str:
+    return fingerprint(_model(name, dtype))
 
 
 @cache
-def _digest(path: Path) -> str:
-    return file_digest(path)
+def _origin(requests: Path | str) -> str | dict[str, Any]:
+    """What identifies requests in a record, see `RequestSet`."""
+    return load_request_set(requests).origin
 
 
 def _first_lines(path: Path, count: int) -> Path:

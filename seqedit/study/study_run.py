@@ -3,25 +3,34 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..base.paths import MODEL, WORLD
+from ..base.paths import FACTS, MODEL, WORLD
 from ..runs.config import RunConfig, Table
+from ..runs.self_text import SELF
+
+EMBEDDED = "embedded"
+"""The name of the model that comes along."""
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A run of a study, on the embedded model.
+    """A run of a study.
 
     Attributes:
         label: what the run is called in its study; labels and seeds together are unique there.
         method: name of the method, combinators after "+".
         settings: those that differ from the tuned ones.
+        model: the embedded one, or a name in `seqedit.lm.registry.MODELS`, which has to be on the
+            machine.
         n_edits: number of edits.
         batch_size: edits in a round.
         seed: of context templates and of the order of the requests.
-        requests: file of requests in the folder of the fictional world.
+        requests: file of requests in the folder of the fictional world; for another model the
+            name of a benchmark.
         evaluate_every: also evaluate after every so many rounds; 0 evaluates at the end only.
+        evaluate_sample: at evaluations before the last, measure only so many requests; None
+            measures all.
         corpus_lines: second moments come from so many lines of the corpus; None takes the shipped
-            ones.
+            ones, or for another model its own text.
         dtype: of the model's weights.
         table: which chosen settings to start from, see `RunConfig`.
         stream: name of a stream of edits, see `seqedit.requests.streams`.
@@ -32,11 +41,13 @@ class StudyRun:
     label: str
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
+    model: str = EMBEDDED
     n_edits: int = 100
     batch_size: int = 25
     seed: int = 1
     requests: str = "records.json"
     evaluate_every: int = 0
+    evaluate_sample: int | None = None
     corpus_lines: int | None = None
     dtype: str = "float32"
     table: Table = "shared"
@@ -45,10 +56,15 @@ class StudyRun:
     wild: bool = False
 
     def config(self) -> RunConfig:
-        """What the engine is asked to do, but for the text of the second moments."""
+        """What the engine is asked to do, but for the text of the second moments.
+
+        Of a pretrained model it is also measured which facts about the real world it keeps, and the
+        perplexity of text that it wrote unedited.
+        """
+        embedded = self.model == EMBEDDED
         return RunConfig(
-            model=str(MODEL),
-            requests=WORLD / self.requests,
+            model=str(MODEL) if embedded else self.model,
+            requests=WORLD / self.requests if embedded else self.requests,
             method=self.method,
             settings=self.settings,
             n_edits=self.n_edits,
@@ -56,6 +72,9 @@ class StudyRun:
             shuffle=True,
             seed=self.seed,
             evaluate_every=self.evaluate_every,
+            evaluate_sample=self.evaluate_sample,
+            kept=None if embedded else FACTS / "kept.jsonl",
+            perplexity_text=None if embedded else SELF,
             dtype=self.dtype,
             table=self.table,
             stream=self.stream,

@@ -97,14 +97,14 @@ def tune(
 def _made(method: str, table: Table, out: Path) -> dict[str, Any]:
     """An earlier search whose settings are there; nothing if there is none.
 
-    First guesses, which come along in the folder of the embedded model, give way to a search.
+    First guesses, which come along in `HYPER`, give way to a search.
 
     Raises:
         ValueError: a file of settings or of a search is there that no search wrote.
     """
     chosen, whole = files(method, table, out)
     search = read_file(whole, method, {})
-    foreign = whole.exists() or (chosen.exists() and out != HYPER)
+    foreign = whole.exists() or (chosen.exists() and HYPER not in (out, *out.parents))
     if foreign and not {"trials", "ranges"} <= set(search):
         there = whole if whole.exists() else chosen
         raise ValueError(
