@@ -18,6 +18,7 @@ from seqedit.algebra.second_moment import SecondMoment
 from seqedit.cli.main import app
 from seqedit.cli.plan import table
 from seqedit.editing.sequential import run_sequential
+from seqedit.lm.default_layers import default_layers
 from seqedit.lm.keys import KeyReader
 from seqedit.lm.second_moments import collect_second_moments
 from seqedit.lm.target_loss import TargetConfig, target_rows
@@ -291,12 +292,13 @@ def test_plan_command_prints_a_table_or_json(tiny_folder, tmp_path):
         and found["rounds"] == 1
         and found["disk"]["second moments"] == 2 * 4 * 64**2
     )
+    one = call("--model", tmp_path, "--edits", 4, "--json", "--tflops", 1)  # layers by the rule
+    assert json.loads(one.stdout)["disk"]["second moments"] == len(default_layers(3)) * 4 * 64**2
     done = call("--model", "gpt-j-6b", "--edits", 1000, "--method", "memit", "--dtype", "bfloat16")
     assert (
         done.exit_code == 0 and "10 rounds" in done.stdout and "rate on this machine" in done.stdout
     )
     for words, word in (
-        (("--model", tmp_path, "--edits", 4), "--layers: give the layers to edit"),
         (("--model", "gpt2-xl", "--edits", 0), "at least one"),
         (("--model", "gpt2-xl", "--edits", "none.json"), "none.json"),
     ):

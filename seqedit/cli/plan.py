@@ -62,6 +62,7 @@ def plan(
 
     import torch
 
+    from ..lm.default_layers import default_layers
     from ..methods.catalogue import make_method
     from ..methods.kinds.locate_then_edit import LocateThenEdit
     from ..planner.estimate import Texts, Work, estimate
@@ -73,13 +74,11 @@ def plan(
     count = int(edits) if edits.isdecimal() else len(load_requests(edits))
     if not 1 <= count <= MOST_EDITS:
         raise ValueError(f"--edits: give at least one and at most {MOST_EDITS:,}")
-    if layers is None and model not in EDITED:
-        raise ValueError(
-            f"--layers: give the layers to edit; they are known for {', '.join(EDITED)}"
-        )
+    shape = shape_of(config_of(model))
+    own = EDITED.get(model, tuple(default_layers(shape.n_layers)))
     work = Work(
         method=cast(LocateThenEdit, make_method(method)),  # Work refuses any other kind by name
-        layers=EDITED[model] if layers is None else parse_layers(layers),
+        layers=own if layers is None else parse_layers(layers),
         edits=count,
         batch_size=min(batch_size, count),
         dtype=getattr(torch, dtype),
@@ -91,7 +90,7 @@ def plan(
         rate = tflops * 1e12
     else:
         rate = measured_rate("cuda" if torch.cuda.is_available() else "cpu", dtype)
-    found = estimate(shape_of(config_of(model)), work, Texts(), rate)
+    found = estimate(shape, work, Texts(), rate)
     typer.echo(json.dumps(found, indent=1) if as_json else table(found))
     if not as_json and not tflops:
         typer.echo(
