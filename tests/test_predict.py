@@ -342,6 +342,14 @@ def test_published_numbers_have_their_source():
     )
     assert {"fang2025alphaedit, Table 1"} < {*frame["source"]} and frame["source"].notna().all()
     assert frame.loc[frame["status"] == "primary", "efficacy"].item() == 98.9
+    every = compare.published_numbers()
+    assert {*every["metric"]} == {"success", "exact", "tokens", "wild"}
+    assert every["protocol"].str.len().min() > 0 and every["n_edits"].notna().all()
+    kinds = ["efficacy", "paraphrase", "neighborhood"]
+    shares = every[kinds].to_numpy(dtype=float)
+    assert every["efficacy"].notna().all() and 0 <= np.nanmin(shares) <= np.nanmax(shares) <= 100
+    told = every.drop(columns=kinds)
+    assert not told.duplicated().any()  # no number twice
 
 
 def test_figures_name_every_method_of_the_lifelong_study():
