@@ -58,7 +58,8 @@ def page(browser):
     page.on(
         "console",
         lambda message: (
-            message.type in ("error", "warning") and page.problems.append(f"console: {message.text}")
+            message.type in ("error", "warning")
+            and page.problems.append(f"console: {message.text}")
         ),
     )
     page.on(

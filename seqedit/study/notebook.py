@@ -120,6 +120,11 @@ def _typeset(text: str) -> str:
     )
 
 
+def scientific(value: float) -> str:
+    """A small or large number as text of one digit and a power of ten: "7·10⁻⁷", "10⁻¹³"."""
+    return _typeset(f"{value:.0e}").removeprefix("1·")
+
+
 def _power(found: re.Match[str]) -> str:
     """ "7e-07" as "7·10⁻⁷"."""
     return f"{found[1]}·10{str(int(found[2])).translate(_POWERS)}"
