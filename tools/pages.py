@@ -69,6 +69,10 @@ def _page(app, pagename, templatename, context, doctree) -> None:
     body = context.get("body", "")
     for key in ("script_files", "css_files"):
         context[key] = prune_scripts(context[key], body)
+    # roles that HTML does not know or that do not fit what is in the list
+    for role in (' role="doc-biblioentry"', ' role="list"'):
+        body = body.replace(role, "")
+    context["body"] = body
     if doctree is not None:
         depth = pagename.count("/")
         picture = (

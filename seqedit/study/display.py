@@ -109,7 +109,7 @@ def _name_scales(figure: Figure) -> None:
 def _names_its_scale(ax: Axes) -> bool:
     """Whether the ticks of both axes are labelled at this panel, or it has none."""
     return all(
-        not axis.get_majorticklocs().size
+        not len(axis.get_majorticklocs())
         or any(text.get_text() and text.get_visible() for text in axis.get_ticklabels())
         for axis in (ax.xaxis, ax.yaxis)
         if axis.get_visible()
