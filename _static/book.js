@@ -29,6 +29,7 @@
   const number = (text) => parseFloat(text.replace("−", "-").replace(/[^\d.+-].*$/, ""));
   async function sortable(table) {
     const rows = [...table.tBodies[0].rows];
+    if (!rows.some((row) => [...row.cells].some((cell) => /^[−+]?\d/.test(cell.textContent.trim())))) return;
     for (const row of rows)
       for (const cell of row.cells) {
         const text = cell.textContent.trim(), value = number(text);
@@ -51,7 +52,7 @@
       for (const row of rows)
         row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
     });
-    table.closest(".pst-scrollable-table-container").before(input);
+    (table.closest(".pst-scrollable-table-container") ?? table).before(input);
   }
 
   // Interactive figures: a list of traces, each shown for certain values of the controls
@@ -96,12 +97,27 @@
     box.prepend(plot, form);
     const figure = document.getElementById(box.dataset.for);
     if (figure) {
+      box.closest(".cell_output").hidden = true;
       figure.classList.add("live");
       figure.querySelector("figcaption").before(box);
     }
     await draw();
     box.classList.add("ready");
   }
+
+  // A formula in a line that is longer than the line scrolls by itself
+  async function formulas() {
+    if (!window.MathJax?.startup) return;
+    await MathJax.startup.promise;
+    const measure = () => {
+      for (const formula of document.querySelectorAll("span.math mjx-container"))
+        formula.parentElement.classList.toggle("wide",
+          formula.offsetWidth > (formula.closest("p, li, dd, td, figcaption") ?? document.body).clientWidth);
+    };
+    measure();
+    addEventListener("resize", measure);
+  }
+  addEventListener("load", formulas);
 
   document.addEventListener("DOMContentLoaded", () => {
     search();

@@ -175,6 +175,6 @@ def test_projection_in_the_plane(direction):
     key is answered in full."""
     for threshold in THRESHOLDS:
         found = projected_row(direction, threshold)
-        assert found["disturbed"] <= found["bound"] + 1e-12
-    assert projected_row(direction, 3.0)["written"] == pytest.approx(1)
-    assert projected_row(direction, 0.003)["written"] == 0
+        assert found.disturbed <= found.bound + 1e-12
+    assert projected_row(direction, 3.0).written == pytest.approx(1)
+    assert projected_row(direction, 0.003).written == 0

@@ -49,6 +49,11 @@ def test_scripts_that_a_page_has_no_use_for_are_dropped(body, mathjax):
     assert kept == [("_static/doctools.js", ""), *(formulas if mathjax else [])]
 
 
+def test_names_in_code_break_at_their_joints():
+    made = pages.breakable('<p>a_b</p><span class="pre">rome+null_space</span>')
+    assert made == '<p>a_b</p><span class="pre">rome+<wbr/>null_<wbr/>space</span>'
+
+
 def test_arxiv_numbers_become_links():
     pieces = addresses.with_links("EvoEdit (arXiv 2510.13851) and 2605.26670; not 1234.56789.")
     links = [

@@ -14,7 +14,8 @@ def label(entry) -> str:
     """Family names of one or two authors, or of the first of several, and the year."""
     people = entry.persons.get("author", [])
     names = [" ".join([*person.prelast_names, *person.last_names]) for person in people]
-    who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
+    several = len(names) > 2 or names[-1] == "others"
+    who = f"{names[0]} et al." if several else " and ".join(names)
     return f"{who}, {entry.fields['year']}".replace("{", "").replace("}", "")
 
 

@@ -48,6 +48,15 @@ def metadata(title: str, about: str, picture: str) -> str:
     )
 
 
+def breakable(body: str) -> str:
+    """A page whose long names in code may go on in a next line, behind "+", "_", "/" and "="."""
+    return re.sub(
+        r'(?<=<span class="pre">)[^<]+',
+        lambda name: re.sub(r"([+_/=]+)", r"\1<wbr/>", name[0]),
+        body,
+    )
+
+
 def prune_scripts(files: list, body: str) -> list:
     """Scripts or styles of a page without those that start kernels, and without MathJax where no
     formula is.
@@ -72,7 +81,7 @@ def _page(app, pagename, templatename, context, doctree) -> None:
     # roles that HTML does not know or that do not fit what is in the list
     for role in (' role="doc-biblioentry"', ' role="list"'):
         body = body.replace(role, "")
-    context["body"] = body
+    context["body"] = breakable(body)
     if doctree is not None:
         depth = pagename.count("/")
         picture = (

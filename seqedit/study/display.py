@@ -14,6 +14,7 @@ import seaborn as sns
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 
 LARGEST_SVG = 250_000
@@ -29,9 +30,19 @@ _PAD = 0.08  # inches
 def show_figures_as_svg(shell: InteractiveShell) -> None:
     """Let the figures of a notebook be shown by `picture`, instead of IPython's own way."""
     shell.run_line_magic("matplotlib", "inline")  # its formatters, which then give way to these
+    assert shell.display_formatter is not None  # a notebook has one
     formatters = shell.display_formatter.formatters
-    formatters["image/svg+xml"].for_type(Figure, lambda figure: picture(figure)[0])
-    formatters["image/png"].for_type(Figure, lambda figure: picture(figure)[1])
+    made: dict[Figure, tuple[str | None, str | None]] = {}  # both ask, SVG first
+
+    def svg(figure: Figure) -> str | None:
+        made[figure] = picture(figure)
+        return made[figure][0]
+
+    def png(figure: Figure) -> str | None:
+        return (made.pop(figure, None) or picture(figure))[1]
+
+    formatters["image/svg+xml"].for_type(Figure, svg)
+    formatters["image/png"].for_type(Figure, png)
 
 
 def picture(figure: Figure) -> tuple[str | None, str | None]:
@@ -59,14 +70,16 @@ def picture(figure: Figure) -> tuple[str | None, str | None]:
 
 
 def panel_boxes(figure: Figure) -> list[Bbox]:
-    """Where a figure's panels are, in inches, in their own order; none if it is narrow, has one, or
-    has a panel whose scale is written beside another one.
+    """Where a figure's panels are, in inches, in their own order; none if it is narrow, has
+    a single column, or a panel whose scale is written beside another one.
 
     A colour bar belongs to the panel on its left, a second axis to the first of its place. Legends
     of the whole figure come first.
     """
     axes = [ax for ax in figure.axes if ax.get_visible() and ax.axison]
-    if figure.get_figwidth() < WIDE or len(axes) < 2 or not all(map(_names_its_scale, axes)):
+    if figure.get_figwidth() < WIDE or _columns(figure) < 2:
+        return []
+    if not all(map(_names_its_scale, axes)):
         return []
     dpi = figure.dpi
     found: list[Bbox] = []
@@ -82,28 +95,34 @@ def panel_boxes(figure: Figure) -> list[Bbox]:
             found.append(box)
     if len(found) < 2:
         return []
-    legends = [legend.get_tightbbox() for legend in figure.legends]
+    legends = [box for legend in figure.legends if (box := legend.get_tightbbox())]
     return [Bbox(box.get_points() / dpi).padded(_PAD / 2) for box in [*legends, *found]]
 
 
 def _name_scales(figure: Figure) -> None:
     """Label the ticks of inner panels, which sharing an axis hides, where the labels are short."""
-    if figure.get_figwidth() < WIDE or figure.get_layout_engine() is None:
+    if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        return
+    if figure.get_figwidth() < WIDE or _columns(figure) < 2:
         return
     figure.canvas.draw()
     for ax in figure.axes:
         if ax.get_subplotspec() is None:
             continue
-        for axis, side in ((ax.xaxis, "labelbottom"), (ax.yaxis, "labelleft")):
-            others = ax.get_shared_x_axes() if side == "labelbottom" else ax.get_shared_y_axes()
-            shared = [other for other in others.get_siblings(ax) if other is not ax]
-            texts = [
-                text.get_text()
-                for other in shared
-                for text in getattr(other, f"{axis.axis_name}axis").get_ticklabels()
-            ]
-            if shared and max(map(len, texts), default=0) <= SHORT:
-                ax.tick_params(axis=axis.axis_name, **{side: True})
+        shares_x = ax.get_shared_x_axes().get_siblings(ax)
+        shares_y = ax.get_shared_y_axes().get_siblings(ax)
+        x_labels = [text.get_text() for one in shares_x for text in one.get_xticklabels()]
+        y_labels = [text.get_text() for one in shares_y for text in one.get_yticklabels()]
+        if len(shares_x) > 1 and max(map(len, x_labels), default=0) <= SHORT:
+            ax.tick_params(axis="x", labelbottom=True)
+        if len(shares_y) > 1 and max(map(len, y_labels), default=0) <= SHORT:
+            ax.tick_params(axis="y", labelleft=True)
+
+
+def _columns(figure: Figure) -> int:
+    """How many panels stand side by side."""
+    places = [spec for ax in figure.axes if (spec := ax.get_subplotspec()) is not None]
+    return len({place.colspan.start for place in places})
 
 
 def _names_its_scale(ax: Axes) -> bool:

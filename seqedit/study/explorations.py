@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,17 +28,33 @@ def preserved_keys(n: int = 250) -> np.ndarray:
     return np.array([[cos, -sin], [sin, cos]]) @ spread
 
 
-def projected_row(direction: float, threshold: float) -> dict[str, float | np.ndarray]:
+class Projected(NamedTuple):
+    """A row in the plane and its projection.
+
+    Attributes:
+        key: of the edit.
+        row: answers the key by 1.
+        kept: the row's projection.
+        written: what `kept` says at the key.
+        disturbed: root mean square of what it says at preserved keys.
+        bound: √τ·‖kept‖, which that does not exceed.
+    """
+
+    key: np.ndarray
+    row: np.ndarray
+    kept: np.ndarray
+    written: float
+    disturbed: float
+    bound: float
+
+
+def projected_row(direction: float, threshold: float) -> Projected:
     """A row that answers a key by 1, projected onto the directions whose eigenvalue is below a
     threshold.
 
     Args:
         direction: of the key of length 1.2, in degrees from the line of the preserved keys.
         threshold: τ.
-
-    Returns:
-        key, row and kept (its projection), what `kept` writes at the key, the root mean square
-        of what it says at preserved keys, and the bound √τ·‖kept‖ on that.
     """
     turn = TILT + math.radians(direction)
     key = 1.2 * np.array([math.cos(turn), math.sin(turn)])
@@ -48,15 +65,8 @@ def projected_row(direction: float, threshold: float) -> dict[str, float | np.nd
         if length**2 < threshold:
             kept = kept + (row @ unit) * unit
             disturbed += ((row @ unit) * length) ** 2
-    size = float(np.linalg.norm(kept))
-    return {
-        "key": key,
-        "row": row,
-        "kept": kept,
-        "written": float(kept @ key),
-        "disturbed": math.sqrt(disturbed),
-        "bound": math.sqrt(threshold) * size,
-    }
+    bound = math.sqrt(threshold) * float(np.linalg.norm(kept))
+    return Projected(key, row, kept, float(kept @ key), math.sqrt(disturbed), bound)
 
 
 def explore_projection(figure: str) -> HTML:
@@ -82,17 +92,21 @@ def explore_projection(figure: str) -> HTML:
             found = projected_row(direction, threshold)
             when = {"key, degrees from the line": f"{direction:g}", "τ": f"{threshold:g}"}
             says = (
-                f"writes {found['written']:.2f} of 1 at the key<br>preserved keys: "
-                f"{found['disturbed']:.2f} (bound {found['bound']:.2f})"
+                f"writes {found.written:.2f} of 1 at the key<br>preserved keys: "
+                f"{found.disturbed:.2f} (bound {found.bound:.2f})"
             )
             traces += [
-                _arrow("row of Δ", found["row"], ORANGE) | {"when": when},
-                _arrow("row of ΔP", found["kept"], BLUE) | {"when": when},
-                _star(found["key"]) | {"when": when},
+                _arrow("row of Δ", found.row, ORANGE) | {"when": when},
+                _arrow("row of ΔP", found.kept, BLUE) | {"when": when},
+                _star(found.key) | {"when": when},
                 {"mode": "text", "x": [-2.8], "y": [1.75], "text": [says], "when": when}
                 | {"textposition": "bottom right", "showlegend": False, "hoverinfo": "skip"},
             ]
-            numbers = {name: round(found[name], 3) for name in ("written", "disturbed", "bound")}
+            numbers = {
+                "written": round(found.written, 3),
+                "disturbed": round(found.disturbed, 3),
+                "bound": round(found.bound, 3),
+            }
             rows.append(when | numbers)
     plain = {"showticklabels": False, "zeroline": False}
     return interactive(

@@ -92,10 +92,10 @@ def interactive(
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "sans-serif", "size": 13, "color": "#262626"},
-        "margin": {"l": 58, "r": 12, "t": 34, "b": 48},
+        "margin": {"l": 58, "r": 12, "t": 34, "b": 84},
         "dragmode": False,
         "hovermode": "closest",
-        "legend": {"orientation": "h", "y": -0.2},
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
     }
     data = {
         "traces": traces,
@@ -145,7 +145,7 @@ def explore(figure: str, studies: Mapping[str, str], start: Sequence[str]) -> HT
                 if column not in own or own[column].isna().all():
                     continue
                 points = own.astype({column: float}).groupby("edits")[column]
-                ends = {int(edits): compare.interval(values) for edits, values in points}
+                ends = {int(str(edits)): compare.interval(values) for edits, values in points}
                 texts = {f"{n} edits": compare.plus_minus(end) for n, end in ends.items()}
                 rows.append({"study": title, "method": name, "measure": measure} | texts)
                 when = {"study": title, "measure": measure, "methods": name}
