@@ -4,6 +4,7 @@ Looks at what `make html` has built; skipped without it, without playwright (`pi
 seqedit[browser]`) or without a Chromium of this machine.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -91,6 +92,65 @@ def test_page_says_what_it_is(name):
     text = (HTML / name).read_text(encoding="utf-8")
     assert not name.startswith("chapters/") or '<meta name="description"' in text
     assert str(ROOT) not in text
+
+
+DRAWN = """() => [...document.querySelectorAll(".interactive .plot .trace")]
+    .map((trace) => trace.innerHTML).join()"""
+
+
+@pytest.mark.parametrize(
+    "name, control",
+    [
+        ("null_space", "input[type=range]"),
+        ("condition", "input[type=range]"),
+        ("explorer", "input[type=checkbox]"),
+    ],
+)
+def test_interactive_figures_answer_to_the_keyboard(page, name, control):
+    page.goto((HTML / "chapters" / f"{name}.html").as_uri())
+    page.locator(".interactive").first.evaluate("box => box.scrollIntoView()")
+    page.locator(".interactive.ready").first.wait_for()
+    before = page.evaluate(DRAWN)
+    page.locator(f".interactive {control}").first.press(
+        "ArrowRight" if "range" in control else "Space"
+    )
+    page.wait_for_function("before => (" + DRAWN + ")() !== before", arg=before)
+    assert before and page.locator("figure.live > img:visible").count() == 0
+    assert page.problems == []
+
+
+def test_figures_are_pictures_where_no_script_runs(browser):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto((HTML / "chapters" / "explorer.html").as_uri())
+    assert page.locator("#fig-explorer img").first.is_visible()
+    page.locator(".interactive summary").click()
+    assert page.locator(".interactive td").first.is_visible()
+    page.close()
+
+
+def test_long_tables_sort_and_filter(page):
+    page.goto((HTML / "chapters" / "explorer.html").as_uri())
+    page.locator(".interactive.ready").wait_for()
+    page.locator(".interactive summary").click()
+    table = page.locator(".interactive table")
+    cells = table.locator("tbody tr:not([hidden]) td:nth-child(4)")
+    table.locator("th").nth(3).click()
+    found = [float(text.split("\N{NO-BREAK SPACE}")[0]) for text in cells.all_inner_texts()]
+    assert found in (sorted(found), sorted(found, reverse=True)) and len(found) > 12
+    page.locator("input.filter").first.fill("GRACE perplexity")
+    shown = table.locator("tbody tr:not([hidden])").all_inner_texts()
+    assert 0 < len(shown) < len(found) and all("GRACE" in row for row in shown)
+
+
+def test_every_icon_is_drawn():
+    """The style sheet has all that the pages name, since the theme's own script is dropped."""
+    named = set()
+    for name in PAGES:
+        text = (HTML / name).read_text(encoding="utf-8")
+        for classes in re.findall(r'class="([^"]*\bfa[sr]?(?:-solid)?\b[^"]*)"', text):
+            named |= {one for one in classes.split() if one.startswith("fa-")}
+    style = (HTML / "_static" / "icons.css").read_text(encoding="utf-8")
+    assert {one for one in named if f".{one} " not in style} <= {"fa-solid", "fa-lg"}
 
 
 def test_problems_are_seen(page, tmp_path):
