@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -74,6 +75,11 @@ def _inline(file) -> str:
     return getattr(file, "attributes", {}).get("body", "") or ""
 
 
+def _forget_sources(app) -> None:
+    """Source pages are written again: viewcode keeps them although the theme or anchors changed."""
+    shutil.rmtree(Path(app.outdir, "_modules"), ignore_errors=True)
+
+
 def _page(app, pagename, templatename, context, doctree) -> None:
     body = context.get("body", "")
     for key in ("script_files", "css_files"):
@@ -113,6 +119,7 @@ def _finish(app, exception) -> None:
 
 
 def setup(app) -> dict:
+    app.connect("builder-inited", _forget_sources)
     app.connect("html-page-context", _page, priority=900)  # after the extensions that add scripts
     app.connect("build-finished", _finish, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
