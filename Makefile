@@ -40,7 +40,7 @@ $(VENV)/.ok: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	$(INSTALL) -q -c constraints.txt -e '.[book,test]'
+	$(INSTALL) -q -c constraints.txt -e '.[book,test,browser]'
 	@touch $@
 
 book: chapters html ## execute every chapter and render the book

@@ -48,13 +48,12 @@ def test_references_to_theorems_lead_somewhere():
 def test_contents():
     """Every listed file has its text, and every text of a chapter is listed."""
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    listed = [
-        contents["root"],
-        *(chapter["file"] for part in contents["parts"] for chapter in part["chapters"]),
-    ]
+    chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
+    pages = [page for chapter in chapters for page in (chapter, *chapter.get("sections", ()))]
+    listed = [contents["root"], *(page["file"] for page in pages)]
     texts = [ROOT / Path(file).with_suffix(".md") for file in listed]
     assert [path for path in texts if not path.exists()] == [] and len(set(listed)) == len(listed)
-    assert {path.name for path in texts} == {path.name for path in (ROOT / "chapters").glob("*.md")}
+    assert {*texts} == {*(ROOT / "chapters").rglob("*.md")}
 
 
 @pytest.fixture

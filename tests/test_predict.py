@@ -327,9 +327,9 @@ def test_intervals_and_differences():
         pytest.approx(12.706204736 * math.sqrt(2) / math.sqrt(2)),
     )
     shown = compare.means_table(frame, {"a": "A", "b": "B"}, {"x": "X"}, base="a", digits=0)
-    assert list(shown["X"]) == ["3 ±\xa025", "0 ±\xa013"]
+    assert list(shown["X"]) == ["3\xa0±\xa025", "0\xa0±\xa013"]
     assert (
-        compare.plus_minus((-0.04, 0.2)) == "0.0 ±\xa00.2"
+        compare.plus_minus((-0.04, 0.2)) == "0.0\xa0±\xa00.2"
         and compare.plus_minus((-1.0, float("nan"))) == "−1.0"
     )
     with pytest.raises(ValueError, match="label: 'c'; there are a, b"):

@@ -1,9 +1,14 @@
-"""Sphinx extension: lets docstrings hold Markdown tables.
+"""Sphinx extension: docstrings may hold Markdown tables; signatures name no folder of the build.
 
-These read well in the source and in the book.
+Tables in Markdown read well in the source and in the book.
 """
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def _cells(line: str) -> list[str]:
@@ -39,9 +44,18 @@ def markdown_tables(lines: list[str]) -> list[str]:
     return out
 
 
+def without_root(signature: str) -> str:
+    """A signature whose paths begin at the root of the repository."""
+    return re.sub(rf"PosixPath\('{re.escape(str(ROOT))}/?([^']*)'\)", r"Path('\1')", signature)
+
+
 def setup(app) -> dict:
     def process(app, what, name, obj, options, lines):
         lines[:] = markdown_tables(lines)
 
+    def shorten(app, what, name, obj, options, signature, returned):
+        return (signature and without_root(signature), returned)
+
     app.connect("autodoc-process-docstring", process, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", shorten)
     return {"parallel_read_safe": True}

@@ -180,8 +180,7 @@ def paired_change(frame: pd.DataFrame, label: str, base: str, column: str) -> tu
 
 
 def plus_minus(value: tuple[float, float], digits: int = 1, signed: bool = False) -> str:
-    """Mean ± half-width as text that breaks, if at all, before the ±; the mean alone without a
-    half-width.
+    """Mean ± half-width as text that does not break; the mean alone without a half-width.
 
     Args:
         value: as `interval` returns it.
@@ -190,7 +189,9 @@ def plus_minus(value: tuple[float, float], digits: int = 1, signed: bool = False
     mean, half = value
     mean = round(mean, digits) or 0.0  # no −0.0
     text = f"{mean:{'+' if signed and mean else ''}.{digits}f}".replace("-", "−")
-    return text if np.isnan(half) else f"{text} ±\N{NO-BREAK SPACE}{half:.{digits}f}"
+    return (
+        text if np.isnan(half) else f"{text}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{half:.{digits}f}"
+    )
 
 
 def means_table(

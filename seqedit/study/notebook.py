@@ -1,12 +1,13 @@
 """Starts a chapter: checks its parameters and sets the look of its figures."""
 
+import re
 import warnings
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from IPython import get_ipython
 from IPython.display import Markdown
+
+from .display import set_style, show_figures_as_svg
 
 
 def begin(*parameters: str) -> None:
@@ -40,19 +41,8 @@ def begin(*parameters: str) -> None:
     for name in parameters:
         if name in kinds and name in shell.user_ns:
             check_parameter(name, shell.user_ns[name], kinds[name])
-    sns.set_theme(
-        style="whitegrid",
-        palette="colorblind",
-        context="notebook",
-        rc={
-            "figure.facecolor": "white",
-            "figure.figsize": (7, 3.6),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "svg.hashsalt": "seqedit",
-        },
-    )
-    plt.rcParams["savefig.dpi"] = plt.rcParams["figure.dpi"] = 110
+    show_figures_as_svg(shell)
+    set_style()
 
 
 FROM_ZERO = {"seed", "layer", "case", "evaluate_every"}
@@ -87,8 +77,54 @@ def check_parameter(name: str, value: object, kind: type | str) -> None:
 
 
 def markdown_table(frame: pd.DataFrame, caption: str, name: str) -> Markdown:
-    """A table of the book that has a number and can be referred to by its name."""
-    return Markdown(
-        f":::{{table}} {caption}\n:name: {name}\n:align: center\n\n"
-        f"{frame.to_markdown(index=False)}\n:::"
+    """A table of the book that has a number and can be referred to by its name.
+
+    Numbers stand at the right of their column with the same number of decimals, minus signs are
+    minus signs, and no cell breaks at its ±.
+    """
+    shown = {title: _as_text(column) for title, column in frame.items()}
+    right = [all(_NUMBER.match(text) for text in texts) for texts in shown.values()]
+    text = pd.DataFrame(shown).to_markdown(
+        index=False,
+        colalign=["right" if is_number else "left" for is_number in right],
+        disable_numparse=True,
     )
+    return Markdown(f":::{{table}} {caption}\n:name: {name}\n:align: center\n\n{text}\n:::")
+
+
+_NUMBER = re.compile(r"[−+]?\d[\d.,]*(·10\S+)?(\s?(%|[a-zA-Z]{1,3}))?(\s?[±(–].*)?$|–?$")
+"""A number with a short unit and an interval or range, if any; a dash or nothing counts as one."""
+_POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _as_text(column: pd.Series) -> list[str]:
+    """The cells of a column as they are printed; a dash for a number that is not there."""
+    texts = [f"{v:g}" if isinstance(v, float) else "" if v is None else str(v) for v in column]
+    if pd.api.types.is_float_dtype(column) and not any("e" in text for text in texts):
+        decimals = max(len(text.partition(".")[2]) for text in [*texts, ""])
+        texts = [f"{v:.{decimals}f}" for v in column]
+    return [_typeset(text) for text in texts]
+
+
+def _typeset(text: str) -> str:
+    """A cell with minus signs, powers of ten and a ± that keeps its numbers together."""
+    if text == "nan":
+        return "–"
+    if "`" in text:
+        return text
+    text = re.sub(r"^(-?[\d.]+)e([+-]\d+)$", _power, text)
+    return re.sub(
+        r"\s±\s",
+        "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}",
+        re.sub(r"(?<![\w.,)-])-(?=\d)", "−", text),
+    )
+
+
+def scientific(value: float) -> str:
+    """A small or large number as text of one digit and a power of ten: "7·10⁻⁷", "10⁻¹³"."""
+    return _typeset(f"{value:.0e}").removeprefix("1·")
+
+
+def _power(found: re.Match[str]) -> str:
+    """ "7e-07" as "7·10⁻⁷"."""
+    return f"{found[1]}·10{str(int(found[2])).translate(_POWERS)}"

@@ -7,6 +7,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.pyplot import subplots
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..methods.catalogue import CATALOGUE, base_entry, make_method
 from .compare import interval_ends
@@ -23,6 +24,25 @@ FAMILIES = {
     "learned, tuned, stored": ("ultraedit", "rledit", "mend", "ft_m", "grace"),
 }
 """Title of a panel → the methods of the lifelong study that it shows."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h")
+"""Methods that follow each other in the catalogue are akin and have similar colours, so their
+markers differ."""
+
+
+def markers(names: Iterable[str]) -> dict[str, str]:
+    """method → its marker, the same in all figures; a composed name takes that of its base."""
+    order = [*CATALOGUE]
+    return {
+        name: MARKERS[order.index(name if name in order else base_entry(name).name) % len(MARKERS)]
+        for name in names
+    }
+
+
+def limit_percent(ax: Axes) -> None:
+    """Keep a vertical axis in percent within 0 to 100: intervals of Student's t reach beyond."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, -3), min(high, 103))
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
@@ -73,14 +93,14 @@ def curves(
         hue_order=order,
         style_order=order,
         palette=colours(order),
+        markers=markers(order),
         col="panel",
         col_wrap=min(columns, len(panels)),
         kind="line",
-        markers=True,
         dashes=False,
         height=height,
         aspect=1.15,
-        facet_kws={"sharey": False},
+        facet_kws={"sharey": False, "sharex": False},
     )
     grid.set_titles("{col_name}").set_axis_labels(xlabel, "")
     sns.move_legend(
@@ -128,8 +148,13 @@ def families(
             x=x,
             y=column,
             hue="method",
+            style="method",
             hue_order=names,
+            style_order=names,
             palette=colours(names),
+            markers=markers(names),
+            dashes=False,
+            markersize=5,
             errorbar=interval_ends,
             err_kws={"alpha": 0.18, "lw": 0},
             ax=ax,
@@ -140,10 +165,13 @@ def families(
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
         if log:
             ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
-            ax.yaxis.set_minor_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(NullFormatter())
         if ylim:
             ax.set_ylim(*ylim)
+        elif ylabel.endswith("%"):
+            limit_percent(ax)
     # only now do all panels know their limits
     for ax, names in zip(axes.flat, FAMILIES.values(), strict=True):
         _name_lines(ax, shown[shown["method"].isin(names)], x, column)
@@ -170,5 +198,5 @@ def _name_lines(ax: Axes, frame: pd.DataFrame, x: str, column: str) -> None:
             transform=ax.transAxes,
             color=palette[method],
             va="center",
-            fontsize=9.5,
+            fontsize=10,
         )
