@@ -102,7 +102,7 @@ QWEN = {
 }
 PYTHIA = {"lr": 0.5, "clamp": 0.75, "weight_decay": 0.5}
 SMOLLM2 = J | {"layers": [4, 5, 6, 7, 8]}
-GEMMA3 = J | {"layers": [3, 4, 5, 6, 7]}
+GEMMA3 = J | {"layers": [3, 4, 5, 6, 7], "clamp": 4.0}  # of the MLP's output, before its norm
 NULL = {"threshold": 2e-2, "l2": 10.0}
 
 TARGETS = {
