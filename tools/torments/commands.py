@@ -102,6 +102,8 @@ def edit(work: Path, method: str, layers: str, *more: str) -> Callable[[Path], o
     words += ["--evaluate-every", 1, *more]
     if method == "mend":
         words += ["--set", f"network={work / 'mend.safetensors'}"]
+    if method == "nse":  # its own bounds are those of large models
+        words += ["--set", "done_below=1e-6"]
     if not method.startswith(("ultra", "mend")):
         words += ["--set", "steps=4"]
     return command_line(*words)
