@@ -128,12 +128,10 @@ def parse_layers(text: str) -> tuple[int, ...]:
     Raises:
         ValueError: the text is not numbers separated by commas.
     """
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError as error:
-        raise ValueError(
-            f"--layers {text!r}: expected numbers separated by commas, e.g. 3,4,5"
-        ) from error
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdecimal() for word in words):
+        raise ValueError(f"--layers {text!r}: expected numbers separated by commas, e.g. 3,4,5")
+    return tuple(int(word) for word in words)
 
 
 def usable(device: str) -> str:
@@ -146,8 +144,8 @@ def usable(device: str) -> str:
         import torch
 
         try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
+            torch.zeros(1, device=device).item()  # "meta" makes tensors without content
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             raise typer.BadParameter(f"{device!r} cannot be used: {reason}") from error
     return device

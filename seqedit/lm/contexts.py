@@ -67,7 +67,7 @@ def load_contexts(path: Path) -> Contexts:
         ValueError: the file cannot be read or has another form; the message says where.
     """
     try:
-        groups = json.loads(path.read_text(encoding="utf-8"))
+        groups = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"contexts: {path} cannot be read: {error}") from error
     if not isinstance(groups, list) or not all(

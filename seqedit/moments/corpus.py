@@ -128,7 +128,7 @@ class Corpus:
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a text file, read one after the other."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for line in file:
                 yield from line.splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -26,6 +26,10 @@ PLAIN = (
 """Fields of the plain schema, and the one in which CounterFact states the fact."""
 
 
+UNUSED = "fields that its conversion does not read"
+"""Name under which a converted record lists such fields; no field of a file has it."""
+
+
 class RequestError(ValueError):
     """A request that cannot be used as given; the message names the record and the field."""
 

@@ -5,8 +5,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from .fields import Faulty, Tracked
 from .joining import split_answer, split_target
-from .plain import PROBES, PROMPTS, RequestError, first, half_character, is_text
+from .plain import PROBES, PROMPTS, UNUSED, RequestError, first, half_character, is_text
 from .subject_place import best_occurrences, find_subject, given_place
+
+LISTED = re.compile(r"""\[\s*(["']).*\1\s*\]""", re.DOTALL)
+"""A text such as ["Rome"], which is a list for many programs."""
 
 
 class Probe(NamedTuple):
@@ -107,7 +110,7 @@ class _Record:
         if not isinstance(core, dict):
             self._refuse("requested_rewrite", f"expected an object, found {type(core).__name__}")
         self.core = core if core is self.raw else Tracked(core)
-        self.unused = _names(self.raw.get("unused"))
+        self.unused = _names(self.raw.get(UNUSED))
 
     def _refuse(self, name: str, problem: str) -> NoReturn:
         raise RequestError(f"{self.where}: {name}: {problem}")
@@ -183,6 +186,8 @@ class _Record:
         target = self.target("target_new")
         if target != target.rstrip():
             self._remark("targets end in white space, which is not edited", target)
+        if LISTED.fullmatch(target.strip()):
+            self._remark("targets look like lists and are edited as the text that they are", target)
         return split_target(prompt, target)
 
     def separator(self, of_target: str | None) -> str | None:

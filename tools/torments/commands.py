@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,8 @@ def prepare(work: Path) -> list[Command]:
     W = read_weight(lm, 0)
     network = Hypernetwork((0, 1), (W.shape[1], W.shape[0]), rank=4, blocks=1, step=1e-2)
     save_hypernetwork(work / "mend.safetensors", network, lm)
+    with suppress(SystemExit):  # what a process does once, its forks need not
+        edit(work, "memit_seq", "0,1")(work / "first")
     from .after_runs import moments, readers
     from .studies import studies
 
