@@ -93,9 +93,18 @@ METADATA = "seqedit"
 
 
 def read_metadata(file: Any) -> dict[str, str]:
-    """The metadata of an open safetensors file; of a file by others, its own."""
+    """The metadata of an open safetensors file; of a file by others, its own.
+
+    Raises:
+        ValueError: they say that they are ours, and are something else.
+    """
     metadata = file.metadata() or {}
-    return json.loads(metadata[METADATA]) if METADATA in metadata else metadata
+    if METADATA not in metadata:
+        return metadata
+    found = json.loads(metadata[METADATA])
+    if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
+        raise ValueError(f"its metadata are damaged: {metadata[METADATA]!r:.60}")
+    return found
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

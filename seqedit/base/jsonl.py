@@ -29,7 +29,7 @@ def _object(line: str, place: str) -> dict[str, Any]:
     """Parse one line; `place` names it in errors."""
     try:
         value = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{place}: not valid JSON: {error}; correct or remove the line") from error
     if not isinstance(value, dict):
         raise ValueError(f"{place}: expected a JSON object, found {line.strip()[:40]!r}")

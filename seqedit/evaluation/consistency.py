@@ -65,7 +65,7 @@ def load_references(
                 texts[entry["relation_id"], entry["target_id"]] += [
                     sample["text"] for sample in entry["samples"]
                 ]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"references: {path} cannot be read: {error}") from error
     except (KeyError, TypeError) as error:
         raise ValueError(

@@ -105,7 +105,7 @@ def _json(model: str | Path, name: str) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON, or of UTF-8
         raise ValueError(f"{model}: {name}: not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{model}: {name}: expected a JSON object, found {type(found).__name__}")

@@ -146,7 +146,11 @@ def load_moments(path: Path, name: str = "C") -> Moments:
                 if tensor.startswith("vectors."):
                     layer = int(tensor.removeprefix("vectors."))
                     C[layer] = _compact_tensors(file, layer)
-    except (SafetensorError, OSError) as error:
+            counts = {int(layer): n for layer, n in _about(metadata, "counts").items()}
+            if not all(type(n) is int and n > 0 for n in counts.values()):
+                raise ValueError(f"its metadata have counts of {counts!r:.60}")
+            about = _about(metadata, "about")
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as second moments: {error}") from error
     if not C:
         raise ValueError(
@@ -158,8 +162,15 @@ def load_moments(path: Path, name: str = "C") -> Moments:
                 f"moments: {path}: {name}.{layer} is no second moment: {problem}; compute it again "
                 "with `seqedit moments`"
             )
-    counts = {int(layer): n for layer, n in json.loads(metadata.get("counts", "{}")).items()}
-    return Moments(C, metadata.get("fingerprint"), counts, json.loads(metadata.get("about", "{}")))
+    return Moments(C, metadata.get("fingerprint"), counts, about)
+
+
+def _about(metadata: dict[str, str], name: str) -> dict[str, Any]:
+    """An object that a file's metadata hold as JSON; empty without it. Raises ValueError."""
+    found = json.loads(metadata.get(name, "{}"))
+    if not isinstance(found, dict):
+        raise ValueError(f"its metadata have {name} {found!r:.60}, which is no object")
+    return found
 
 
 PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".bin")
