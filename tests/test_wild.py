@@ -214,3 +214,29 @@ def test_too_long_a_question_costs_itself(space):
     last = json.loads((space.out / "scores.jsonl").read_text().splitlines()[-1])
     assert last["wild"]["wild_question_left_out"] == 1 / len(RECORDS)
     assert space.call("edit", wild=True).exit_code == 0  # the finished run is the same one
+
+
+def test_too_long_a_prompt_after_the_edit_costs_itself(space):
+    """It fits by itself, but not after the edited fact as a sentence."""
+    long = {"neighborhood_prompts": ["I heard a song. " * 5 + "The town is", "The town is"]}
+    path = space.write("own.json", [RECORDS[0] | long, *RECORDS[1:]])
+    result = space.call(requests=path, measures="neighborhood_plus")
+    said = " ".join(result.output.split())
+    assert result.exit_code == 0, said
+    assert "1 probes are too long for the model. The first: case_id 0: neighborhood_plus[0]" in said
+    rows = [json.loads(line) for line in (space.out / "probes.jsonl").read_text().splitlines()]
+    (own,) = [row for row in rows if row["case_id"] == 0]
+    assert "." not in own["neighborhood"] and own["neighborhood_plus"][0] == "."
+    assert own["neighborhood_plus"][1] != "."
+    again = space.call("score", edited=space.out, requests=path, measures="neighborhood_plus")
+    assert again.exit_code == 0 and "1 probes are too long" in again.output
+    plain = space.call(requests=path, out=space.folder / "plain")
+    assert plain.exit_code == 0 and "too long" not in plain.output
+
+
+def test_facts_that_are_too_long(space):
+    """Facts of which it is measured how many are kept: refused before anything is edited."""
+    long = json.dumps({"prompt": "I heard a song. " * 20, "target": "x"})
+    result = space.call(kept=space.write("kept.jsonl", long))
+    assert result.exit_code == 1 and "positions; shorten it" in result.stderr
+    assert not (space.out / "weights.safetensors").exists()

@@ -122,6 +122,11 @@ def parse_names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number in plain digits: no sign, no "_", no other script."""
+    return text.isascii() and text.isdecimal()
+
+
 def parse_layers(text: str) -> tuple[int, ...]:
     """Layers from text such as "3,4,5".
 
@@ -129,7 +134,7 @@ def parse_layers(text: str) -> tuple[int, ...]:
         ValueError: the text is not numbers separated by commas.
     """
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdecimal() for word in words):
+    if not all(map(is_number, words)):
         raise ValueError(f"--layers {text!r}: expected numbers separated by commas, e.g. 3,4,5")
     return tuple(int(word) for word in words)
 

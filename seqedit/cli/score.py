@@ -53,6 +53,7 @@ def score(
     from ..base.paths import WORLD
     from ..base.results import check_result
     from ..evaluation.consistency import load_references
+    from ..evaluation.probes import long_after_the_edit
     from ..evaluation.report import evaluate, finite_perplexity, report_text
     from ..evaluation.wild import long_wild_prompts
     from ..exchange.edited import put_edited
@@ -81,6 +82,8 @@ def score(
     wanted, long = without_long_probes(lm, wanted)
     if wild:
         long += long_wild_prompts(lm, wanted)
+    if "neighborhood_plus" in parse_names(measures):
+        long += long_after_the_edit(lm, wanted)
     if long:
         say(f"{len(long)} probes are too long for the model. The first: {long[0]}")
     validate_requests(lm, wanted, BARE)

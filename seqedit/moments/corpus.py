@@ -121,7 +121,7 @@ class Corpus:
                         f"there is no text in column {column!r}; columns are {', '.join(row)}"
                     )
                 yield row[column]
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError) as error:  # of a loading script
             raise ValueError(f"dataset: {self.dataset} cannot be read: {error}") from error
 
 

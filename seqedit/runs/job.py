@@ -15,6 +15,7 @@ from ..editing.state import EditPlan
 from ..editing.undo import check_undoable
 from ..evaluation.abilities import read_facts
 from ..evaluation.consistency import References, load_references
+from ..evaluation.probes import long_after_the_edit
 from ..evaluation.wild import long_wild_prompts
 from ..lm.chat import as_read
 from ..lm.contexts import load_contexts, sample_contexts
@@ -108,6 +109,8 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
         long += left_out
         if config.wild:
             long += long_wild_prompts(lm, read)
+        if "neighborhood_plus" in config.measures:
+            long += long_after_the_edit(lm, read)
     stream = replace(stream, passes=passes)
     if long:
         say(f"{len(long)} probes are too long for the model. The first: {long[0]}")

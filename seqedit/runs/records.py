@@ -13,9 +13,10 @@ import transformers
 from torch import Tensor
 
 from .. import __version__
-from ..base.files import load_tensors, sha256
+from ..base.files import sha256
 from ..base.jsonl import read_jsonl
 from ..base.paths import ROOT
+from ..base.tensors import load_tensors
 from .code import code_digest
 
 
