@@ -5,6 +5,7 @@ into place. Missing parent folders are made. Only what carries `OWN` in its name
 left over, and a folder is replaced only if a marker in it says that the same command made it.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -123,7 +124,10 @@ def alone(path: Path, say: Callable[[str], object] = lambda text: None) -> Itera
         path: what the processes work on; it need not exist.
         say: receives a line if the process has to wait.
     """
-    lock = path.resolve().with_name(f".{path.name}{OWN}lock")
+    try:
+        lock = path.resolve().with_name(f".{path.name}{OWN}lock")
+    except RuntimeError as error:  # a symbolic link to itself
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
     lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with _told_of(path):

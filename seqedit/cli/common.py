@@ -44,6 +44,14 @@ class OneLineErrors(TyperGroup):
 
     context_class = typer.Context  # what the annotations of commands say that they get
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an empty word, which as a path would be the current folder."""
+        if "" in args:
+            raise typer.BadParameter(
+                "an empty word is no value; was it a variable of the shell that is not set?"
+            )
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command of this group or of a group inside it.
 

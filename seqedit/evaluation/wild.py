@@ -8,11 +8,11 @@ rule. An edited model that knows the fact but not when to stop does well there a
 import re
 import string
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..lm.chat import apply_template
 from ..lm.model import LanguageModel
 from ..lm.tokens import tokenise
 from ..requests.request import EditRequest
@@ -149,11 +149,7 @@ def _tokens(lm: LanguageModel, texts: dict[int, str]) -> dict[int, list[int]]:
 
 def _chat(lm: LanguageModel, question: str) -> list[int]:
     """Token ids of a chat in which the user has asked and the model is to answer."""
-    messages = [{"role": "user", "content": question}]
-    encoded: Any = lm.tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_dict=True
-    )
-    return list(encoded["input_ids"])
+    return list(apply_template(lm, question, return_dict=True)["input_ids"])
 
 
 def _judge(answer: str, target: str) -> tuple[float, float]:

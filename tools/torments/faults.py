@@ -196,10 +196,17 @@ def vanishing(victim: Victim, tally: Tally, times: int, rng: random.Random) -> N
         out = victim.place()
         process = victim.start(out)
         time.sleep(rng.uniform(victim.seconds / 3, victim.seconds))
-        if out.is_file():
-            out.unlink()
-        shutil.rmtree(out, ignore_errors=True)
-        _judge("vanishing folder", victim, tally, out, _bad_end(process))
+        _remove(out)
+        problem = _bad_end(process)
+        if process.code:
+            _remove(out)  # what it wrote between the two
+        _judge("vanishing folder", victim, tally, out, problem)
+
+
+def _remove(out: Path) -> None:
+    if out.is_file():
+        out.unlink()
+    shutil.rmtree(out, ignore_errors=True)
 
 
 def damage(victim: Victim, tally: Tally, times: int, rng: random.Random) -> None:
