@@ -134,7 +134,7 @@ def shape_of(config: PretrainedConfig) -> Shape:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise ValueError(why_not_built(config.name_or_path, error)) from error
+        raise ValueError(why_not_built(str(config.name_or_path), error)) from error
     block, mlp = (
         model.get_submodule(path.format(0)) for path in (architecture.block, architecture.mlp)
     )
