@@ -1,5 +1,7 @@
 """Files that appear whole, one reader of JSON lines, a clock, and where things are."""
 
+import json
+import math
 import os
 import shutil
 import subprocess
@@ -7,22 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from seqedit.base.clock import Clock
-from seqedit.base.files import (
-    read_metadata,
-    save_tensors,
-    whole_folder,
-    write_json,
-    write_text,
-)
+from seqedit.base.files import whole_folder, write_json, write_text
 from seqedit.base.jsonl import read_jsonl
 from seqedit.base.paths import DATA, MODEL, OUTPUT, WORLD, find_model, find_requests
 from seqedit.base.precision import at_least_float32
+from seqedit.base.tensors import read_metadata, save_tensors
 
 
 def names(folder: Path) -> list[str]:
@@ -56,6 +54,17 @@ def test_missing_lines(tmp_path):
     assert read_jsonl(tmp_path / "none.jsonl", missing_ok=True) == []
     with pytest.raises(FileNotFoundError):
         read_jsonl(tmp_path / "none.jsonl")
+
+
+def test_json_has_no_nan(tmp_path):
+    """What cannot be said in JSON is null, also inside lists and objects; a path is escaped."""
+    write_json(tmp_path / "a", {"a": [math.nan, (np.float64("inf"), 1.5)], "b": -math.inf})
+    text = (tmp_path / "a").read_text()
+    assert json.loads(text) == {"a": [None, [None, 1.5]], "b": None}
+    assert "NaN" not in text and "Infinity" not in text
+    write_json(tmp_path / "b", ["é", "\udcff"])
+    assert (tmp_path / "b").read_bytes() == '[\n "é",\n "\\udcff"\n]\n'.encode()
+    assert json.loads((tmp_path / "b").read_text()) == ["é", "\udcff"]
 
 
 def test_files_appear_whole(tmp_path, monkeypatch):

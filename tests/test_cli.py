@@ -93,6 +93,11 @@ def option_errors():
     yield "order", {"layers": "1,0"}, ["layers [1, 0]: give at least one, in ascending order"]
     yield "layer words", {"layers": "one"}, ["--layers 'one': expected numbers"]
     yield (
+        "layers of another kind",
+        {"layers": "1_0,\uff11"},
+        ["--layers '1_0,\uff11': expected numbers"],
+    )
+    yield (
         "two layers",
         {"method": "rome", "hyper": None, "layers": "0,1"},
         ["layers: ROME edits one layer"],

@@ -59,6 +59,8 @@ def test_sampled_contexts(tiny_lm):
         ("[[]]", "list of non-empty lists"),
         ('[["{}"], ["no place"]]', "'no place' must be a string with exactly one"),
         ('[["{}"], [3]]', "3 must be a string"),
+        (r'[["{}"], ["\ud800 {}"]]', r"'\ud800 {}' must be a string"),
+        ("[" * 10**5, "cannot be read"),
         ('[["Hello. {}"]]', "the first group must be"),
     ],
 )

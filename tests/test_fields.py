@@ -7,6 +7,7 @@ from workspace import Workspace
 
 from seqedit.requests.fields import nearest, with_rest
 from seqedit.requests.layouts import KNOWN, in_our_schema
+from seqedit.requests.plain import UNUSED
 from seqedit.requests.published import load_request_set
 from seqedit.requests.record import Probe
 from seqedit.requests.request import parse_requests
@@ -90,8 +91,18 @@ def test_what_is_left_of_a_record():
     edit = {"prompt": "a", "questions": ["q"], "target_true": None}
     merged = with_rest(edit, {"prompt": "b", "questions": ["q", "r"], "target_true": "t"})
     assert merged == {"prompt": "a", "questions": ["q", "r"], "target_true": "t"} | {
-        "unused": ["prompt"]
+        UNUSED: ["prompt"]
     }
+
+
+@pytest.mark.parametrize("value", [["target_new", "x"], "x"])
+@pytest.mark.parametrize("own", [{}, {"src": "Ada lives in", "alt": "Rome"}])
+def test_a_field_called_unused(own, value):
+    """It is a field like any other that is not read, also of a record in a benchmark's layout."""
+    plain = {"prompt": "{} is", "target_new": "Rome"} if not own else {}
+    record = {"case_id": 1, "subject": "Ada", "unused": value} | plain | own
+    (request,) = parse_requests(in_our_schema(record, 0))
+    assert request.unused == ("unused",)
 
 
 def test_a_run_says_and_keeps_what_is_not_read(space):

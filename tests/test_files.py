@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from seqedit.base import files
-from seqedit.base.files import alone, load_tensors, save_tensors, whole_folder, write_text
+from seqedit.base.files import alone, whole_folder, write_text
 from seqedit.base.results import check_result
+from seqedit.base.tensors import load_tensors, save_tensors
 from seqedit.cli.main import app
 
 
@@ -105,7 +106,8 @@ WRITE = """
 import sys, time, torch
 from pathlib import Path
 from seqedit.base import files
-from seqedit.base.files import alone, save_tensors, whole_folder
+from seqedit.base.files import alone, whole_folder
+from seqedit.base.tensors import save_tensors
 out = Path(sys.argv[1])
 if sys.argv[2] == "hang":
     files._put = lambda part, path: (print("here", flush=True), time.sleep(60))
@@ -164,7 +166,8 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     """A limit on the size of files stands in for a disk that is full."""
     code = (
         "import resource, signal, sys, torch; from pathlib import Path\n"
-        "from seqedit.base.files import save_tensors, write_text\n"
+        "from seqedit.base.files import write_text\n"
+        "from seqedit.base.tensors import save_tensors\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "for write in (lambda p: save_tensors(p, {'x': torch.ones(9999)}), "

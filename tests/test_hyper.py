@@ -198,6 +198,9 @@ def test_defaults():
         ("kl_prompt", "is a", 'must hold "{}"'),
         ("kl_prompt", 7, "string"),
         ("max_update_ratio", -1, "must be positive"),
+        ("lam", True, "true and false are no numbers"),
+        ("layers", [True], "true and false are no numbers"),
+        ("lam", "1_0", "without _"),
         ("threshold", 0.1, "no setting"),
     ],
 )
@@ -291,3 +294,18 @@ def test_precedence(tmp_path, tiny_folder, monkeypatch):
     record = json.loads((space.out / "run.json").read_text())["parameters"]
     assert (record["batch_size"], record["layers"], record["parameters"]) == (3, [1], {"lam": 8.0})
     assert record["target"]["steps"] == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("h.json", "[" * 100_000, "cannot be read"),
+        ("h.yaml", "? [a]\n: 1\n", r"unknown field \"\['a'\]\""),
+        ("h.yaml", "lam: 1\n? [lam]\n: 1\n", r"unknown field \"\['lam'\]\""),
+    ],
+)
+def test_odd_files(tmp_path, tiny_lm, name, content, message):
+    """Nested without end, and names that are no text."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"hyper: .*{name}.*{message}"):
+        read_hyper(tmp_path / name, "memit", tiny_lm(), True)

@@ -8,6 +8,7 @@ import torch
 from conftest import build_plan, relative
 
 from seqedit.algebra.diagnostics import drift
+from seqedit.algebra.solver import Solver
 from seqedit.editing.sequential import run_sequential
 from seqedit.lm.weights import read_weight
 from seqedit.methods.memit import memit_seq
@@ -58,3 +59,21 @@ def test_each_round_is_the_weighted_least_squares_solution(tiny_lm, requests, er
             [z, budget], rel=1e-4
         )
     assert z > 1.01  # the budget was exceeded
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_first_round_that_writes_nothing_sets_no_budget(tiny_lm, requests, monkeypatch, dtype):
+    """As with requests that are refused; the first round that writes sets it."""
+    lm = tiny_lm("gpt2")
+    lm.model.to(dtype)
+    plan, update, calls = build_plan(lm, layers=(1,)), Solver.update, []
+
+    def first_does_nothing(solver, K, R, *past):
+        calls.append(1)
+        return update(solver, K, R, *past) * (len(calls) != 1)
+
+    monkeypatch.setattr(Solver, "update", first_does_nothing)
+    first, second, _ = run_sequential(lm, in_rounds(requests), lyaplock(0.5, budget=1.01), plan)
+    assert {outcome.status for outcome in first.outcomes} == {"refused"}
+    assert {outcome.status for outcome in second.outcomes} == {"edited"}
+    assert second.state.memory["lyaplock.queue.1"][1] > 0

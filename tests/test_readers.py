@@ -7,6 +7,8 @@ import lzma
 import zipfile
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -165,7 +167,7 @@ def test_what_datasets_writes(tmp_path, expected):
     for name in ("a.json", "a.parquet", "saved"):
         assert load_requests(tmp_path / name) == expected, name
     DatasetDict(train=data, test=data).save_to_disk(tmp_path / "splits")
-    with pytest.raises(RequestError, match="splits: has the splits train, test"):
+    with pytest.raises(RequestError, match="splits: has the splits test, train"):
         load_requests(tmp_path / "splits")
     assert load_requests(tmp_path / "splits" / "train") == expected
     (tmp_path / "other").mkdir()
@@ -222,6 +224,15 @@ HEAD = "prompt,subject,target_new,locality\n"
         ("a.csv", HEAD + "\n{} is,Ada\n", "a.csv, line 3, record 0 .*: target_new: is missing"),
         ("a.csv", "prompt,subject,subject\n{} is,Ada,x\n", "column 'subject' occurs 2 times"),
         ("a.csv", "prompt,Prompt,subject\n{} is,Ada,x\n", "given twice, as 'prompt' and 'Prompt'"),
+        (
+            "a.csv",
+            HEAD + "{} is,Ada,x,\"array(['a'], dtype=object)\"\n",
+            "locality: an array as numpy",
+        ),
+        ("a.csv", "{} is,Ada,x\n{} was,Bob,y\n", "line 1: has to name the columns.* reads '{} is'"),
+        ("a.csv", "My facts,,\n" + HEAD, "line 1: has to name the columns"),
+        ("a.csv", '"sep=;"\nprompt;subject\n', "line 1: has to name the columns"),
+        ("a.csv", "| prompt | subject |\n|---|:--|\n| {} is | Ada |", "line 2: .* Markdown table"),
         ("a.csv", b"prompt\ncaf\xe9\n", "line 2: byte 0xe9 at place 4 .* Windows-1252 it is 'é'"),
         ("a.csv", "prompt\n".encode("utf-16"), "it is UTF-16.* save it in UTF-8"),
         ("a.json", "[]".encode("utf-32"), "it is UTF-32; save it in UTF-8"),
@@ -237,6 +248,47 @@ def test_faults_are_named_by_place(tmp_path, name, content, message):
     with pytest.raises(RequestError, match=message) as raised:
         load_requests(path)
     assert "\n" not in str(raised.value) and name in str(raised.value)
+
+
+def test_arrow_columns_that_occur_twice(tmp_path):
+    names = ["prompt", "subject", "target_new", "target_new"]
+    table = pa.Table.from_arrays([pa.array([x]) for x in ("{} is", "Ada", "x", "y")], names=names)
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(RequestError, match="a.parquet: the column 'target_new' occurs 2 times"):
+        load_requests(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '{"splits": 3}', "{}"])
+def test_splits_of_a_dataset(tmp_path, content):
+    """Whatever the file of splits holds: the folders are named."""
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "dataset_dict.json").write_text(content)
+    with pytest.raises(RequestError, match="has the splits test, train; give the folder of one"):
+        load_requests(tmp_path)
+
+
+def test_an_article_in_a_cell(tmp_path):
+    """Longer than Python's reader of CSV files takes by default."""
+    long = "word " * 40_000
+    (tmp_path / "a.csv").write_text(f"prompt,subject,target_new,article\n{{}} is,Ada,x,{long}\n")
+    (request,) = load_requests(tmp_path / "a.csv")
+    assert request.unused == ("article",)
+
+
+def test_what_may_be_meant_otherwise_is_said(tmp_path):
+    """A target that looks like a list; accents that are written in two ways."""
+    (tmp_path / "a.csv").write_text("prompt,subject,target_new\n{} is,Ada,\"['Rome']\"\n")
+    (request,) = load_requests(tmp_path / "a.csv")
+    assert request.target_new == "['Rome']"
+    assert (
+        request.remarks[0].what
+        == "targets look like lists and are edited as the text that they are"
+    )
+    row = {"prompt": "Zo\u00eb is", "subject": "Zoe\u0308", "target_new": "x"}
+    (tmp_path / "a.json").write_text(json.dumps([row]))
+    with pytest.raises(RequestError, match="is not in .* with the same bytes for its accents"):
+        load_requests(tmp_path / "a.json")
 
 
 words = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="{}"), min_size=1)

@@ -130,7 +130,7 @@ def test_refusals_name_record_and_field(given, field, problem):
     assert problem in message
 
 
-@pytest.mark.parametrize("faulty", [1, "", " ", None, ["a"], {"a": 1}])
+@pytest.mark.parametrize("faulty", [1, "", " ", None, ["a"], {"a": 1}, "a \ud800"])
 def test_a_faulty_prompt_costs_itself(faulty):
     """The edit and the other prompts stay, and a message names the prompt."""
     request = parse_one(neighborhood_prompts=["Bob lives in", faulty])

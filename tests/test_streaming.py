@@ -15,7 +15,7 @@ from problems import accumulated
 from workspace import Workspace
 
 from seqedit.algebra.second_moment import SecondMoment, top_eigenvalues
-from seqedit.base.files import read_metadata
+from seqedit.base.tensors import read_metadata
 from seqedit.lm.fingerprint import fingerprint, identity
 from seqedit.lm.load import load_model
 from seqedit.lm.second_moments import Reading, accumulate_moments, collect_second_moments

@@ -262,3 +262,45 @@ def test_every_method_was_searched():
         used = json.loads((HYPER / "shared" / f"{name}.json").read_text(encoding="utf-8"))
         if CATALOGUE[name.partition("+")[0]].search.items() >= TARGET.items():
             assert chosen.items() <= used.items(), name
+
+
+@pytest.mark.parametrize("way", ["cut", "emptied", "changed", "of others"])
+@pytest.mark.parametrize("name", ["memit.json", "trials"])
+def test_damaged_files_of_a_search(tmp_path, monkeypatch, way, name):
+    """Refused by name, and still there; without them the same settings are found again."""
+    fake_quality(monkeypatch, best=2.0)
+    shared_target(tmp_path)
+    whole = search(tmp_path, 3)
+    if name == "trials":
+        (path,) = (tmp_path / "work").glob("*.trials.json")
+        (tmp_path / "shared" / "memit.json").unlink()
+    else:
+        path = tmp_path / "shared" / name
+    text = path.read_text()
+    path.write_text(
+        {
+            "cut": text[: len(text) // 2],
+            "emptied": "",
+            "changed": text.replace("25", "26"),
+            "of others": '{"a": [1]}',
+        }[way]
+    )
+    damaged = path.read_text()
+    with pytest.raises(ValueError, match=path.name):
+        search(tmp_path, 3)
+    assert path.read_text() == damaged
+    path.unlink()
+    assert search(tmp_path, 3) == whole and json.loads(path.read_text())
+    assert json.loads((tmp_path / "shared" / "memit.json").read_text())
+
+
+def test_a_damaged_record_of_a_search(tmp_path, monkeypatch):
+    """Trials that lack what `judge` says."""
+    fake_quality(monkeypatch, best=2.0)
+    shared_target(tmp_path)
+    search(tmp_path, 2)
+    path = tmp_path / "shared" / "memit.search.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"trials": [1, 2]}))
+    with pytest.raises(ValueError, match=r"memit.search.json: is damaged; remove it"):
+        search(tmp_path, 2)

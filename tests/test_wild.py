@@ -13,9 +13,14 @@ from seqedit.editing.sequential import run_sequential
 from seqedit.evaluation import wild
 from seqedit.evaluation.generation import Answer, greedy_answers
 from seqedit.evaluation.report import evaluate, report_text
-from seqedit.evaluation.wild import normalised, score_wild, summarise_wild, wild_prompts
+from seqedit.evaluation.wild import (
+    long_wild_prompts,
+    normalised,
+    score_wild,
+    summarise_wild,
+    wild_prompts,
+)
 from seqedit.lm.tokens import tokenise
-from seqedit.requests.request import RequestError
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -56,13 +61,25 @@ def test_prompts(tiny_lm, asked):
 
 
 def test_prompt_without_room_for_an_answer(tiny_lm, asked):
-    """Refused, with the case and the kind of prompt; the frame is what makes it too long."""
+    """Left out and named; the other prompts of its request are measured. The frame is too long."""
     lm = tiny_lm("gpt2")
     fits = replace(asked[0], paraphrase_prompts=("I heard a song. " * 5,))
-    wild_prompts(lm, [fits])
+    assert long_wild_prompts(lm, [fits]) == []
     long = replace(asked[1], questions=fits.paraphrase_prompts)
-    with pytest.raises(RequestError, match="case_id 1: question prompt .* 64 positions; shorten"):
-        wild_prompts(lm, [fits, long])
+    (message,) = long_wild_prompts(lm, [fits, long])
+    assert message.startswith("case_id 1: question prompt in the wild: left out, because its ")
+    assert message.endswith("64 positions")
+    scores = score_wild(lm, [fits, long], new_tokens=2, texts=True)
+    assert scores["wild_question_left_out"].tolist() == [0, 1]
+    assert scores["wild_bare_left_out"].tolist() == [0, 0]
+    np.testing.assert_equal(scores["wild_paraphrase_left_out"].tolist(), [0, math.nan])
+    others = [f"wild_question_{what}" for what in ("exact", "contains", "ended", "text")]
+    assert scores.loc[1, others].isna().all() and scores.loc[0, others].notna().all()
+    assert scores.loc[1, "wild_bare_ended"] in (0, 1)
+    alone = score_wild(lm, [fits], new_tokens=2)
+    summary = summarise_wild(scores)
+    assert summary["wild_question_left_out"] == 0.5
+    assert summary["wild_question_ended"] == alone.loc[0, "wild_question_ended"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +132,7 @@ def test_scores(tiny_lm, asked):
     assert list(scores.columns) == ["case_id"] + [
         f"wild_{kind}_{what}"
         for kind in ("bare", "question", "paraphrase")
-        for what in ("exact", "contains", "ended", "text")
+        for what in ("exact", "contains", "ended", "text", "left_out")
     ]
     assert scores["case_id"].tolist() == [0, 1]
     second = scores.iloc[1]
@@ -180,13 +197,46 @@ def test_run_without_it_is_the_run_of_before(space):
     assert "wild" not in parameters and "target_end" not in parameters["target"]
 
 
-def test_too_long_a_question_is_refused_before_the_first_edit(space):
+def test_too_long_a_question_costs_itself(space):
     """The frame makes it too long for the model, whose positions the bare question fits."""
-    space.write("requests.json", [RECORDS[0] | {"questions": ["I heard a song. " * 5]}])
+    long = {"questions": ["I heard a song. " * 5]}
+    space.write("requests.json", [RECORDS[0] | long, *RECORDS[1:]])
     for command in ("edit", "score"):
         given = {"requests": space.folder / "requests.json"}
         if command == "score":
             given["edited"] = space.out
         result = space.call(command, **given, wild=True)
-        assert result.exit_code == 1 and "case_id 0: question prompt" in result.stderr
-    assert not space.out.exists() and space.call().exit_code == 0
+        said = " ".join(result.output.split())
+        assert result.exit_code == 0, said
+        assert "1 probes are too long for the model. The first: case_id 0: question prompt" in said
+    run = json.loads((space.out / "run.json").read_text())
+    assert run["long_probes"]["count"] == 1 and run["n_edits"] == len(RECORDS)
+    last = json.loads((space.out / "scores.jsonl").read_text().splitlines()[-1])
+    assert last["wild"]["wild_question_left_out"] == 1 / len(RECORDS)
+    assert space.call("edit", wild=True).exit_code == 0  # the finished run is the same one
+
+
+def test_too_long_a_prompt_after_the_edit_costs_itself(space):
+    """It fits by itself, but not after the edited fact as a sentence."""
+    long = {"neighborhood_prompts": ["I heard a song. " * 5 + "The town is", "The town is"]}
+    path = space.write("own.json", [RECORDS[0] | long, *RECORDS[1:]])
+    result = space.call(requests=path, measures="neighborhood_plus")
+    said = " ".join(result.output.split())
+    assert result.exit_code == 0, said
+    assert "1 probes are too long for the model. The first: case_id 0: neighborhood_plus[0]" in said
+    rows = [json.loads(line) for line in (space.out / "probes.jsonl").read_text().splitlines()]
+    (own,) = [row for row in rows if row["case_id"] == 0]
+    assert "." not in own["neighborhood"] and own["neighborhood_plus"][0] == "."
+    assert own["neighborhood_plus"][1] != "."
+    again = space.call("score", edited=space.out, requests=path, measures="neighborhood_plus")
+    assert again.exit_code == 0 and "1 probes are too long" in again.output
+    plain = space.call(requests=path, out=space.folder / "plain")
+    assert plain.exit_code == 0 and "too long" not in plain.output
+
+
+def test_facts_that_are_too_long(space):
+    """Facts of which it is measured how many are kept: refused before anything is edited."""
+    long = json.dumps({"prompt": "I heard a song. " * 20, "target": "x"})
+    result = space.call(kept=space.write("kept.jsonl", long))
+    assert result.exit_code == 1 and "positions; shorten it" in result.stderr
+    assert not (space.out / "weights.safetensors").exists()

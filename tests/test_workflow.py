@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 from workspace import RECORDS, Workspace
 
-from seqedit.base.files import save_tensors, write_json, write_text
+from seqedit.base.files import write_json, write_text
+from seqedit.base.tensors import save_tensors
 from seqedit.cli.main import app
 from seqedit.lm.load import load_model
 from seqedit.methods.catalogue import METHODS, method_parameters
@@ -282,7 +283,7 @@ def test_files_appear_whole(tmp_path, monkeypatch):
         write_text(path, "half \ud800")
     with monkeypatch.context() as patch:
         patch.setattr(
-            "seqedit.base.files.save_file",
+            "seqedit.base.tensors.save_file",
             lambda tensors, part, *rest: Path(part).write_bytes(b"half") and 1 / 0,
         )
         with pytest.raises(ZeroDivisionError):

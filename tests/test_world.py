@@ -8,8 +8,10 @@ import shutil
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from seqedit.base.paths import DATA, MODEL, WORLD
+from seqedit.cli.main import app
 from seqedit.evaluation.abilities import score_abilities
 from seqedit.evaluation.continuations import exact_match
 from seqedit.evaluation.probes import EditedFacts
@@ -81,6 +83,26 @@ def test_committed_files_are_what_is_built(tmp_path):
     write_world(tmp_path / "b", seed=1)
     for name in FILES:
         assert (tmp_path / "b" / name).read_bytes() != (WORLD / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("kind", ["other text", "folder", "dangling link"])
+def test_nothing_of_others_is_overwritten(tmp_path, kind):
+    """A file of a world's name that is no file of this world: refused, and nothing is written."""
+    own = tmp_path / "corpus.txt"
+    if kind == "folder":
+        own.mkdir()
+    elif kind == "other text":
+        own.write_text("mine")
+    else:
+        own.symlink_to(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("mine")
+    done = CliRunner().invoke(app, ["world", "build", "--out", str(tmp_path)])
+    assert done.exit_code == 1 and "corpus.txt exists already with other content" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", "notes.txt"]
+    own.rmdir() if kind == "folder" else own.unlink()
+    for _ in range(2):  # again into its own files
+        assert CliRunner().invoke(app, ["world", "build", "--out", str(tmp_path)]).exit_code == 0
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["records.json", "calibration.json", "reversal.json"])

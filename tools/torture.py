@@ -1,6 +1,6 @@
 """Torments every command that writes, on tiny models, and says what was survived.
 
-    python tools/torture.py [--quick] [--only COMMAND]
+    python tools/torture.py [--quick] [--only COMMAND] [--jobs N]
 
 A trial is survived if the same command, called again, ends in the same bits as one that nothing
 happened to, if an error is one line, if nothing is left behind and nothing of others is touched.
@@ -13,9 +13,12 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -47,6 +50,9 @@ QUICK = {kill: 2, twins: 1, full_disk: 1, no_place: 1, vanishing: 1}
 DAMAGED = {"memit_seq", "collect", "train", "memit"}
 """Commands whose files are damaged: those that resume."""
 
+COMMANDS: list[Command] = []
+"""Those that suffer. Processes forked from this one have them, since they cannot be sent there."""
+
 
 def main() -> int:
     """Torment, print, write the record; the exit code."""
@@ -55,14 +61,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         os.environ["TMPDIR"] = tempfile.tempdir = folder
         work = Path(folder)
-        commands = [c for c in prepare(work) if options.only in (None, c.kind, c.name)]
-        for command in commands:
-            torment(command, work, tally, QUICK if options.quick else TIMES)
-            if options.only is None:
-                record(tally, started)
+        COMMANDS[:] = [c for c in prepare(work) if options.only in (None, c.kind, c.name)]
+        times = QUICK if options.quick else TIMES
+        fork = get_context("fork")  # everything is imported and made already
+        with ProcessPoolExecutor(options.jobs, mp_context=fork) as pool:
+            running = {pool.submit(torment, i, work, times): c for i, c in enumerate(COMMANDS)}
+            for done in as_completed(running):
+                part, seconds = done.result()
+                tally.add(part)
+                print(f"{running[done].kind} {running[done].name}: {seconds:.0f} s", flush=True)
+                if options.only is None:
+                    record(tally, started)
         if options.only in (None, "random input"):
             strategies(tally, 20 if options.quick else 200, work)
-    print(table(tally) + f"\n{(time.monotonic() - started) / 60:.0f} minutes")
+    print(table(tally) + f"\n{minutes(started)}")
     if options.only is None:
         record(tally, started, complete=not options.quick)
     return int(bool(tally.wounds))
@@ -73,16 +85,18 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few trials of each kind")
     parser.add_argument("--only", help="one kind of command, one command, or 'random input'")
+    parser.add_argument("--jobs", type=int, default=2, help="commands at a time")
     return parser.parse_args()
 
 
-def torment(command: Command, work: Path, tally: Tally, times: dict) -> None:
-    """Let one command suffer everything."""
-    print(f"{command.kind} {command.name}", flush=True)
+def torment(number: int, work: Path, times: dict) -> tuple[Tally, float]:
+    """Let one of `COMMANDS` suffer everything; what came of it, and the seconds."""
+    command, started, tally = COMMANDS[number], time.monotonic(), Tally()
     victim, rng = Victim(command, work), random.Random(f"{command.kind} {command.name}")
     for act, count in times.items():
         if act is not damage or command.name in DAMAGED:
             act(victim, tally, count, rng)
+    return tally, time.monotonic() - started
 
 
 def table(tally: Tally) -> str:
@@ -108,11 +122,17 @@ def record(tally: Tally, started: float, complete: bool = False) -> None:
         dict(zip(("torment", "kind", "survived", "tried"), row, strict=True))
         for row in sorted(each(tally))
     ]
-    minutes = round((time.monotonic() - started) / 60)
-    content = {"complete": complete, "minutes": minutes, "rows": rows}
+    content = {"complete": complete} | minutes(started) | {"rows": rows}
     write_json(ROOT / "data" / "torture.json", content)
     remark = "" if complete else "\nThis run was a short one, or did not come to its end.\n"
     write_text(ROOT / "data" / "torture.md", table(tally) + "\n" + remark)
+
+
+def minutes(started: float) -> dict[str, int]:
+    """How long it has taken, and how long processors were busy with what has ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    busy = sum(one.ru_utime + one.ru_stime for one in used)
+    return {"minutes": round((time.monotonic() - started) / 60), "cpu_minutes": round(busy / 60)}
 
 
 if __name__ == "__main__":

@@ -5,21 +5,18 @@ into place. Missing parent folders are made. Only what carries `OWN` in its name
 left over, and a folder is replaced only if a marker in it says that the same command made it.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 OWN = ".seqedit-"
 """Part of the names of locks, and of the folders in which something is being made."""
@@ -43,71 +40,26 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a binary file atomically."""
-    with _making(path) as part, _told_of(path):
+    with making(path) as part, _told_of(path):
         part.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON atomically."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """Write a value as indented JSON atomically, as `finite` makes it.
 
-
-def save_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Write tensors as a safetensors file atomically: the same tensors give the same bytes.
-
-    Args:
-        path: the file.
-        tensors: by name, of any shapes; copies on the CPU, made contiguous, are written.
-        metadata: texts for the file's header, which `read_metadata` reads.
-
-    Raises:
-        OSError: the file cannot be written.
+    What UTF-8 cannot hold, such as a path with other bytes, is written as JSON's escapes.
     """
-    with _making(path) as part:
-        try:
-            save_file(
-                {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
-                part,
-                # under one name, since safetensors writes several in any order
-                None if metadata is None else {METADATA: json.dumps(metadata, sort_keys=True)},
-            )
-        except SafetensorError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
+    text = json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
-def content_digest(tensors: Mapping[str, Tensor]) -> str:
-    """The SHA-256 digest of tensors: of their names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().contiguous().cpu()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-METADATA = "seqedit"
-"""The name in a file's header under which `save_tensors` puts all metadata."""
-
-
-def read_metadata(file: Any) -> dict[str, str]:
-    """The metadata of an open safetensors file; of a file by others, its own."""
-    metadata = file.metadata() or {}
-    return json.loads(metadata[METADATA]) if METADATA in metadata else metadata
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
-
-    Raises:
-        ValueError: there is none, or it is damaged; the message names the file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, read_metadata(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+def finite(value: Any) -> Any:
+    """A value with null for every NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
@@ -126,7 +78,7 @@ def whole_folder(out: Path, marker: str | None = None) -> Iterator[Path]:
             one lacks.
     """
     check_replaceable(out, marker)
-    with _making(out) as part:
+    with making(out) as part:
         part.mkdir()
         yield part
         check_replaceable(out, marker)  # something may have come meanwhile
@@ -172,7 +124,10 @@ def alone(path: Path, say: Callable[[str], object] = lambda text: None) -> Itera
         path: what the processes work on; it need not exist.
         say: receives a line if the process has to wait.
     """
-    lock = path.resolve().with_name(f".{path.name}{OWN}lock")
+    try:
+        lock = path.resolve().with_name(f".{path.name}{OWN}lock")
+    except RuntimeError as error:  # a symbolic link to itself
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
     lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with _told_of(path):
@@ -196,7 +151,7 @@ def alone(path: Path, say: Callable[[str], object] = lambda text: None) -> Itera
 
 
 @contextmanager
-def _making(path: Path) -> Iterator[Path]:
+def making(path: Path) -> Iterator[Path]:
     """Yield a place in a new folder beside `path`; what is made there takes the place of `path`.
 
     Its files get the permissions that new files have, and are on the disk before they take their

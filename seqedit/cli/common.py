@@ -44,6 +44,14 @@ class OneLineErrors(TyperGroup):
 
     context_class = typer.Context  # what the annotations of commands say that they get
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an empty word, which as a path would be the current folder."""
+        if "" in args:
+            raise typer.BadParameter(
+                "an empty word is no value; was it a variable of the shell that is not set?"
+            )
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command of this group or of a group inside it.
 
@@ -122,18 +130,21 @@ def parse_names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number in plain digits: no sign, no "_", no other script."""
+    return text.isascii() and text.isdecimal()
+
+
 def parse_layers(text: str) -> tuple[int, ...]:
     """Layers from text such as "3,4,5".
 
     Raises:
         ValueError: the text is not numbers separated by commas.
     """
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError as error:
-        raise ValueError(
-            f"--layers {text!r}: expected numbers separated by commas, e.g. 3,4,5"
-        ) from error
+    words = [word.strip() for word in text.split(",")]
+    if not all(map(is_number, words)):
+        raise ValueError(f"--layers {text!r}: expected numbers separated by commas, e.g. 3,4,5")
+    return tuple(int(word) for word in words)
 
 
 def usable(device: str) -> str:
@@ -146,8 +157,8 @@ def usable(device: str) -> str:
         import torch
 
         try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
+            torch.zeros(1, device=device).item()  # "meta" makes tensors without content
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             raise typer.BadParameter(f"{device!r} cannot be used: {reason}") from error
     return device

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..base.paths import OUTPUT
-from .common import Device, Dtype, Jobs, make_app, parse_layers, say
+from .common import Device, Dtype, Jobs, is_number, make_app, parse_layers, say
 
 app = make_app(no_args_is_help=False, invoke_without_command=True)
 
@@ -78,7 +78,9 @@ def collect(
     from ..moments.corpus import Corpus
     from ..runs.self_text import SELF, self_text
 
-    chosen = parse_layers(layers)
+    chosen = tuple(sorted(parse_layers(layers)))
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"--layers {layers!r}: names a layer twice")
     text = Corpus(
         file=corpus,
         dataset=dataset,
@@ -222,8 +224,7 @@ def _part(text: str) -> tuple[int, int]:
     Raises:
         ValueError: the text is not two numbers separated by a slash.
     """
-    try:
-        i, n = text.split("/")
-        return int(i), int(n)
-    except ValueError as error:
-        raise ValueError(f"--part {text!r}: expected i/n, e.g. 0/4") from error
+    i, _, n = text.partition("/")
+    if not (is_number(i) and is_number(n)):
+        raise ValueError(f"--part {text!r}: expected i/n, e.g. 0/4")
+    return int(i), int(n)

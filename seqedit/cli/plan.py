@@ -5,7 +5,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from .common import Dtype, make_app, parse_layers
+from .common import Dtype, is_number, make_app, parse_layers
 
 app = make_app()
 MOST_EDITS = 10**9
@@ -69,9 +69,9 @@ def plan(
     from ..planner.shapes import EDITED, config_of, shape_of
     from ..requests.published import load_requests
 
-    if edits.isdecimal() and len(edits) > len(str(MOST_EDITS)):
+    if is_number(edits) and len(edits) > len(str(MOST_EDITS)):
         raise ValueError(f"--edits: give at most {MOST_EDITS:,}")
-    count = int(edits) if edits.isdecimal() else len(load_requests(edits))
+    count = int(edits) if is_number(edits) else len(load_requests(edits))
     if not 1 <= count <= MOST_EDITS:
         raise ValueError(f"--edits: give at least one and at most {MOST_EDITS:,}")
     shape = shape_of(config_of(model))

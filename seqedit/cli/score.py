@@ -53,8 +53,9 @@ def score(
     from ..base.paths import WORLD
     from ..base.results import check_result
     from ..evaluation.consistency import load_references
+    from ..evaluation.probes import long_after_the_edit
     from ..evaluation.report import evaluate, finite_perplexity, report_text
-    from ..evaluation.wild import wild_prompts
+    from ..evaluation.wild import long_wild_prompts
     from ..exchange.edited import put_edited
     from ..lm.chat import as_read
     from ..lm.keys import BARE
@@ -79,11 +80,13 @@ def score(
     lm = load_model(model, device=device, dtype=getattr(torch, dtype))
     wanted = as_read(lm, loaded.requests, **({"chat": chat} | reading_of(edited)))
     wanted, long = without_long_probes(lm, wanted)
+    if wild:
+        long += long_wild_prompts(lm, wanted)
+    if "neighborhood_plus" in parse_names(measures):
+        long += long_after_the_edit(lm, wanted)
     if long:
         say(f"{len(long)} probes are too long for the model. The first: {long[0]}")
     validate_requests(lm, wanted, BARE)
-    if wild:
-        wild_prompts(lm, wanted)
     world = WORLD if is_embedded(lm) else None
     unedited = unedited_scores(lm, wanted, say=say, progress=True)
     file = measured_text(lm, perplexity_text)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .common import Model, OneDevice, Seed, make_app, say
+from .common import Model, OneDevice, Seed, is_number, make_app, say
 
 app = make_app()
 
@@ -39,7 +39,7 @@ def survive(
         Literal["all", "edited", "others"],
         typer.Option(help="What is tuned: everything, the edited matrices, or all but these."),
     ] = "all",
-    lr: Annotated[float, typer.Option(min=0.0, help="Step size of AdamW.")] = 1e-4,
+    lr: Annotated[float, typer.Option(min=0.0, max=1e3, help="Step size of AdamW.")] = 1e-4,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents of a step.")] = 16,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="JSON file for the table.")] = None,
@@ -101,7 +101,7 @@ def survive(
 
 def _parse_steps(text: str) -> list[int]:
     """Numbers of steps from text such as "0,10,50". Raises ValueError if it is anything else."""
-    words = text.split(",")
-    if not all(word.strip().isdecimal() for word in words):
+    words = [word.strip() for word in text.split(",")]
+    if not all(map(is_number, words)):
         raise ValueError(f"--steps {text!r}: expected numbers separated by commas, e.g. 0,10,50")
     return [int(word) for word in words]

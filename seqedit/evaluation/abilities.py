@@ -13,6 +13,7 @@ from ..base.paths import WORLD
 from ..lm.hooks import observe
 from ..lm.model import LanguageModel
 from ..lm.tokens import chunks, padded, tokenise
+from ..requests.plain import is_text
 from .continuations import exact_match
 
 UNRELATED = WORLD / "unrelated.jsonl"
@@ -68,7 +69,7 @@ def read_facts(path: Path) -> tuple[list[str], list[str]]:
         raise ValueError(f"{path} holds no facts; give one a line, with prompt and target")
     for number, row in enumerate(rows, start=1):
         for name in ("prompt", "target"):
-            if not isinstance(row.get(name), str) or not row[name].strip():
+            if not is_text(row.get(name)):
                 raise ValueError(
                     f"{path}, fact {number}: {name} has to be a text, found {row.get(name)!r}"
                 )

@@ -61,11 +61,11 @@ def load_references(
         if path.suffix == ".jsonl":
             _add_facts(texts, path, templates or {})
         else:
-            for entry in json.loads(path.read_text(encoding="utf-8")):
+            for entry in json.loads(path.read_text(encoding="utf-8-sig")):
                 texts[entry["relation_id"], entry["target_id"]] += [
                     sample["text"] for sample in entry["samples"]
                 ]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"references: {path} cannot be read: {error}") from error
     except (KeyError, TypeError) as error:
         raise ValueError(
@@ -131,7 +131,7 @@ def _vectorizer(folder: Path, texts: Mapping[tuple[str, str], Sequence[str]]) ->
         return TfidfVectorizer().fit([" ".join(own) for own in texts.values()]), "fitted"
     try:
         vectorizer = TfidfVectorizer(
-            vocabulary=json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
+            vocabulary=json.loads((folder / VOCABULARY).read_text(encoding="utf-8-sig"))
         )
         vectorizer.idf_ = np.load(folder / IDF, allow_pickle=False)
     except (OSError, ValueError) as error:

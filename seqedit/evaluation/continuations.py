@@ -91,8 +91,17 @@ def rate(
 
     Returns:
         Ratings in the order of the prompts.
+
+    Raises:
+        ValueError: a prompt with its continuation is longer than the model's positions.
     """
     texts = continuation_rows(lm, prompts, continuations, separators=separators)
+    for prompt, text in zip(prompts, texts, strict=True):
+        if len(text.ids) > lm.max_positions:
+            raise ValueError(
+                f"{prompt[:60]!r} has {len(text.ids)} tokens with its continuation, and the model "
+                f"{lm.max_positions} positions; shorten it"
+            )
     sharing: dict[tuple[int, ...], list[int]] = defaultdict(list)  # tokens that are read → rows
     for row, text in enumerate(texts):
         sharing[tuple(text.ids)].append(row)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..lm.model import LanguageModel
+from ..lm.validation import longest
 from ..requests.request import EditRequest
 from .continuations import rate
 
@@ -65,6 +66,21 @@ EXTRA_KINDS = {
   (2305.17553).
 * `distracting`: such prompts as the record has them, in EasyEdit's files.
 """
+
+
+def long_after_the_edit(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[str]:
+    """A message for each neighbourhood prompt that is too long after the edited fact.
+
+    It is left out of `neighborhood_plus` alone.
+    """
+    return [
+        f"case_id {request.case_id!r}: neighborhood_plus[{i}]: left out, because the prompt and "
+        f"the edited fact have {length} tokens with the answer and the model {lm.max_positions} "
+        "positions"
+        for request in requests
+        for i, prompt in enumerate(_after_the_edit(request))
+        if (length := longest(lm, request, prompt)) > lm.max_positions
+    ]
 
 
 def find_extra_kinds(names: Sequence[str]) -> dict[str, Kind]:
@@ -136,9 +152,9 @@ def measure_prompts(
 
     Returns:
         Columns `request` (its index), `kind`, `left_out` (the prompt asks for an edited fact that
-        it should find unchanged), the measures `success`, `accuracy` and `tokens` (see
-        `seqedit.evaluation.edits.score_edits`), `nll` of the new target and `top`, the most
-        probable token after the prompt.
+        it should find unchanged, or is too long after the edited one), the measures `success`,
+        `accuracy` and `tokens` (see `seqedit.evaluation.edits.score_edits`), `nll` of the new
+        target and `top`, the most probable token after the prompt.
     """
     owners: list[int] = []
     names: list[str] = []
@@ -157,7 +173,10 @@ def measure_prompts(
                 asked = plain[j] if plain else prompt  # without the statement in front
                 if name == "distracting":
                     asked = prompt.rpartition(". ")[2]
-                left_out.append(kind.protects and edited.asked_by(asked, request.relation_id))
+                out = kind.protects and edited.asked_by(asked, request.relation_id)
+                if plain and longest(lm, request, prompt) > lm.max_positions:
+                    prompt, out = asked, True  # which can be read, and counts no more than this one
+                left_out.append(out)
                 new.append(len(texts))
                 texts.append(prompt)
                 targets.append(request.target_new)

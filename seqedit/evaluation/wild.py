@@ -8,14 +8,14 @@ rule. An edited model that knows the fact but not when to stop does well there a
 import re
 import string
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..lm.chat import apply_template
 from ..lm.model import LanguageModel
 from ..lm.tokens import tokenise
-from ..requests.request import EditRequest, RequestError
+from ..requests.request import EditRequest
 from .generation import greedy_answers
 
 FRAME = "Please answer the question:\n\nQ: {}\nA:"
@@ -23,6 +23,9 @@ FRAME = "Please answer the question:\n\nQ: {}\nA:"
 
 MEASURES = ("exact", "contains", "ended")
 """What is measured of each answer, see `score_wild`."""
+
+LEFT_OUT = "left_out"
+"""What says that a prompt leaves no room for an answer, see `score_wild`."""
 
 Prompts = dict[str, dict[int, list[int]]]
 """Kind of prompt → number of the request → token ids; requests without such a prompt are absent."""
@@ -59,12 +62,11 @@ def score_wild(
         * `wild_KIND_contains`: whether the answer contains the new object as whole words, both
           `normalised`;
         * `wild_KIND_ended`: whether the answer ended by itself within `new_tokens`;
-        * `wild_KIND_text`, with `texts`: the answer.
+        * `wild_KIND_text`, with `texts`: the answer;
+        * `wild_KIND_left_out`: whether the prompt leaves no room for an answer in the model's
+          positions; the other columns are NaN then.
 
         The first two are also NaN where nothing is left of the new object when it is normalised.
-
-    Raises:
-        RequestError: a prompt leaves no room for an answer in the model's positions.
 
     Source:
         WILD (2502.11177). Departs from it: the match by words is ours, beside the released exact
@@ -72,22 +74,27 @@ def score_wild(
     """
     scores = pd.DataFrame({"case_id": [request.case_id for request in requests]})
     for kind, prompts in wild_prompts(lm, requests).items():
-        answers = greedy_answers(lm, list(prompts.values()), new_tokens=new_tokens)
+        asked = {i: ids for i, ids in prompts.items() if _has_room(lm, ids)}
+        answers = greedy_answers(lm, list(asked.values()), new_tokens=new_tokens)
         rows = [
             (*_judge(answer.text, requests[i].target_new), float(answer.ended))
-            for i, answer in zip(prompts, answers, strict=True)
+            for i, answer in zip(asked, answers, strict=True)
         ]
-        judged = pd.DataFrame(rows, index=list(prompts), columns=[*MEASURES], dtype=float)
+        judged = pd.DataFrame(rows, index=list(asked), columns=[*MEASURES], dtype=float)
         if texts:
             judged["text"] = [answer.text for answer in answers]
         judged = judged.reindex(scores.index)
+        judged[LEFT_OUT] = pd.Series({i: float(i not in asked) for i in prompts}, dtype=float)
         scores = scores.join(judged.add_prefix(f"wild_{kind}_"))
     return scores
 
 
 def summarise_wild(scores: pd.DataFrame) -> dict[str, float]:
-    """Mean of every measure of `score_wild` over the requests that have it; NaN if none has."""
-    measures = scores.filter(regex=rf"^wild_.*_({'|'.join(MEASURES)})$")
+    """Mean of every measure of `score_wild` over the requests that have it; NaN if none has.
+
+    `wild_KIND_left_out` is the share of prompts that leave no room for an answer.
+    """
+    measures = scores.filter(regex=rf"^wild_.*_({'|'.join((*MEASURES, LEFT_OUT))})$")
     return {str(name): float(mean) for name, mean in measures.mean().items()}
 
 
@@ -96,9 +103,6 @@ def wild_prompts(lm: LanguageModel, requests: Sequence[EditRequest]) -> Prompts:
 
     What `LanguageModel.in_front` puts before a prompt stands before the question in a frame or a
     chat.
-
-    Raises:
-        RequestError: a prompt leaves no room for an answer. The message names the request.
     """
     questions = [r.questions[0] if r.questions else r.text for r in requests]
     asked = _with_fronts(lm, questions)
@@ -111,15 +115,25 @@ def wild_prompts(lm: LanguageModel, requests: Sequence[EditRequest]) -> Prompts:
     if lm.tokenizer.chat_template is not None:
         prompts["chat"] = {i: _chat(lm, question) for i, question in enumerate(asked)}
     prompts["paraphrase"] = _tokens(lm, paraphrases)
-    for kind, of_kind in prompts.items():
-        for i, ids in of_kind.items():
-            if len(ids) >= lm.max_positions:
-                raise RequestError(
-                    f"case_id {requests[i].case_id!r}: {kind} prompt in the wild: {len(ids)} "
-                    f"tokens, which leave no room for an answer in the model's {lm.max_positions} "
-                    "positions; shorten it or leave the request out"
-                )
     return prompts
+
+
+def long_wild_prompts(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[str]:
+    """A message for each prompt of `score_wild` that leaves no room for an answer.
+
+    Such a prompt is left out; its request is edited and measured all the same.
+    """
+    return [
+        f"case_id {requests[i].case_id!r}: {kind} prompt in the wild: left out, because its "
+        f"{len(ids)} tokens leave no room for an answer in the model's {lm.max_positions} positions"
+        for kind, prompts in wild_prompts(lm, requests).items()
+        for i, ids in prompts.items()
+        if not _has_room(lm, ids)
+    ]
+
+
+def _has_room(lm: LanguageModel, ids: Sequence[int]) -> bool:
+    return len(ids) < lm.max_positions
 
 
 def _with_fronts(lm: LanguageModel, texts: Sequence[str]) -> list[str]:
@@ -135,11 +149,7 @@ def _tokens(lm: LanguageModel, texts: dict[int, str]) -> dict[int, list[int]]:
 
 def _chat(lm: LanguageModel, question: str) -> list[int]:
     """Token ids of a chat in which the user has asked and the model is to answer."""
-    messages = [{"role": "user", "content": question}]
-    encoded: Any = lm.tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_dict=True
-    )
-    return list(encoded["input_ids"])
+    return list(apply_template(lm, question, return_dict=True)["input_ids"])
 
 
 def _judge(answer: str, target: str) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from ..base.files import save_tensors
+from ..base.tensors import save_tensors
 from ..lm.model import LanguageModel
 from .edited import new_folder
 from .factors import Edits

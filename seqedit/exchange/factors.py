@@ -16,13 +16,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..algebra.low_rank import LowRank, low_rank, round_off
-from ..base.files import (
-    alone,
-    check_replaceable,
-    content_digest,
-    load_tensors,
-    save_tensors,
-)
+from ..base.files import alone, check_replaceable
+from ..base.tensors import content_digest, load_tensors, save_tensors
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
 from ..lm.weights import read_weight, restored, write_weight

@@ -132,8 +132,8 @@ def declare_file(path: Path) -> None:
             message names it.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{FILE_VARIABLE}: {path} cannot be read: {error}") from error
     if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
         raise ValueError(f"{FILE_VARIABLE}: {path} must hold {{model_type: {{field: path}}}}")

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from jinja2 import TemplateError
+
 from ..requests.joining import SPACE
 from ..requests.plain import PROBES, PROMPTS
 from ..requests.record import Probe
@@ -68,6 +70,28 @@ def _as_chat(lm: LanguageModel, request: EditRequest) -> EditRequest:
     return replace(request, **changes)
 
 
+def apply_template(lm: LanguageModel, prompt: str, **options: Any) -> Any:
+    """What the tokenizer's chat template makes of a user's message, with an answer to follow.
+
+    Args:
+        lm: the model whose tokenizer has the template.
+        prompt: the message.
+        options: of `apply_chat_template`.
+
+    Raises:
+        ValueError: the template is wrong, or refuses such a chat.
+    """
+    messages = [{"role": "user", "content": prompt}]
+    try:
+        tokenizer: Any = lm.tokenizer
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, **options)
+    except (TemplateError, TypeError) as error:
+        raise ValueError(
+            f"chat: the tokenizer's chat template cannot be used: {error}; take another model's, "
+            "or leave the chat out"
+        ) from error
+
+
 def _chat(lm: LanguageModel, prompt: str, where: str) -> tuple[str, int]:
     """A chat in which the user has said the prompt, and where in it the prompt would begin.
 
@@ -77,11 +101,7 @@ def _chat(lm: LanguageModel, prompt: str, where: str) -> tuple[str, int]:
     Raises:
         RequestError: the prompt is not in the chat.
     """
-    chat = str(
-        lm.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-    )
+    chat = str(apply_template(lm, prompt, tokenize=False))
     bos, begin = lm.tokenizer.bos_token, lm.tokenizer("a")["input_ids"][0]
     if bos and begin == lm.tokenizer.bos_token_id:
         chat = chat.removeprefix(bos)

@@ -13,6 +13,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import cached_file
 
 from .gguf_file import is_gguf, source
+from .hub import why_not_built
 
 _OLD_BUFFERS = re.compile(r"\.attn\.(masked_)?bias$|rotary_emb\.inv_freq$")
 """Causal masks and frequencies that old checkpoints store though the code computes them."""
@@ -38,6 +39,10 @@ def read_config(model: str | Path) -> PretrainedConfig:
             f"{model}: {str(error).split('. ')[0]}. A newer transformers may know it; code "
             "from a model folder is never run"
         ) from error
+    except OSError:
+        raise
+    except Exception as error:  # which one depends on the model type and on what the file holds
+        raise ValueError(why_not_built(str(model), error)) from error
 
 
 def _check_files(model: str | Path) -> None:
@@ -56,7 +61,8 @@ def _check_files(model: str | Path) -> None:
     config = _json(model, "config.json")
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         if found := part.get("quantization_config") or part.get("compression_config"):
-            method = found.get("quant_method") or "an unnamed method"
+            named = isinstance(found, dict) and found.get("quant_method")
+            method = named or "an unnamed method"
             raise ValueError(
                 f"{model}: config.json: quantization_config: the weights are quantised ({method}), "
                 "and an update cannot be added to them; take the checkpoint in float32, bfloat16 "
@@ -73,8 +79,8 @@ def _check_files(model: str | Path) -> None:
 def _native(config: Mapping[str, Any]) -> bool:
     """Whether `transformers` has classes of its own for a configuration that names others."""
     classes = config.get("architectures") or []
-    known = config.get("model_type") in CONFIG_MAPPING
-    return known and all(hasattr(transformers, name) for name in classes)
+    known = str(config.get("model_type")) in CONFIG_MAPPING
+    return known and all(hasattr(transformers, str(name)) for name in classes)
 
 
 def _code(auto_map: Any) -> str:
@@ -105,7 +111,7 @@ def _json(model: str | Path, name: str) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON, or of UTF-8
         raise ValueError(f"{model}: {name}: not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{model}: {name}: expected a JSON object, found {type(found).__name__}")
@@ -154,8 +160,11 @@ def check_shards(model: str | Path) -> None:
     folder = Path(model)
     if not folder.is_dir():
         return  # the hub's files have checksums
-    index = _json(model, "model.safetensors.index.json").get("weight_map", {})
-    named = {folder / name for name in index.values()} if isinstance(index, dict) else set()
+    index = _json(model, name := "model.safetensors.index.json")
+    shards = index.get("weight_map", {} if not index else None)
+    if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
+        raise ValueError(f"{folder / name}: has no weight_map of files; get it anew")
+    named = {folder / file for file in shards.values()}
     for path in sorted(named | set(folder.glob("model*.safetensors"))):
         try:
             with safe_open(path, framework="pt"):

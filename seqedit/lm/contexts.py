@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from ..requests.plain import is_text
 from .keys import BARE, Contexts
 from .model import LanguageModel
 
@@ -66,8 +67,8 @@ def load_contexts(path: Path) -> Contexts:
         ValueError: the file cannot be read or has another form; the message says where.
     """
     try:
-        groups = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        groups = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"contexts: {path} cannot be read: {error}") from error
     if not isinstance(groups, list) or not all(
         isinstance(group, list) and group for group in groups
@@ -75,7 +76,7 @@ def load_contexts(path: Path) -> Contexts:
         raise ValueError(f"contexts: {path} must hold a list of non-empty lists of templates")
     for group in groups:
         for template in group:
-            if not isinstance(template, str) or template.count("{}") != 1:
+            if not is_text(template) or template.count("{}") != 1:
                 raise ValueError(
                     f'contexts: {path}: {template!r} must be a string with exactly one "{{}}"'
                 )

@@ -50,6 +50,15 @@ def why_not_loaded(name: str, error: BaseException) -> str:
     return begin + line
 
 
+def why_not_built(name: str, error: BaseException) -> str:
+    """Put an error of `transformers` on what it found in a model's files into one line."""
+    line = (str(error).splitlines() or [""])[-1].strip()
+    return (
+        f"{name}: its files describe no model that transformers can build "
+        f"({type(error).__name__}: {line}); take it as it was released"
+    )
+
+
 def _hub_error(error: BaseException) -> BaseException | None:
     """The first error of the hub among an error and its causes."""
     cause: BaseException | None = error

@@ -13,7 +13,7 @@ from .architecture import DECLARED, architecture_of
 from .check import check_architecture
 from .checkpoint_check import check_loading, check_shards, check_vocabulary, read_config
 from .gguf_file import forget_quantisation, quiet, source, weights
-from .hub import why_not_loaded
+from .hub import why_not_built, why_not_loaded
 from .model import LanguageModel
 from .registry import locate
 from .tokenizer import load_tokenizer
@@ -65,18 +65,7 @@ def load_model(
         tokenizer = load_tokenizer(folder_or_id, bos=architecture.bos)
         check_vocabulary(folder_or_id, tokenizer, config)
         check_shards(folder_or_id)
-        with quiet(folder_or_id):
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                **source(folder_or_id),
-                **weights(folder_or_id),
-                **spread,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # refused below, by name
-            )
-            model, info = loaded
+        model, info = _read(folder_or_id, dtype=dtype, **spread)
     except OSError as error:
         raise ValueError(why_not_loaded(str(folder_or_id), error)) from error
     check_loading(folder_or_id, info)
@@ -89,6 +78,29 @@ def load_model(
     if model.config.model_type not in DECLARED:
         check_architecture(lm)
     return lm
+
+
+def _read(folder_or_id: str | Path, **options: Any) -> tuple[Any, Any]:
+    """The model of a folder, hub id or file, and what `transformers` says of its tensors.
+
+    Raises:
+        ValueError: its configuration describes no model.
+        OSError: from `transformers`, if files cannot be read.
+    """
+    try:
+        with quiet(folder_or_id):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                **source(folder_or_id),
+                **weights(folder_or_id),
+                **options,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
+            )
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(why_not_built(str(folder_or_id), error)) from error
+    return loaded
 
 
 def check_not_offloaded(model: nn.Module) -> None:

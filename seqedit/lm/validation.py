@@ -56,7 +56,7 @@ def without_long_probes(
         changes: dict[str, Any] = {}
         for field in (*PROMPTS, *PROBES):
             probes = getattr(request, field)
-            lengths = [_longest(lm, request, probe) for probe in probes]
+            lengths = [longest(lm, request, probe) for probe in probes]
             if max(lengths, default=0) > lm.max_positions:
                 changes[field] = tuple(
                     probe
@@ -73,7 +73,7 @@ def without_long_probes(
     return kept, messages
 
 
-def _longest(lm: LanguageModel, request: EditRequest, probe: str | Probe) -> int:
+def longest(lm: LanguageModel, request: EditRequest, probe: str | Probe) -> int:
     """Tokens of a probe with the longest of its continuations; 0 for a short text."""
     if isinstance(probe, Probe):
         continued = [probe.answer, probe.previous, *probe.aliases]

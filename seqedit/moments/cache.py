@@ -40,7 +40,7 @@ def read_corpus(path: Path, option: str = "corpus") -> list[str]:
         ValueError: the file cannot be read or holds no text.
     """
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
+        texts = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{option}: {path} cannot be read: {error}") from error
     if not any(text.strip() for text in texts):

@@ -12,7 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..algebra.second_moment import SecondMoment
-from ..base.files import alone, content_digest, load_tensors, save_tensors
+from ..base.files import alone
+from ..base.tensors import content_digest, load_tensors, save_tensors
 from ..lm.fingerprint import fingerprint, identity
 from ..lm.model import LanguageModel
 from ..lm.second_moments import Place, Reading, accumulate_moments

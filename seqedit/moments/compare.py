@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..algebra.compact import whole
 from ..algebra.subspace import null_space
-from .files import load_moments
+from .files import check_finite, load_moments
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,13 @@ def compare_files(path: Path, reference: Path, threshold: float) -> pd.DataFrame
     mine, theirs = load_moments(path), load_moments(reference)
     if mine.fingerprint != theirs.fingerprint:
         raise ValueError(f"{path} and {reference} are of different models")
+    for file, moments in ((path, mine), (reference, theirs)):
+        check_finite(file, moments)
     layers = [layer for layer in mine.C if layer in theirs.C]
     if not layers:
         raise ValueError(f"{path} and {reference} share no layer")
+    if any(mine.C[layer].shape != theirs.C[layer].shape for layer in layers):
+        raise ValueError(f"{path} and {reference} are of models with other widths")
     rows = [
         {"layer": layer}
         | asdict(compare_moments(whole(mine.C[layer]), whole(theirs.C[layer]), threshold))

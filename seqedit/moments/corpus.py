@@ -121,14 +121,14 @@ class Corpus:
                         f"there is no text in column {column!r}; columns are {', '.join(row)}"
                     )
                 yield row[column]
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError) as error:  # of a loading script
             raise ValueError(f"dataset: {self.dataset} cannot be read: {error}") from error
 
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a text file, read one after the other."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for line in file:
                 yield from line.splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,5 +1,6 @@
 """Files of a model's second moments: saved, loaded, and checked against a model."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..algebra.compact import CompactMoment
 from ..algebra.second_moment import SecondMoment, top_eigenvalues
-from ..base.files import read_metadata, save_tensors
+from ..base.tensors import content_digest, read_metadata, save_tensors
 from ..lm.fingerprint import fingerprint, identity
 from ..lm.model import LanguageModel
 from .npz import read_npz
@@ -104,12 +105,23 @@ def _save(
     fingerprint: str | None,
     about: dict[str, Any] | None,
 ) -> None:
-    """Write tensors with metadata, leaving out what is not known."""
+    """Write tensors with metadata, leaving out what is not known, and with a digest of all."""
     if fingerprint:
         metadata = metadata | {"fingerprint": fingerprint}
     if about:
         metadata = metadata | {"about": json.dumps(about)}
-    save_tensors(path, tensors, metadata)
+    save_tensors(path, tensors, metadata | {CONTENT: _digest(tensors, metadata)})
+
+
+CONTENT = "content"
+"""Name of the metadata that hold the digest of the tensors and of all other metadata."""
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """The digest of tensors and metadata, but for the digest among these."""
+    others = {name: text for name, text in metadata.items() if name != CONTENT}
+    whole = content_digest(tensors) + json.dumps(others, sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()
 
 
 def load_moments(path: Path, name: str = "C") -> Moments:
@@ -137,16 +149,22 @@ def load_moments(path: Path, name: str = "C") -> Moments:
         return Moments({layer: whole}, counts={layer: count}, about={"released": [path.name]})
     try:
         with safe_open(path, framework="pt") as file:
-            metadata, held = read_metadata(file), list(file.keys())
-            C: dict[int, Tensor | CompactMoment] = {}
-            for tensor in held:
-                if tensor.startswith(f"{name}."):
-                    C[int(tensor.removeprefix(f"{name}."))] = file.get_tensor(tensor)
-            for tensor in held:
-                if tensor.startswith("vectors."):
-                    layer = int(tensor.removeprefix("vectors."))
-                    C[layer] = _compact_tensors(file, layer)
-    except (SafetensorError, OSError) as error:
+            metadata = read_metadata(file)
+            tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}
+        C: dict[int, Tensor | CompactMoment] = {}
+        for held, tensor in tensors.items():
+            if held.startswith(f"{name}."):
+                C[int(held.removeprefix(f"{name}."))] = tensor
+            elif held.startswith("vectors."):
+                layer = int(held.removeprefix("vectors."))
+                C[layer] = _compact_tensors(tensors, layer)
+        counts = {int(layer): n for layer, n in _about(metadata, "counts").items()}
+        if not all(type(n) is int and n > 0 for n in counts.values()):
+            raise ValueError(f"its metadata have counts of {counts!r:.60}")
+        about = _about(metadata, "about")
+        if metadata.get(CONTENT, digest := _digest(tensors, metadata)) != digest:
+            raise ValueError("it was changed, or is damaged; compute it again")
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as second moments: {error}") from error
     if not C:
         raise ValueError(
@@ -158,8 +176,15 @@ def load_moments(path: Path, name: str = "C") -> Moments:
                 f"moments: {path}: {name}.{layer} is no second moment: {problem}; compute it again "
                 "with `seqedit moments`"
             )
-    counts = {int(layer): n for layer, n in json.loads(metadata.get("counts", "{}")).items()}
-    return Moments(C, metadata.get("fingerprint"), counts, json.loads(metadata.get("about", "{}")))
+    return Moments(C, metadata.get("fingerprint"), counts, about)
+
+
+def _about(metadata: dict[str, str], name: str) -> dict[str, Any]:
+    """An object that a file's metadata hold as JSON; empty without it. Raises ValueError."""
+    found = json.loads(metadata.get(name, "{}"))
+    if not isinstance(found, dict):
+        raise ValueError(f"its metadata have {name} {found!r:.60}, which is no object")
+    return found
 
 
 PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".bin")
@@ -175,7 +200,7 @@ def _not_a_moment(C: Tensor) -> str | None:
     """
     if not C.dtype.is_floating_point:
         return f"its entries are of type {str(C.dtype).removeprefix('torch.')}"
-    if C.dim() != 2 or C.shape[0] != C.shape[1]:
+    if C.dim() != 2 or C.shape[0] != C.shape[1] or not len(C):
         return f"its shape is {tuple(C.shape)}"
     if not C.isfinite().all():
         return None  # told where layer and model are known
@@ -196,10 +221,22 @@ def _not_a_moment(C: Tensor) -> str | None:
     return None
 
 
-def _compact_tensors(file: Any, layer: int) -> CompactMoment:
-    """The compact moment of a layer in an open file."""
-    parts = ("values", "vectors", "rest", "floor")
-    return CompactMoment(**{part: file.get_tensor(f"{part}.{layer}") for part in parts})
+def _compact_tensors(tensors: dict[str, Tensor], layer: int) -> CompactMoment:
+    """The compact moment of a layer. Raises ValueError if a part of it is missing."""
+    parts = [f"{part}.{layer}" for part in ("values", "vectors", "rest", "floor")]
+    if missing := [part for part in parts if part not in tensors]:
+        raise ValueError(f"it holds no {missing[0]}")
+    return CompactMoment(*(tensors[part] for part in parts))
+
+
+def check_finite(path: Path, moments: Moments) -> None:
+    """Raises ValueError if second moments of a file have entries that are not finite."""
+    for layer, C in moments.C.items():
+        parts = [C] if isinstance(C, Tensor) else [C.values, C.vectors, C.rest]
+        if not all(part.isfinite().all() for part in parts):
+            raise ValueError(
+                f"moments: {path}: C.{layer} has entries that are not finite; compute it again"
+            )
 
 
 def check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

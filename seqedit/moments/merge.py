@@ -1,6 +1,7 @@
 """Make files of second moments from other such files: merged, or compact."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..algebra.compact import CompactMoment, compacted
 from ..algebra.second_moment import SecondMoment
 from ..base.files import alone, check_replaceable
-from .files import Moments, check_same, load_moments, save_compact, save_moments
+from .files import Moments, check_finite, check_same, load_moments, save_compact, save_moments
 
 
 def merge_files(paths: Sequence[Path], out: Path) -> dict[int, int]:
@@ -35,10 +36,16 @@ def merge_files(paths: Sequence[Path], out: Path) -> dict[int, int]:
     check_replaceable(out)
     read = [load_moments(path) for path in paths]
     whole = [_whole_moments(path, moments) for path, moments in zip(paths, read, strict=True)]
+    texts: list[dict[str, Any]] = []
     for i, path in enumerate(paths):
-        check_same(path, _must_agree(read[i]), _must_agree(read[0]))
-        for earlier in range(i):
-            _check_other_texts(paths[earlier], read[earlier], path, read[i])
+        check_finite(path, read[i])
+        try:
+            check_same(path, _must_agree(read[i]), _must_agree(read[0]))
+            for earlier in range(i):
+                _check_other_texts(paths[earlier], read[earlier], path, read[i])
+            texts += _texts(read[i])
+        except (KeyError, TypeError, AttributeError) as error:  # metadata by others
+            raise ValueError(f"merge: {path} does not say in our way what it has read") from error
     merged = {}
     for layer in whole[0]:
         merged[layer] = SecondMoment(len(whole[0][layer]))
@@ -47,7 +54,7 @@ def merge_files(paths: Sequence[Path], out: Path) -> dict[int, int]:
             merged[layer].count += moments.counts[layer]
     own = ("corpus", "part", "merged")
     about = {name: value for name, value in read[0].about.items() if name not in own}
-    about["merged"] = [text for moments in read for text in _texts(moments)]
+    about["merged"] = texts
     with alone(out):
         check_replaceable(out)
         save_moments(out, merged, fingerprint=read[0].fingerprint, about=about)
@@ -69,7 +76,10 @@ def compact_file(path: Path, floor: float, out: Path) -> dict[int, CompactMoment
         ValueError: the file cannot be read, or is compact already, or `out` exists.
     """
     check_replaceable(out)
+    if not math.isfinite(floor):
+        raise ValueError(f"floor is {floor}; it must be finite")
     moments = load_moments(path)
+    check_finite(path, moments)
     compact = {}
     for layer, C in moments.C.items():
         if isinstance(C, CompactMoment):

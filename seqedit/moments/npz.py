@@ -39,11 +39,12 @@ def read_npz(path: Path) -> tuple[int, Float[Tensor, "d_ff d_ff"], int]:
             total, count = file["mom2.mom2"], file["mom2.count"]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"moments: {path} cannot be read as released moments: {error}") from error
-    if count.size != 1 or not np.isfinite(count).all() or int(count.item()) < 1:
+    number = count.dtype.kind in "iuf" and count.size == 1
+    if not number or not np.isfinite(count).all() or int(count.item()) < 1:
         raise ValueError(
             f"moments: {path}: mom2.count is {count}, but the sum of some keys is meant"
         )
     if total.dtype.kind != "f":
         raise ValueError(f"moments: {path}: mom2.mom2 is of type {total.dtype}, no sum of keys")
     tokens = int(count.item())
-    return int(found[1]), torch.from_numpy(total).float() / tokens, tokens
+    return int(found[1]), torch.from_numpy(total.astype(np.float32)) / tokens, tokens

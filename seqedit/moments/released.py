@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..algebra.second_moment import SecondMoment
-from .files import load_moments, save_moments
+from .files import check_finite, load_moments, save_moments
 
 
 def import_released(paths: Sequence[Path], out: Path) -> dict[int, int]:
@@ -27,6 +27,7 @@ def import_released(paths: Sequence[Path], out: Path) -> dict[int, int]:
         if path.suffix != ".npz":
             raise ValueError(f"moments: {path} is no .npz file; others are used as they are")
         loaded = load_moments(path)
+        check_finite(path, loaded)
         ((layer, C),) = loaded.C.items()
         assert isinstance(C, Tensor)  # a released one is whole
         if layer in moments:

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from ..lm.architecture import architecture_of
 from ..lm.checkpoint_check import read_config
+from ..lm.hub import why_not_built
 from ..lm.registry import locate
 from ..runs.presets import find_preset
 
@@ -126,11 +127,14 @@ def shape_of(config: PretrainedConfig) -> Shape:
     """Count the shape of a model on torch's meta device.
 
     Raises:
-        ValueError: the architecture is not declared.
+        ValueError: the architecture is not declared, or the sizes are those of no model.
     """
     architecture = architecture_of(config.model_type)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(why_not_built(str(config.name_or_path), error)) from error
     block, mlp = (
         model.get_submodule(path.format(0)) for path in (architecture.block, architecture.mlp)
     )

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .fields import check_repeated
 from .parquet_size import check_rows
 from .plain import RequestError
 from .text_files import read_bytes
@@ -42,7 +43,7 @@ def read_saved(folder: Path) -> list[dict[str, Any]]:
     """
     splits = folder / "dataset_dict.json"
     if splits.is_file():
-        names = json.loads(splits.read_text(encoding="utf-8")).get("splits", [])
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
         raise RequestError(f"has the splits {', '.join(names)}; give the folder of one of them")
     return [row for file in saved_files(folder) for row in read_arrow(file)]
 
@@ -65,4 +66,5 @@ def saved_files(folder: Path) -> list[Path]:
 def _rows(table: Any) -> list[dict[str, Any]]:
     """The rows of a table without the index that pandas adds."""
     kept = [name for name in table.column_names if not name.startswith(INDEX)]
+    check_repeated(kept, "column")
     return table.select(kept).to_pylist()

@@ -4,7 +4,7 @@ from itertools import zip_longest
 from typing import Any
 
 from .fields import Tracked
-from .plain import Record, first, objects, pair, pairs, some
+from .plain import UNUSED, Record, first, objects, pair, pairs, some
 
 
 def from_zsre(record: Record, number: int) -> list[Record]:
@@ -200,7 +200,7 @@ def from_uniedit(record: Record, number: int) -> list[Record]:
         "portability": _numbered(record.get("generality")),
         "locality": _numbered(record.get("locality")),
     }
-    return [own | {"unused": [f"edit.{name}" for name in edit.rest]}]
+    return [own | {UNUSED: [f"edit.{name}" for name in edit.rest]}]
 
 
 def _numbered(probes: Any) -> list[Record]:

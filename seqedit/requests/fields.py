@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from .plain import PLAIN, Record, RequestError
+from .plain import PLAIN, UNUSED, Record, RequestError
 
 LISTS = (list, tuple)
 
@@ -127,7 +127,7 @@ def with_rest(edit: Record, rest: Mapping[str, Any]) -> Record:
         edit: in the plain schema.
         rest: fields of the record that the edit was not made of.
     """
-    merged, unused = dict(edit), [*edit.get("unused", ())]
+    merged, unused = dict(edit), [*edit.get(UNUSED, ())]
     for name, value in rest.items():
         own = merged.get(name)
         if is_empty(own):
@@ -136,7 +136,7 @@ def with_rest(edit: Record, rest: Mapping[str, Any]) -> Record:
             merged[name] = [*own, *(one for one in value if one not in own)]
         elif own != value:
             unused.append(name)
-    return merged | {"unused": unused} if unused else merged
+    return merged | {UNUSED: unused} if unused else merged
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

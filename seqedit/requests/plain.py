@@ -1,6 +1,6 @@
 """Parts of records in the plain schema, from which converters of other layouts build."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 Record = dict[str, Any]
 
@@ -26,8 +26,27 @@ PLAIN = (
 """Fields of the plain schema, and the one in which CounterFact states the fact."""
 
 
+UNUSED = "fields that its conversion does not read"
+"""Name under which a converted record lists such fields; no field of a file has it."""
+
+
 class RequestError(ValueError):
     """A request that cannot be used as given; the message names the record and the field."""
+
+
+def half_character(text: str) -> str | None:
+    """The first lone surrogate of a text, as the JSON escape "\\ud800" makes it; None without one.
+
+    It is half of a character, which no tokenizer reads and no file in UTF-8 can hold.
+    """
+    if text.isascii():
+        return None
+    return next((one for one in text if "\ud800" <= one <= "\udfff"), None)
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value is a string that is not blank, of whole characters."""
+    return isinstance(value, str) and bool(value.strip()) and half_character(value) is None
 
 
 def objects(value: Any) -> list[Record]:

@@ -1,12 +1,15 @@
 """Check one raw record and read the fields of an `EditRequest` from it."""
 
 import re
-from typing import Any, NamedTuple, NoReturn, TypeGuard
+from typing import Any, NamedTuple, NoReturn
 
 from .fields import Faulty, Tracked
 from .joining import split_answer, split_target
-from .plain import PROBES, PROMPTS, RequestError, first
+from .plain import PROBES, PROMPTS, UNUSED, RequestError, first, half_character, is_text
 from .subject_place import best_occurrences, find_subject, given_place
+
+LISTED = re.compile(r"""\[\s*(["']).*\1\s*\]""", re.DOTALL)
+"""A text such as ["Rome"], which is a list for many programs."""
 
 
 class Probe(NamedTuple):
@@ -107,7 +110,7 @@ class _Record:
         if not isinstance(core, dict):
             self._refuse("requested_rewrite", f"expected an object, found {type(core).__name__}")
         self.core = core if core is self.raw else Tracked(core)
-        self.unused = _names(self.raw.get("unused"))
+        self.unused = _names(self.raw.get(UNUSED))
 
     def _refuse(self, name: str, problem: str) -> NoReturn:
         raise RequestError(f"{self.where}: {name}: {problem}")
@@ -120,13 +123,21 @@ class _Record:
             self._refuse(name, f"expected {expected}, found {type(value).__name__}")
         if not value.strip():
             self._refuse(name, "is empty")
+        return self._whole(name, value)
+
+    def _whole(self, name: str, value: str) -> str:
+        """`value` of the field `name`, which must have whole characters."""
+        if half := half_character(value):
+            self._refuse(
+                name, f"holds {half!r}, which is half of a character; write the whole one, or none"
+            )
         return value
 
     def case_id(self) -> int | str:
         value = self.raw.get("case_id")
         if not isinstance(value, int | str) or isinstance(value, bool):
             self._refuse("case_id", f"expected a number or a string, found {value!r}")
-        return value
+        return self._whole("case_id", value) if isinstance(value, str) else value
 
     def subject(self) -> str:
         subject = self._text("subject", self.core.get("subject"), "a string").strip()
@@ -175,6 +186,8 @@ class _Record:
         target = self.target("target_new")
         if target != target.rstrip():
             self._remark("targets end in white space, which is not edited", target)
+        if LISTED.fullmatch(target.strip()):
+            self._remark("targets look like lists and are edited as the text that they are", target)
         return split_target(prompt, target)
 
     def separator(self, of_target: str | None) -> str | None:
@@ -190,18 +203,19 @@ class _Record:
         """The "id" of a target, if it has one."""
         value = self.core.get(name)
         given = value.get("id") if isinstance(value, dict) else None
-        return given if isinstance(given, str) else None
+        return self._whole(f"{name}.id", given) if isinstance(given, str) else None
 
     def relation(self) -> str | None:
         value = self.core.get("relation_id")
         if value is not None and not isinstance(value, str):
             self.unused.append("relation_id")  # no text
-        return value if isinstance(value, str) else None
+        return self._whole("relation_id", value) if isinstance(value, str) else None
 
     def all_unused(self) -> tuple[str, ...]:
         """Names of the fields that are not read and hold something."""
         inner = [] if self.core is self.raw else self.core.rest
-        return (*self.unused, *self.raw.rest, *(f"requested_rewrite.{name}" for name in inner))
+        names = (*self.unused, *self.raw.rest, *(f"requested_rewrite.{name}" for name in inner))
+        return tuple(name.encode(errors="backslashreplace").decode() for name in names)
 
     def prompts(self, name: str) -> tuple[str, ...]:
         """The usable prompts of a field; a faulty one costs itself, not the edit."""
@@ -209,12 +223,12 @@ class _Record:
         if not isinstance(value, list):
             self._refuse(name, "expected a list of non-empty strings")
         for number, prompt in enumerate(value):
-            if not _is_text(prompt):
+            if not is_text(prompt):
                 self.left_out.append(
                     f"{self.where}: {name}[{number}]: left out, because it is not a non-empty "
-                    f"string but {prompt!r}"
+                    f"string of whole characters but {prompt!r}"
                 )
-        return tuple(prompt for prompt in value if _is_text(prompt))
+        return tuple(prompt for prompt in value if is_text(prompt))
 
     def probes(self, name: str) -> tuple[Probe, ...]:
         """The usable probes of a field; a faulty one costs itself, not the edit."""
@@ -226,10 +240,10 @@ class _Record:
             probe = item if isinstance(item, dict) else {}
             prompt, answer, previous = (probe.get(n) for n in ("prompt", "answer", "previous"))
             answer = first(probe.get("ground_truth")) if answer is None else answer
-            if not (_is_text(prompt) and _is_text(answer)):
+            if not (is_text(prompt) and is_text(answer)):
                 self.left_out.append(
                     f"{self.where}: {name}[{number}]: left out, because it is not "
-                    '{"prompt": …, "answer": …} with non-empty strings'
+                    '{"prompt": …, "answer": …} with non-empty strings of whole characters'
                 )
                 continue
             more = sorted(map(str, probe.keys() - {*Probe._fields, "ground_truth"}))
@@ -242,9 +256,9 @@ class _Record:
                     prompt,
                     answer,
                     _kind(probe.get("kind")),
-                    previous.strip() if _is_text(previous) else None,
-                    relation if _is_text(relation) else None,
-                    tuple(alias.strip() for alias in aliases if _is_text(alias)),
+                    previous.strip() if is_text(previous) else None,
+                    relation if is_text(relation) else None,
+                    tuple(alias.strip() for alias in aliases if is_text(alias)),
                 )
             )
         return tuple(probes)
@@ -252,14 +266,9 @@ class _Record:
 
 def _names(value: Any) -> list[str]:
     """Names of unused fields that a conversion has left in a record."""
-    return [one for one in value if _is_text(one)] if isinstance(value, list | tuple) else []
+    return [one for one in value if is_text(one)] if isinstance(value, list | tuple) else []
 
 
 def _kind(value: Any) -> str:
     """The name of a kind of probes as it ends the name of a measure: lower case, joined by "_"."""
     return re.sub(r"[^a-z0-9]+", "_", value.lower()).strip("_") if isinstance(value, str) else ""
-
-
-def _is_text(value: Any) -> TypeGuard[str]:
-    """Whether a value is a string that is not blank."""
-    return isinstance(value, str) and bool(value.strip())

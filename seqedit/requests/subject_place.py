@@ -1,7 +1,7 @@
 """Where the subject stands in a prompt."""
 
 import re
-from unicodedata import combining
+from unicodedata import combining, normalize
 
 from .plain import RequestError
 
@@ -46,8 +46,11 @@ def find_subject(prompt: str, subject: str, always_marked: bool = False) -> tupl
             'which it is by "subject_at", the number of the character where the subject begins'
         )
     if not best:
+        composed = [normalize("NFC", text) for text in (prompt, subject)]
         raise RequestError(
-            f'prompt: the subject {subject!r} is not in {prompt!r}; write "{{}}" where it goes'
+            f"prompt: the subject {subject!r} is not in {prompt!r}"
+            + (" with the same bytes for its accents" if composed[1] in composed[0] else "")
+            + '; write "{}" where it goes'
         )
     return best[-1], best[-1] + len(subject)
 

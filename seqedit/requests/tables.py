@@ -4,6 +4,7 @@ import ast
 import csv
 import io
 import json
+import re
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,11 @@ STRUCTURED = LISTS | {
 """Columns whose cells may hold a list or an object, as JSON or as Python writes it."""
 
 
+MARKDOWN_RULE = re.compile(":?-{2,}:?")
+
+csv.field_size_limit(2**31 - 1)  # a cell may hold an article
+
+
 def read_table(path: Path, known: frozenset[str]) -> list[Record]:
     """The rows of a table as records without their empty cells; rows know their lines.
 
@@ -51,12 +57,13 @@ def read_table(path: Path, known: frozenset[str]) -> list[Record]:
         separator = _separator(_header(text), known)
     lines = _rows(text, separator, first)
     try:
-        _, names = next(lines, (first, []))
+        line, names = next(lines, (first, []))
         names = [name.strip() for name in names]
         check_repeated(names, "column")
         names = [name or f"column {i}" for i, name in enumerate(names, start=1)]
         if names:
             names = list(normalised(dict.fromkeys(names), known))
+            _check_header(names, known, f"line {line}")
         return [
             _record(names, row, line, number)
             for number, (line, row) in enumerate(
@@ -65,6 +72,15 @@ def read_table(path: Path, known: frozenset[str]) -> list[Record]:
         ]
     except csv.Error as error:
         raise ValueError(str(error)) from error
+
+
+def _check_header(names: list[str], known: frozenset[str], where: str) -> None:
+    """Raises csv.Error for a header in which no name is known."""
+    if not known & set(names):
+        raise csv.Error(
+            f"{where}: has to name the columns, such as prompt, subject and target_new, but reads "
+            f"{', '.join(map(repr, names))[:100]}"
+        )
 
 
 def _header(text: str) -> str:
@@ -111,6 +127,8 @@ def _rows(text: str, separator: str, first: int) -> Iterator[tuple[int, list[str
 
 def _record(names: list[str], row: list[str], line: int, number: int) -> Placed:
     """The record of a row. Raises csv.Error for too many cells, or a list that cannot be read."""
+    if all(MARKDOWN_RULE.fullmatch(cell.strip()) for cell in row if cell.strip()):
+        raise csv.Error(f"line {line}: is the rule of a Markdown table; save the table as CSV")
     more = [cell for cell in row[len(names) :] if cell.strip()]
     if more:
         raise csv.Error(
@@ -138,6 +156,8 @@ def _value(name: str, cell: str, where: str) -> Any:
                 raise csv.Error(
                     f"{where}: not valid JSON, nor a list as Python writes it: {error}"
                 ) from error
+    if name in LISTS and cell.lstrip().startswith("array("):
+        raise csv.Error(f"{where}: an array as numpy prints it; write a list, ['a', 'b']")
     return [cell] if name in LISTS else cell
 
 

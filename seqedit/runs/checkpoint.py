@@ -4,7 +4,6 @@ matrices.
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,9 @@ from typing import Any
 
 import torch
 
-from ..base.files import (
-    content_digest,
-    load_tensors,
-    save_tensors,
-    sha256,
-    write_json,
-    write_text,
-)
+from ..base.files import finite, sha256, write_json, write_text
 from ..base.jsonl import read_jsonl
+from ..base.tensors import content_digest, load_tensors, save_tensors
 from ..editing.state import EditState, residuals_name
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
@@ -161,11 +154,15 @@ def put_weights(lm: LanguageModel, folder: Path) -> None:
         ValueError: there is no finished run, it was made on another model, or a part of its edits
             lies beside the weights.
     """
-    made_on = read_run(folder)["parameters"]["fingerprint"]
+    parameters = read_run(folder)["parameters"]
+    made_on = parameters["fingerprint"]
     if made_on != fingerprint(lm):
+        dtype = parameters.get("dtype", "float32")
+        other = dtype != str(next(lm.model.parameters()).dtype).removeprefix("torch.")
         raise ValueError(
             f"edited: {folder} was made on another model (fingerprint {made_on}, this one has "
             f"{fingerprint(lm)})"
+            + (f", whose weights were {dtype}; try --dtype {dtype}" if other else "")
         )
     weights = load_weights(folder)
     if any(name.startswith(BESIDE) for name in load_tensors(folder / "weights.safetensors")[0]):
@@ -180,18 +177,9 @@ def put_weights(lm: LanguageModel, folder: Path) -> None:
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
     """Append rows to a .jsonl file and wait until they are on disk."""
     with open(path, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(_finite(row)) + "\n" for row in rows)
+        file.writelines(json.dumps(finite(row)) + "\n" for row in rows)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _finite(value: Any) -> Any:
-    """A value with null for every NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rows(out: Path, table: str) -> list[dict[str, Any]]:

@@ -89,18 +89,18 @@ def _read_object(path: Path) -> dict[str, Any]:
             content = yaml.load(text, _Yaml)
         else:
             content = json.loads(text, object_pairs_hook=_once)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(f"hyper: {path} cannot be read: {problem}") from error
     if not isinstance(content, dict):
         raise ValueError(f"hyper: {path} must hold an object of settings")
-    return {str(name): value for name, value in content.items()}
+    return content
 
 
-def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+def _once(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
     """An object whose names are different. Raises ValueError for one that occurs twice."""
     check_repeated((str(name) for name, _ in pairs), "field")
-    return dict(pairs)
+    return {str(name): value for name, value in pairs}
 
 
 class _Yaml(yaml.SafeLoader):

@@ -15,7 +15,8 @@ from ..editing.state import EditPlan
 from ..editing.undo import check_undoable
 from ..evaluation.abilities import read_facts
 from ..evaluation.consistency import References, load_references
-from ..evaluation.wild import wild_prompts
+from ..evaluation.probes import long_after_the_edit
+from ..evaluation.wild import long_wild_prompts
 from ..lm.chat import as_read
 from ..lm.contexts import load_contexts, sample_contexts
 from ..lm.fingerprint import fingerprint
@@ -106,6 +107,10 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
         read, left_out = without_long_probes(lm, as_read(lm, own, settings.separator, config.chat))
         passes.append(read)
         long += left_out
+        if config.wild:
+            long += long_wild_prompts(lm, read)
+        if "neighborhood_plus" in config.measures:
+            long += long_after_the_edit(lm, read)
     stream = replace(stream, passes=passes)
     if long:
         say(f"{len(long)} probes are too long for the model. The first: {long[0]}")
@@ -123,8 +128,6 @@ def prepare(config: RunConfig, say: Say = ignore) -> Job:
     plan = make_plan(config, lm, settings, contexts)
     if not is_chosen(config, lm):
         settings = scaled_to(settings, plan.moments, config.settings, say)
-    if config.wild:
-        wild_prompts(lm, [request for batch in rounds for request in batch])
     return Job(
         config,
         loaded,

@@ -13,9 +13,10 @@ import transformers
 from torch import Tensor
 
 from .. import __version__
-from ..base.files import load_tensors, sha256
+from ..base.files import sha256
 from ..base.jsonl import read_jsonl
 from ..base.paths import ROOT
+from ..base.tensors import load_tensors
 from .code import code_digest
 
 
@@ -192,7 +193,9 @@ def read_run(folder: Path) -> dict[str, Any]:
             f"{path}: not valid JSON: {error}; remove the folder and start anew"
         ) from error
     for name, kind in FIELDS.items():
-        value = run.get(name) if isinstance(run, dict) else None
+        value: Any = run
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
         if not isinstance(value, kind):
             raise ValueError(
                 f"{path}: no record of a run, or changed by hand: {name} is {value!r:.60}; restore "
@@ -206,13 +209,16 @@ FIELDS: dict[str, Any] = {
     "n_edits": int,
     "finished": bool,
     "parameters": dict,
+    "parameters.model": str,
+    "parameters.fingerprint": str,
+    "parameters.layers": list,
     "contexts": list,
     "provenance": dict,
     "rounds_done": int,
     "seconds": int | float,
     "elapsed": int | float,
 }
-"""What every run.json has, with its type."""
+"""What every run.json has, with its type; "a.b" is b in the object a."""
 
 FILES = (
     "checkpoint.safetensors",

@@ -143,6 +143,10 @@ def _typed(name: str, value: Any, kind: Any, positive: bool) -> Any:
     """A value as `kind`; a number must be finite and not negative, and where `positive` not zero
     either.
     """
+    if kind is not bool and _holds_truth(value):
+        raise ValueError(f"{name} = {value!r:.60}: true and false are no numbers")
+    if kind in (int, float) and isinstance(value, str) and "_" in value:
+        raise ValueError(f"{name} = {value!r:.60}: write the number without _")
     try:
         typed = _adapter(kind).validate_python(value)
     except ValidationError as error:
@@ -156,6 +160,13 @@ def _typed(name: str, value: Any, kind: Any, positive: bool) -> Any:
     if isinstance(typed, int | float) and typed > (largest := _LARGEST.get(name, _HUGE)):
         raise ValueError(f"{name} = {value!r:.60}: must be at most {largest:g}")
     return typed
+
+
+def _holds_truth(value: Any) -> bool:
+    """Whether a value is true or false, or a list with one in it."""
+    if isinstance(value, list | tuple):
+        return any(map(_holds_truth, value))
+    return isinstance(value, bool)
 
 
 def _check(target: dict[str, Any], plain: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ def _read(path: Path, key: dict[str, Any], say: Callable[[str], object]) -> dict
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["key"] == key and content["digest"] == _digest(content["scores"]):
             return content["scores"]
-    except (OSError, ValueError, KeyError, TypeError):  # no such text, no JSON, other JSON
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # other text, other JSON
         pass
     say(f"{path} is damaged; the unedited model is measured anew")
     return None

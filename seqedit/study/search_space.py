@@ -91,8 +91,17 @@ def read_file(path: Path, what: str, default: dict[str, Any] | None = None) -> d
         raise ValueError(f"{path.name}: not there yet; first `seqedit tune {what}`")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}; move it elsewhere") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def edges(ranges: Mapping[str, Range | Choice], settings: Mapping[str, Any]) -> dict[str, str]:
+    """Setting → what to say of it, of the settings that lie on the edge of their range."""
+    return {
+        name: found
+        for name, one in ranges.items()
+        if isinstance(one, Range) and (found := one.edge(settings[name]))
+    }

@@ -14,6 +14,7 @@ A search that was interrupted resumes. All its trials are written beside the cho
 that is there already, with the same ranges on the same facts, is not made again.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -24,8 +25,6 @@ from typing import Any
 
 import optuna
 from optuna.samplers import GPSampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from tqdm import tqdm
 
 from ..base.files import alone, write_json
@@ -36,7 +35,7 @@ from ..methods.ranges import TARGET, Choice, Range
 from ..runs.config import Say, Table, ignore
 from ..runs.resolve import HYPER, TARGET_FILE
 from .calibration import Calibration, judge, shortest_target
-from .search_space import BASE, read_file, search_digest, search_space
+from .search_space import BASE, edges, read_file, search_digest, search_space
 
 TRIALS = 10
 
@@ -84,14 +83,11 @@ def tune(
     with alone(files(method, table, out)[1]):
         made = _made(method, table, out)
         if made.get("digest") == digest and len(made["trials"]) >= trials:
+            _check_chosen(made, method, table, ranges, calibration, out)
             return made
-        try:
-            study = _search(method, table, ranges, fixed, calibration, trials, digest, work, say)
-        except RuntimeError as error:  # Optuna's, where its journal is gone
-            if work.is_dir():
-                raise
-            raise ValueError(f"{work}: the trials were removed meanwhile; start again") from error
-        return _write(study, method, table, ranges, calibration, digest, out)
+        kept = work / f"{table}-{method}-{digest}.trials.json"
+        tried = _search(method, ranges, fixed, calibration, trials, kept, say)
+        return _write(tried, method, table, ranges, calibration, digest, out)
 
 
 def _made(method: str, table: Table, out: Path) -> dict[str, Any]:
@@ -114,39 +110,86 @@ def _made(method: str, table: Table, out: Path) -> dict[str, Any]:
     return search if chosen.exists() else {}
 
 
-def _search(
+def _check_chosen(
+    made: Mapping[str, Any],
     method: str,
     table: Table,
+    ranges: Mapping[str, Range | Choice],
+    calibration: Calibration,
+    out: Path,
+) -> None:
+    """Raises ValueError if the settings of a search are not those that it chose."""
+    chosen = files(method, table, out)[0]
+    try:
+        best = _chosen(made["trials"], method, ranges, calibration)
+    except (KeyError, TypeError, AttributeError) as error:
+        whole = files(method, table, out)[1]
+        raise ValueError(f"{whole}: is damaged; remove it to search again") from error
+    if read_file(chosen, method) != best:
+        raise ValueError(
+            f"{chosen}: is not what its search chose; move it elsewhere to have that written again"
+        )
+
+
+def _search(
+    method: str,
     ranges: Mapping[str, Range | Choice],
     fixed: Mapping[str, Any],
     calibration: Calibration,
     trials: int,
-    digest: str,
-    work: Path,
+    kept: Path,
     say: Say,
-) -> optuna.Study:
-    """Make the trials that are missing.
+) -> list[dict[str, Any]]:
+    """Make the trials that are missing, and return what `judge` said of all.
+
+    Args:
+        kept: file of the trials, which is written after each.
 
     Raises:
-        ValueError: every trial failed.
+        ValueError: every trial failed, or the file is damaged.
     """
-    study = _study(method, table, digest, work)
-    while (number := len(_finished(study))) < trials:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {name: _distribution(one) for name, one in ranges.items()}
+    study, made = optuna.create_study(direction="maximize"), _read_trials(kept)
+    for one in made:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=one["params"], distributions=space, value=one["found"]["quality"]
+            )
+        )
+    while (number := len(made)) < trials:
         study.sampler = GPSampler(seed=1000 * calibration.seed + number, n_startup_trials=5)
-        trial = study.ask({name: _distribution(one) for name, one in ranges.items()})
+        trial = study.ask(space)
         settings = {**fixed} | {name: _value(ranges[name], v) for name, v in trial.params.items()}
         try:
             found = judge(BASE if method == "target" else method, settings, calibration)
         except ValueError as error:  # settings that the method cannot work with
             found = {"settings": settings, "quality": 0.0, "refused": str(error)}
-        for name, value in found.items():
-            trial.set_user_attr(name, value)
         study.tell(trial, found["quality"])
+        made.append({"params": trial.params, "found": json.loads(json.dumps(found))})
+        write_json(kept, {"trials": made, "content": _content(made)})
         say(json.dumps({"method": method, "trial": number} | found))
-    done = _finished(study)
-    if all(trial.value == 0 for trial in done):
-        raise ValueError(f"{method}: every trial failed; the last: {done[-1].user_attrs}")
-    return study
+    if all(one["found"]["quality"] == 0 for one in made):
+        raise ValueError(f"{method}: every trial failed; the last: {made[-1]['found']}")
+    return [one["found"] for one in made]
+
+
+def _read_trials(kept: Path) -> list[dict[str, Any]]:
+    """The trials of an interrupted search; none without a file.
+
+    Raises:
+        ValueError: the file is not what a search wrote.
+    """
+    found = read_file(kept, "", {})
+    trials = found.get("trials", [])
+    if found and found.get("content") != _content(trials):
+        raise ValueError(f"{kept}: is damaged, or no search wrote it; move it elsewhere")
+    return trials
+
+
+def _content(trials: Any) -> str:
+    """The digest of trials, which tells whether their file is what a search wrote."""
+    return hashlib.sha256(json.dumps(trials, sort_keys=True).encode()).hexdigest()
 
 
 def files(method: str, table: Table, out: Path) -> tuple[Path, Path]:
@@ -201,21 +244,6 @@ def _stages(names: Sequence[str]) -> list[list[str]]:
     return [[n for n in rest if n == "target"], [n for n in rest if n != "target"], composed]
 
 
-def _study(method: str, table: Table, digest: str, work: Path) -> optuna.Study:
-    """The search with its trials so far."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    work.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(work / f"{table}-{method}.journal")))
-    return optuna.create_study(
-        storage=storage, study_name=digest, direction="maximize", load_if_exists=True
-    )
-
-
-def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The trials that were judged; one that was interrupted is made again."""
-    return [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-
-
 def _distribution(one: Range | Choice) -> optuna.distributions.BaseDistribution:
     if isinstance(one, Choice):  # numbers, since Optuna stores no lists
         return optuna.distributions.CategoricalDistribution(range(len(one.values)))
@@ -229,8 +257,23 @@ def _value(one: Range | Choice, found: Any) -> Any:
     return one.values[found] if isinstance(one, Choice) else float(f"{one.above + found:.4g}")
 
 
+def _chosen(
+    tried: Sequence[dict[str, Any]],
+    method: str,
+    ranges: Mapping[str, Range | Choice],
+    calibration: Calibration,
+) -> dict[str, Any]:
+    """The settings of the best trial; of "target" those that are shared, of the shortest one."""
+    if method == "target":
+        best = shortest_target(tried, calibration.edits)["settings"]
+        return {name: best[name] for name in TARGET}
+    # of equals one whose values lie inside their ranges
+    best = max(tried, key=lambda t: (t["quality"], -len(edges(ranges, t["settings"]))))
+    return best["settings"]
+
+
 def _write(
-    study: optuna.Study,
+    tried: list[dict[str, Any]],
     method: str,
     table: Table,
     ranges: Mapping[str, Range | Choice],
@@ -239,11 +282,7 @@ def _write(
     out: Path,
 ) -> dict[str, Any]:
     """Write the best settings and the whole search."""
-    tried = [trial.user_attrs for trial in _finished(study)]
-    # of equals one whose values lie inside their ranges
-    best = max(tried, key=lambda t: (t["quality"], -len(_edges(ranges, t["settings"]))))["settings"]
-    if method == "target":
-        best = shortest_target(tried, calibration.edits)["settings"]
+    best = _chosen(tried, method, ranges, calibration)
     search = {
         "method": BASE if method == "target" else method,
         "digest": digest,
@@ -251,20 +290,11 @@ def _write(
         "edits": calibration.edits,
         "batch_size": calibration.batch_size,
         "ranges": {name: asdict(one) for name, one in ranges.items()},
-        "edges": _edges(ranges, best),
+        "edges": edges(ranges, best),
         "trials": tried,
     }
     chosen, whole = files(method, table, out)
     chosen.unlink(missing_ok=True)  # settings come last, and say that all is there
     write_json(whole, search)
-    write_json(chosen, {name: best[name] for name in TARGET} if method == "target" else best)
+    write_json(chosen, best)
     return search
-
-
-def _edges(ranges: Mapping[str, Range | Choice], settings: Mapping[str, Any]) -> dict[str, str]:
-    """Setting → what to say of it, of the settings that lie on the edge of their range."""
-    return {
-        name: found
-        for name, one in ranges.items()
-        if isinstance(one, Range) and (found := one.edge(settings[name]))
-    }

@@ -17,16 +17,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from ..base.files import (
-    alone,
-    check_replaceable,
-    content_digest,
-    load_tensors,
-    remove_leftovers,
-    save_tensors,
-    whole_folder,
-    write_json,
-)
+from ..base.files import alone, check_replaceable, remove_leftovers, whole_folder, write_json
+from ..base.tensors import content_digest, load_tensors, save_tensors
 from ..lm.fingerprint import identity
 from ..lm.load import load_model
 from .batches import SHIPPED, TrainConfig, batch_at, document_mask

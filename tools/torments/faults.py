@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import resource
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .commands import RESULTS, Command
+from .commands import Command
 from .processes import Process, die_at, start
 
 Content = dict[str, bytes]
@@ -39,6 +40,13 @@ class Tally:
         if problem:
             self.wounds.append(f"{torment}, {kind}, {what}: {problem}")
             print("  " + self.wounds[-1], flush=True)
+
+    def add(self, other: Tally) -> None:
+        """Count what another one has counted."""
+        for trial, tried in other.tried.items():
+            self.tried[trial] += tried
+            self.survived[trial] += other.survived[trial]
+        self.wounds += other.wounds
 
 
 class Victim:
@@ -102,15 +110,33 @@ class Victim:
         shutil.rmtree(out.parent)
 
 
+RESULTS = {
+    *("weights.safetensors", "outcomes.jsonl", "scores.jsonl", "model.safetensors"),
+    *("adapter_model.safetensors", "mend.safetensors", "mend.json", "config.json", "memit.json"),
+    *("index.json", "records.json", "calibration.json", "reversal.json", "facts.jsonl"),
+    *("tasks.jsonl", "unrelated.jsonl", "calibration_unrelated.jsonl", "corpus.txt", "heldout.txt"),
+}
+"""Files that must be the same to the last bit; others say when and how fast."""
+
+
 def results(out: Path) -> Content:
     """The files of a result that must be the same to the last bit."""
     if out.is_file():
         return {"": out.read_bytes()}
     return {
-        str(path.relative_to(out)): path.read_bytes()
+        str(path.relative_to(out)): _timeless(path)
         for path in sorted(out.rglob("*"))
         if path.name in RESULTS and "trials" not in path.parts and "runs" not in path.parts
     } | {"tables": str(sorted(p.name for p in out.rglob("*.parquet"))).encode()}
+
+
+def _timeless(path: Path) -> bytes:
+    """The content of a file, without the seconds that the page of `side-by-side` tells."""
+    if path.name != "index.json":
+        return path.read_bytes()
+    content = json.loads(path.read_text())
+    del content["about"]
+    return json.dumps(content).encode()
 
 
 def kill(victim: Victim, tally: Tally, times: int, rng: random.Random) -> None:
@@ -170,8 +196,17 @@ def vanishing(victim: Victim, tally: Tally, times: int, rng: random.Random) -> N
         out = victim.place()
         process = victim.start(out)
         time.sleep(rng.uniform(victim.seconds / 3, victim.seconds))
-        shutil.rmtree(out, ignore_errors=True)
-        _judge("vanishing folder", victim, tally, out, _bad_end(process))
+        _remove(out)
+        problem = _bad_end(process)
+        if process.code:
+            _remove(out)  # what it wrote between the two
+        _judge("vanishing folder", victim, tally, out, problem)
+
+
+def _remove(out: Path) -> None:
+    if out.is_file():
+        out.unlink()
+    shutil.rmtree(out, ignore_errors=True)
 
 
 def damage(victim: Victim, tally: Tally, times: int, rng: random.Random) -> None:

@@ -16,12 +16,13 @@ SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 FIELDS = ("case_id", "prompt", "subject", "target_new", "target_true", "relation_id", "locality")
 
 texts = st.text(max_size=20)
+escapes = st.text(st.characters(), max_size=20)  # as JSON makes them: half characters, too
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | escapes,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(escapes, inner, max_size=3),
     max_leaves=8,
 )
-records = st.fixed_dictionaries({}, optional={name: values | texts for name in FIELDS})
+records = st.fixed_dictionaries({}, optional={name: values | escapes for name in FIELDS})
 names = st.sampled_from(("lam", "lr", "clamp", "steps", "layers", "kl", "batch_size", "mom2_n"))
 
 
@@ -63,11 +64,11 @@ def strategies(tally: Tally, examples: int, work: Path) -> None:
                 "memit",
                 read_hyper(file("h.json", json.dumps(value).encode()), "memit", lm, True)[0],
             ),
-            st.dictionaries(names | texts, values, max_size=4),
+            st.dictionaries(names | escapes, values, max_size=4),
         ),
         "settings": (
             lambda words: build_settings("memit", {"layers": [0]} | parse_assignments(words)),
-            st.lists(st.tuples(names, texts).map("=".join), max_size=3),
+            st.lists(st.tuples(names, escapes).map("=".join), max_size=3),
         ),
         "tokens": (request, st.tuples(texts, texts.filter(str.strip), texts.filter(str.strip))),
     }

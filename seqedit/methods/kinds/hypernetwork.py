@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...base.files import load_tensors, save_tensors
 from ...base.paths import EDITORS
+from ...base.tensors import load_tensors, save_tensors
 from ...lm.fingerprint import fingerprint
 from ...lm.likelihood import Features
 from ...lm.model import LanguageModel

@@ -68,12 +68,12 @@ class LyapLockWriter(TargetWriter):
             total = read_weight(self.lm, layer) - state.original[layer].to(self.lm.device)
             now = drift(total, C)
             queue, budget = _queue(state, layer)
-            if budget == 0:  # the first round sets it
+            if budget == 0:  # the first round that moves anything sets it
                 budget = self.method.budget * now
             wanted = self._wanted[layer].cpu()
             earlier = memory.get(_residuals_name(layer), wanted[:, :0])
             memory[_residuals_name(layer)] = torch.cat([earlier, wanted], dim=1)
-            longer = max(queue + now / budget - 1, 1.0)
+            longer = max(queue + now / budget - 1, 1.0) if budget else queue
             memory[_queue_name(layer)] = torch.tensor([longer, budget], dtype=torch.float64)
         return super().remember(state, keys).with_memory(memory)
 
