@@ -110,7 +110,7 @@ def draw_key_plane(ax: Axes, panel: Panel, title: str, reach: float = 2.3) -> No
     _draw_keys(ax)
     if panel.before is not None:
         _arrow(ax, (0, 0), (panel.before[0, 0].item(), panel.before[0, 1].item()), GREY)
-    arrow = {"arrowstyle": "-|>", "mutation_scale": 13, "lw": 2, "color": "black"}
+    arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 13, "lw": 2, "color": "black"}
     ax.add_patch(FancyArrowPatch((0, 0), (g[0], g[1]), shrinkA=0, shrinkB=0, **arrow))
     _frame(ax, title, panel.about, reach)
 
@@ -220,5 +220,11 @@ def _arrow(
     colour: str,
     alpha: float = 1.0,
 ) -> None:
-    style = {"arrowstyle": "-|>", "mutation_scale": 9, "lw": 1.2, "color": colour, "alpha": alpha}
+    style: dict[str, Any] = {
+        "arrowstyle": "-|>",
+        "mutation_scale": 9,
+        "lw": 1.2,
+        "color": colour,
+        "alpha": alpha,
+    }
     ax.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, **style))
