@@ -5,7 +5,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from .common import Dtype, make_app, parse_layers
+from .common import Dtype, chosen_dtype, make_app, parse_layers
 
 app = make_app()
 MOST_EDITS = 10**9
@@ -77,12 +77,13 @@ def plan(
         raise ValueError(
             f"--layers: give the layers to edit; they are known for {', '.join(EDITED)}"
         )
+    weights = chosen_dtype(dtype, model)
     work = Work(
         method=cast(LocateThenEdit, make_method(method)),  # Work refuses any other kind by name
         layers=EDITED[model] if layers is None else parse_layers(layers),
         edits=count,
         batch_size=min(batch_size, count),
-        dtype=getattr(torch, dtype),
+        dtype=getattr(torch, weights),
         removed=removed,
         compact=compact,
         moments_tokens=tokens,
@@ -90,7 +91,7 @@ def plan(
     if tflops:
         rate = tflops * 1e12
     else:
-        rate = measured_rate("cuda" if torch.cuda.is_available() else "cpu", dtype)
+        rate = measured_rate("cuda" if torch.cuda.is_available() else "cpu", weights)
     found = estimate(shape_of(config_of(model)), work, Texts(), rate)
     typer.echo(json.dumps(found, indent=1) if as_json else table(found))
     if not as_json and not tflops:

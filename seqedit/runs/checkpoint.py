@@ -161,11 +161,14 @@ def put_weights(lm: LanguageModel, folder: Path) -> None:
         ValueError: there is no finished run, it was made on another model, or a part of its edits
             lies beside the weights.
     """
-    made_on = read_run(folder)["parameters"]["fingerprint"]
+    parameters = read_run(folder)["parameters"]
+    made_on, ran = parameters["fingerprint"], parameters.get("dtype", "float32")
     if made_on != fingerprint(lm):
+        own = str(lm.model.dtype).removeprefix("torch.")
+        types = "" if ran == own else f"; its weights were {ran}, these are {own}: see --dtype"
         raise ValueError(
             f"edited: {folder} was made on another model (fingerprint {made_on}, this one has "
-            f"{fingerprint(lm)})"
+            f"{fingerprint(lm)}{types})"
         )
     weights = load_weights(folder)
     if any(name.startswith(BESIDE) for name in load_tensors(folder / "weights.safetensors")[0]):
