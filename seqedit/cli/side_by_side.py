@@ -123,6 +123,9 @@ def dtypes(
     ] = None,
     orders: Annotated[int, typer.Option(min=1, help="Orders of the requests.")] = 1,
     n_edits: Annotated[int, typer.Option(min=2, help="Requests, in one round.")] = 100,
+    moments: Annotated[
+        Path | None, typer.Option(help="safetensors file with C.<layer>; default: each run's own.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="JSON file for the table; default: only print it.")
     ] = None,
@@ -139,7 +142,7 @@ def dtypes(
     from ..study.dtypes import Dtypes, edit_in_both
     from ..study.side_by_side import check_methods
 
-    asked = Dtypes(model=model, requests=requests, orders=orders, n_edits=n_edits)
+    asked = Dtypes(model=model, requests=requests, orders=orders, n_edits=n_edits, moments=moments)
     if methods:
         check_methods(methods)
         asked = replace(asked, methods=tuple(methods))

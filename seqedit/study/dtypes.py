@@ -33,6 +33,7 @@ class Dtypes:
         methods: each with its usual settings for the model.
         orders: how many orders of the facts, which seeds from 1 on draw.
         n_edits: how many of them, in one round.
+        moments: file of second moments; None computes each run's own.
     """
 
     model: str
@@ -40,15 +41,17 @@ class Dtypes:
     methods: tuple[str, ...] = ("memit_seq", "alphaedit")
     orders: int = 1
     n_edits: int = 100
+    moments: Path | None = None
 
     def runs(self, work: Path) -> dict[Path, RunConfig]:
-        """Folder → run. Contexts and second moments are each run's own, as a user has them."""
+        """Folder → run. Contexts are each run's own, as a user has them."""
         return {
             work / f"{method}-{dtype}-s{seed}": RunConfig(
                 model=self.model,
                 requests=self.requests,
                 method=method,
                 clean=True,
+                moments=self.moments,
                 n_edits=self.n_edits,
                 batch_size=self.n_edits,
                 shuffle=True,
