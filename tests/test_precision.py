@@ -13,7 +13,9 @@ from runs import method_and_plan, same, weights
 from torch.nn.functional import cosine_similarity
 from workspace import Workspace
 
+from seqedit.base.paths import MODEL
 from seqedit.editing.sequential import run_sequential
+from seqedit.lm.dtype import choose_dtype
 from seqedit.lm.keys import read_keys, read_values
 from seqedit.lm.load import check_not_offloaded, load_model
 from seqedit.lm.second_moments import collect_second_moments
@@ -158,6 +160,56 @@ def test_run_and_score_in_bfloat16(tmp_path, tiny_folder, monkeypatch):
 
 def stop():
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "native_on_gpu", "instructions", "one_dnn", "expected"),
+    [
+        ("auto", False, False, {"avx512_bf16": True}, True, "bfloat16"),
+        ("cpu", True, True, {"amx_bf16": True, "avx512_bf16": False}, True, "bfloat16"),
+        ("auto", False, False, {"avx512_bf16": False, "amx_bf16": False}, True, "float32"),
+        ("cpu", True, True, {}, True, "float32"),  # not an x86 processor
+        ("auto", False, False, {"avx512_bf16": True}, False, "float32"),  # nothing that uses them
+        ("auto", True, True, {}, True, "bfloat16"),
+        ("spread", True, False, {"avx512_bf16": True}, True, "float32"),  # an old card
+        ("cuda:1", True, True, {}, True, "bfloat16"),
+        ("mps", False, False, {"avx512_bf16": True}, True, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_hardware_has_it(
+    monkeypatch, device, gpu, native_on_gpu, instructions, one_dnn, expected
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or native_on_gpu,
+    )
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: one_dnn)
+    assert choose_dtype("auto", "some/model", device) == expected
+    assert choose_dtype("auto", "embedded", device) == "float32"
+    assert choose_dtype("auto", MODEL, device) == "float32"
+    assert choose_dtype("float16", "some/model", device) == "float16"
+
+
+def test_the_record_says_what_auto_was(tmp_path, tiny_folder, monkeypatch):
+    """And so do later commands; on a machine that chooses otherwise the run is not gone on with."""
+    space = Workspace(tmp_path, tiny_folder)
+    out, scored = tmp_path / "a", {"edited": tmp_path / "a", "requests": tmp_path / "requests.json"}
+    monkeypatch.setattr("seqedit.lm.dtype.native_bfloat16", lambda device: True)
+    done = space.call(dtype="auto", out=out)
+    assert done.exit_code == 0 and "weights in bfloat16" in done.stderr
+    assert load_run(out).run["parameters"]["dtype"] == "bfloat16"
+    assert "auto" not in (out / "run.json").read_text()
+    monkeypatch.setattr("seqedit.lm.dtype.native_bfloat16", lambda device: False)
+    assert space.call("score", **scored, dtype="auto").exit_code == 0
+    done = space.call("score", **scored)
+    assert done.exit_code == 1 and "whose weights were bfloat16; try --dtype bfloat16" in done.stderr
+    done = space.call(dtype="auto", out=out)
+    assert done.exit_code == 1 and "holds a run with fingerprint" in done.stderr
+    assert space.call(dtype="auto", out=tmp_path / "b").exit_code == 0
+    assert load_run(tmp_path / "b").run["parameters"].get("dtype", "float32") == "float32"
 
 
 def everything(lm, requests):

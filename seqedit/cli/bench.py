@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Dtype, Model, make_app
+from .common import Dtype, Model, chosen_dtype, make_app
 
 app = make_app()
 
@@ -49,4 +49,5 @@ def bench(
             raise typer.Exit(1)
         return
     rated = {"model": model, "requests": requests, "n_edits": n_edits}
-    run_benches(names or [], out, typer.echo, rated=rated, model=model, dtype=dtype)
+    weights = chosen_dtype(dtype, model)
+    run_benches(names or [], out, typer.echo, rated=rated, model=model, dtype=weights)

@@ -164,6 +164,23 @@ def usable(device: str) -> str:
     return device
 
 
+def chosen_dtype(dtype: str, model: str, device: str = "auto", edited: Path | None = None) -> str:
+    """The name of the type of weights that --dtype asks for.
+
+    Args:
+        dtype: what was asked for; "auto" is decided here.
+        model: the model that is loaded.
+        device: where it is loaded.
+        edited: what is put into it; a run says which type it had.
+    """
+    from ..lm.dtype import choose_dtype
+    from ..runs.edited import dtype_of
+
+    if dtype == "auto" and edited is not None:
+        dtype = dtype_of(edited) or dtype
+    return choose_dtype(dtype, model, device)
+
+
 def model_folder(model: str) -> str:
     """The folder of a model given by name; anything else as it is."""
     return str(find_model(model))
@@ -199,10 +216,11 @@ Device = Annotated[
 ]
 OneDevice = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=usable_alone)]
 Dtype = Annotated[
-    Literal["float32", "bfloat16", "float16"],
+    Literal["float32", "bfloat16", "float16", "auto"],
     typer.Option(
         help="Type of the model's weights. The edited matrices are also kept in float32, in which "
-        "edits add up."
+        "edits add up. auto: that of the run, where one is given; else bfloat16 where the hardware "
+        "multiplies it natively, but for the embedded model; else float32."
     ),
 ]
 PerplexityText = Annotated[

@@ -214,6 +214,8 @@ def edit(
         dtype=dtype,
         device=device,
     )
+    if dtype == "auto":
+        say(f"weights in {config.dtype}")
     if run(config, out, say=say):
         _print_summary(out)
     if all_refused(out):

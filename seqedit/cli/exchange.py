@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .common import Device, Dtype, Edited, Model, make_app, say
+from .common import Device, Dtype, Edited, Model, chosen_dtype, make_app, say
 
 app = make_app()
 
@@ -39,7 +39,7 @@ def export(
     from ..lm.load import load_model
 
     if as_ == "folder":
-        export_folder(model, edited, out, getattr(torch, dtype))
+        export_folder(model, edited, out, getattr(torch, chosen_dtype(dtype, model, "cpu", edited)))
         typer.echo(f"{out}: load it with AutoModelForCausalLM.from_pretrained")
         return
     check_replaceable(out)
@@ -79,7 +79,7 @@ def revert(
 
     check_replaceable(out)
     loaded = load_edits(edits)
-    lm = load_model(model, device="cpu", dtype=getattr(torch, dtype))
+    lm = load_model(model, device="cpu", dtype=getattr(torch, chosen_dtype(dtype, model, "cpu")))
     for layer, exact in revert_edits(lm, loaded).items():
         how = "bit for bit" if exact else "within round-off, or edited further"
         typer.echo(f"layer {layer}: as before the edits{',' if exact else ''} {how}")
@@ -118,7 +118,11 @@ def diff(
 
     if out:
         check_result(out)
-    left, right = (load_side(side, model, device, getattr(torch, dtype)) for side in (a, b))
+    types = [chosen_dtype(dtype, model or side, device, Path(side)) for side in (a, b)]
+    left, right = (
+        load_side(side, model, device, getattr(torch, own))
+        for side, own in zip((a, b), types, strict=True)
+    )
     found = compare_models(left, right)
     total = sum(1 for _ in left.model.parameters())
     if found:
@@ -167,7 +171,9 @@ def abilities(
 
     if out:
         check_result(out, "results", "items")
-    lm = load_model(model, device=device, dtype=getattr(torch, dtype))
+    lm = load_model(
+        model, device=device, dtype=getattr(torch, chosen_dtype(dtype, model, device, edited))
+    )
     names = choose_tasks(tasks, embedded=is_embedded(lm))
     if edited:
         put_edited(lm, edited)

@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from ..base.paths import OUTPUT
-from .common import Device, Dtype, Jobs, is_number, make_app, parse_layers, say
+from .common import (
+    Device,
+    Dtype,
+    Jobs,
+    chosen_dtype,
+    is_number,
+    make_app,
+    parse_layers,
+    say,
+)
 
 app = make_app(no_args_is_help=False, invoke_without_command=True)
 
@@ -90,7 +99,7 @@ def collect(
         revision=revision,
         part=_part(part),
     )
-    lm = load_model(model, device=device, dtype=getattr(torch, dtype))
+    lm = load_model(model, device=device, dtype=getattr(torch, chosen_dtype(dtype, model, device)))
     check_layers(lm, chosen)
     if corpus == SELF:
         text = replace(text, file=self_text(lm, tokens))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from .common import Dtype, is_number, make_app, parse_layers
+from .common import Dtype, chosen_dtype, is_number, make_app, parse_layers
 
 app = make_app()
 MOST_EDITS = 10**9
@@ -76,12 +76,13 @@ def plan(
         raise ValueError(f"--edits: give at least one and at most {MOST_EDITS:,}")
     shape = shape_of(config_of(model))
     own = EDITED.get(model, tuple(default_layers(shape.n_layers)))
+    weights = chosen_dtype(dtype, model)
     work = Work(
         method=cast(LocateThenEdit, make_method(method)),  # Work refuses any other kind by name
         layers=own if layers is None else parse_layers(layers),
         edits=count,
         batch_size=min(batch_size, count),
-        dtype=getattr(torch, dtype),
+        dtype=getattr(torch, weights),
         removed=removed,
         compact=compact,
         moments_tokens=tokens,
@@ -89,7 +90,7 @@ def plan(
     if tflops:
         rate = tflops * 1e12
     else:
-        rate = measured_rate("cuda" if torch.cuda.is_available() else "cpu", dtype)
+        rate = measured_rate("cuda" if torch.cuda.is_available() else "cpu", weights)
     found = estimate(shape, work, Texts(), rate)
     typer.echo(json.dumps(found, indent=1) if as_json else table(found))
     if not as_json and not tflops:

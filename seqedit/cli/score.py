@@ -12,6 +12,7 @@ from .common import (
     Edited,
     Model,
     PerplexityText,
+    chosen_dtype,
     make_app,
     parse_names,
     say,
@@ -77,7 +78,9 @@ def score(
     loaded = load_request_set(requests, clean=clean)
     for remark in loaded.remarks():
         say(f"{requests}: {remark}")
-    lm = load_model(model, device=device, dtype=getattr(torch, dtype))
+    lm = load_model(
+        model, device=device, dtype=getattr(torch, chosen_dtype(dtype, model, device, edited))
+    )
     wanted = as_read(lm, loaded.requests, **({"chat": chat} | reading_of(edited)))
     wanted, long = without_long_probes(lm, wanted)
     if wild:

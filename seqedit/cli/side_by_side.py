@@ -1,5 +1,8 @@
-"""`seqedit side-by-side`, `seqedit depths`: the same edits by several methods, in other layers."""
+"""`seqedit side-by-side`, `seqedit depths`, `seqedit dtypes`: the same edits by several methods, in
+other layers, with weights of either type.
+"""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +68,8 @@ def side_by_side(
         dtype=dtype,
         device=device,
     )
+    if dtype == "auto":
+        say(f"weights in {config.dtype}")
     found = dict(edit_side_by_side(config, methods, out, jobs=jobs, say=say))
     records = {method: found[method] for method in methods}
     typer.echo(score_table(records).to_string(na_rep="–"))
@@ -106,3 +111,45 @@ def depths(
     typer.echo(found.round(3).to_string(index=False))
     if out is not None:
         write_json(out, {"model": Path(model).name, "depths": found.to_dict("records")})
+
+
+@app.command()
+def dtypes(
+    model: Model = "smollm2-135m",
+    requests: Requests = "facts",
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="A method; repeatable. Default: memit_seq, alphaedit."),
+    ] = None,
+    orders: Annotated[int, typer.Option(min=1, help="Orders of the requests.")] = 1,
+    n_edits: Annotated[int, typer.Option(min=2, help="Requests, in one round.")] = 100,
+    moments: Annotated[
+        Path | None, typer.Option(help="safetensors file with C.<layer>; default: each run's own.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for the table; default: only print it.")
+    ] = None,
+    jobs: Jobs = 1,
+) -> None:
+    """Edit the same facts with weights in float32 and in bfloat16, and compare the scores.
+
+    So one finds whether bfloat16, which is faster, loses anything. Interrupted, it resumes.
+
+    Example: seqedit dtypes --model embedded --requests world --orders 3
+    """
+    from ..base.files import write_json
+    from ..base.results import check_result
+    from ..study.dtypes import Dtypes, edit_in_both
+    from ..study.side_by_side import check_methods
+
+    asked = Dtypes(model=model, requests=requests, orders=orders, n_edits=n_edits, moments=moments)
+    if methods:
+        check_methods(methods)
+        asked = replace(asked, methods=tuple(methods))
+    if out is not None:
+        check_result(out, "dtypes")
+    found = edit_in_both(asked, OUTPUT / "runs" / f"dtypes-{Path(model).name}", jobs=jobs)
+    typer.echo(found.round(1).to_string(index=False))
+    if out is not None:
+        about = {"model": Path(model).name, "orders": orders, "n_edits": n_edits}
+        write_json(out, about | {"dtypes": found.to_dict("records")})

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..base.paths import OUTPUT
-from .common import Dtype, Jobs, make_app
+from .common import Dtype, Jobs, chosen_dtype, make_app
 
 app = make_app()
 
@@ -92,7 +92,8 @@ def tune(
     if requests is not None:
         calibration = replace(calibration, requests=requests, kept=kept)
     edits = edits or calibration.edits
-    calibration = replace(calibration, edits=edits, batch_size=batch_size, dtype=dtype)
+    weights = chosen_dtype(dtype, model)
+    calibration = replace(calibration, edits=edits, batch_size=batch_size, dtype=weights)
     check_disjoint(calibration, results or ("world" if embedded else "facts"))
     for name, search in tune_all(
         methods,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..evaluation.probes import find_extra_kinds
+from ..lm.dtype import choose_dtype
 
 Say = Callable[[str], None]
 """Receives remarks, one line each."""
@@ -64,7 +65,8 @@ class RunConfig:
         wild: let the model answer freely at the end and judge the answers (see `score_wild`).
         save_rounds: keep the edited matrices after every round.
         undoable: also keep the keys and residuals of all edits, which undoing one of them takes.
-        dtype: of the model's weights; the edited matrices are kept in float32 as well.
+        dtype: of the model's weights; the edited matrices are kept in float32 as well. "auto" is
+            replaced by the type that it stands for, see `choose_dtype`.
         device: where the model is loaded, see `seqedit.lm.load.load_model`.
 
     Raises:
@@ -102,6 +104,8 @@ class RunConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        dtype = choose_dtype(self.dtype, self.model, self.device)
+        object.__setattr__(self, "dtype", dtype)  # no record ever says "auto"
         find_extra_kinds(self.measures)
         if self.references and not self.fluency:
             raise ValueError(

@@ -21,6 +21,13 @@ def reading_of(edited: Path) -> dict[str, Any]:
     return {name: parameters[name] for name in ("separator", "chat") if name in parameters}
 
 
+def dtype_of(edited: Path) -> str | None:
+    """The type of weights that a run had, by name; None if `edited` is no folder of a run."""
+    if not (edited / "run.json").is_file():
+        return None
+    return read_run(edited)["parameters"].get("dtype", "float32")
+
+
 def edited_requests(run: dict[str, Any], source: Path | str) -> list[EditRequest]:
     """The facts that a run edited, each as the last edit of it.
 
