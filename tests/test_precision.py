@@ -205,7 +205,9 @@ def test_the_record_says_what_auto_was(tmp_path, tiny_folder, monkeypatch):
     monkeypatch.setattr("seqedit.lm.dtype.native_bfloat16", lambda device: False)
     assert space.call("score", **scored, dtype="auto").exit_code == 0
     done = space.call("score", **scored)
-    assert done.exit_code == 1 and "whose weights were bfloat16; try --dtype bfloat16" in done.stderr
+    assert (
+        done.exit_code == 1 and "whose weights were bfloat16; try --dtype bfloat16" in done.stderr
+    )
     done = space.call(dtype="auto", out=out)
     assert done.exit_code == 1 and "holds a run with fingerprint" in done.stderr
     assert space.call(dtype="auto", out=tmp_path / "b").exit_code == 0
