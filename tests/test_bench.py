@@ -1,10 +1,16 @@
 """The benchmark command measures what it says; small sizes, and no statement about speed."""
 
 import json
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from seqedit.base.files import load_tensors
+from seqedit.base.paths import WORLD
+from seqedit.bench import many
 from seqedit.bench.rating import bench_rating, rating_line
 from seqedit.bench.rounds import (
     bench_evaluation,
@@ -17,6 +23,7 @@ from seqedit.bench.rounds import (
 from seqedit.bench.solving import bench_forms, bench_solve, forms_line
 from seqedit.bench.speed import Bench
 from seqedit.cli.main import app
+from seqedit.requests.published import load_requests
 
 
 def test_a_round_writes_the_same_weights():
@@ -119,3 +126,47 @@ def test_bench_of_a_round_is_of_the_embedded_model_by_default(monkeypatch):
         done = CliRunner().invoke(app, ["bench", "round", *words])
         assert done.exit_code == 0, done.output
     assert asked == ["embedded", ("some-model", "bfloat16")]
+
+
+def test_many_edits_change_every_fact_once_a_pass():
+    requests = load_requests(WORLD / "records.json")
+    objects = many.objects_of(requests)
+    rounds = many.many_rounds(requests[:30], objects, passes=4, batch_size=20)
+    assert [len(batch) for batch in rounds] == [20, 10] * 4
+    passes = [rounds[i] + rounds[i + 1] for i in range(0, 8, 2)]
+    assert passes[0] == requests[:30]
+    for before, after in pairwise(passes):
+        had = {request.case_id: request.target_new for request in before}
+        assert had.keys() == {request.case_id for request in after} and len(after) == 30
+        for request in after:
+            assert request.target_new != had[request.case_id]
+            assert request.target_new in objects[request.relation_id]
+        assert [r.case_id for r in before] != [r.case_id for r in after]
+
+
+def test_many_edits_resume(tmp_path, monkeypatch):
+    """Interrupted after a round, they go on from it, and the model ends the same."""
+    asked = many.Many(facts=8, passes=2, batch_size=4)
+    whole = many._edit_many(asked, "ultraedit", tmp_path / "whole")
+    save = many.save_round
+
+    def interrupted(*args, **kwargs):
+        save(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(many, "save_round", interrupted)
+        many._edit_many(asked, "ultraedit", tmp_path / "cut")
+    resumed = many._edit_many(asked, "ultraedit", tmp_path / "cut")
+    for found in (whole, resumed):
+        assert found["edits"] == [4] * 4 and not any(found["not_finite"])
+        assert found["resume_seconds"] > 0 and f"16 edits, {sum(found['refused'])} refused" in (
+            many.many_line(found)
+        )
+    assert whole["exact"] == resumed["exact"] and whole["history_bytes"] == resumed["history_bytes"]
+    left, right = (
+        load_tensors(tmp_path / name / "checkpoint.safetensors")[0] for name in ("whole", "cut")
+    )
+    assert left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
+    with pytest.raises(ValueError, match="holds edits with other settings"):
+        many._edit_many(replace(asked, passes=3), "ultraedit", tmp_path / "cut")

@@ -11,6 +11,7 @@ from seqedit.lm.default_layers import SPAN
 from seqedit.lm.load import load_model
 from seqedit.runs.config import RunConfig
 from seqedit.runs.records import load_run
+from seqedit.study.dtypes import MEASURES, Dtypes, compare_dtypes, edit_in_both
 from seqedit.study.edited_depth import Depths, _ends, edit_at_depths
 from seqedit.study.side_by_side import COLUMNS, write_page
 
@@ -113,3 +114,34 @@ def test_depths(tmp_path, tiny_folder, monkeypatch):
 )
 def test_ends_of_groups(n_layers, windows, ends):
     assert _ends(n_layers, windows) == ends
+
+
+def test_both_types(tmp_path):
+    """Each method with both types of weights, over the same orders; the table holds their means."""
+    asked = Dtypes(model="embedded", requests="world", methods=("memit",), orders=2, n_edits=3)
+    table = edit_in_both(asked, tmp_path).set_index("measure")
+    runs = {out: load_run(out) for out in asked.runs(tmp_path)}
+    assert len(runs) == 4 and list(table.index) == list(MEASURES)
+    types = [record.run["parameters"].get("dtype", "float32") for record in runs.values()]
+    assert types == ["float32", "bfloat16"] * 2
+    for dtype in ("float32", "bfloat16"):
+        ends = [r.scores.iloc[-1] for out, r in runs.items() if f"-{dtype}-" in out.name]
+        for measure, column in (("efficacy", "efficacy"), ("exact", "efficacy_accuracy")):
+            mean = 100 * sum(end[f"edits.{column}"] for end in ends) / 2
+            assert table.loc[measure, dtype] == pytest.approx(mean)
+    assert (table["low"] <= table["difference"]).all() and (
+        table["difference"] <= table["high"]
+    ).all()
+    assert table["difference"].tolist() == pytest.approx(
+        (table["bfloat16"] - table["float32"]).tolist()
+    )
+
+
+def test_types_that_agree_differ_by_nothing(tmp_path):
+    """A run beside itself: the difference is 0, and its interval holds 0."""
+    asked = Dtypes(model="embedded", requests="world", methods=("memit",), n_edits=3)
+    edit_in_both(asked, tmp_path)
+    own = load_run(tmp_path / "memit-float32-s1")
+    table = compare_dtypes({("memit", dtype, 1): own for dtype in ("float32", "bfloat16")})
+    assert (table["difference"] == 0).all()
+    assert (table["low"] <= 0).all() and (table["high"] >= 0).all()

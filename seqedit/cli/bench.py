@@ -16,7 +16,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="round, flops, rounds, evaluation, rating, solve, forms; default: all of these. "
-            "Or, on a GPU, gpu, which resumes; after it, names of its stages."
+            "Or, on a GPU, gpu, which resumes; after it, names of its stages. Or many, which "
+            "resumes: 10,000 edits of the embedded model, hours; after it, methods."
         ),
     ] = None,
     model: Model = "embedded",
@@ -36,8 +37,11 @@ def bench(
 
     Example: seqedit bench round evaluation
     """
+    from ..base.files import write_json
+    from ..base.paths import OUTPUT
     from ..base.results import check_result
     from ..bench.gpu import bench_gpu
+    from ..bench.many import Many, bench_many
     from ..bench.speed import run_benches
 
     on_gpu = names is not None and names[:1] == ["gpu"]
@@ -49,5 +53,11 @@ def bench(
             raise typer.Exit(1)
         return
     rated = {"model": model, "requests": requests, "n_edits": n_edits}
+    if names and names[0] == "many":
+        asked = Many(methods=tuple(names[1:])) if names[1:] else Many()
+        found = bench_many(asked, OUTPUT / "runs" / "many", typer.echo)
+        if out:
+            write_json(out, {"threads": 1, "results": {"many": found}})
+        return
     weights = chosen_dtype(dtype, model)
     run_benches(names or [], out, typer.echo, rated=rated, model=model, dtype=weights)

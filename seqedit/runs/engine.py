@@ -47,7 +47,7 @@ def run(config: RunConfig, out: Path, *, say: Say = ignore, weights_matter: bool
     torch.use_deterministic_algorithms(True, warn_only=True)
     job = prepare(config, say)
     with alone(out, say):  # a second process on the same folder waits, then finds the run complete
-        record = reopen(out, _new_record(job))
+        record = reopen(out, new_record(job))
         if record["finished"]:
             check_files(out, record, weights=weights_matter)
             say(
@@ -128,7 +128,7 @@ def _progress(job: Job, state: EditState) -> tqdm:
     )
 
 
-def _new_record(job: Job) -> dict[str, Any]:
+def new_record(job: Job) -> dict[str, Any]:
     """The content of run.json before the first round."""
     config = job.config
     parameters = run_parameters(
