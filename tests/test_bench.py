@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from seqedit.base.files import load_tensors
 from seqedit.base.paths import WORLD
 from seqedit.bench import many
+from seqedit.bench.limits import bench_limits, limits_line, products_share
 from seqedit.bench.rating import bench_rating, rating_line
 from seqedit.bench.rounds import (
     bench_evaluation,
@@ -126,6 +127,17 @@ def test_bench_of_a_round_is_of_the_embedded_model_by_default(monkeypatch):
         done = CliRunner().invoke(app, ["bench", "round", *words])
         assert done.exit_code == 0, done.output
     assert asked == ["embedded", ("some-model", "bfloat16")]
+
+
+def test_limits():
+    """The share of products is that of a time; of a product alone it is nearly everything."""
+    found = bench_limits(n_edits=5)
+    assert 0 < found["products_share"] < 1 and 0 < found["one_products_share"] < 1
+    assert found["one_ratio"] == found["one_cpu_seconds"] * 5 / found["cpu_seconds"]
+    assert "round of 5 edits" in limits_line(found) and found["dtype"] == "float32"
+    a = torch.randn(500, 500)
+    assert products_share(lambda: [a @ a for _ in range(50)]) > 0.9
+    assert products_share(lambda: [a + a for _ in range(50)]) == 0
 
 
 def test_many_edits_change_every_fact_once_a_pass():

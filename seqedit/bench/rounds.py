@@ -56,12 +56,19 @@ def bench_model_round(
         plain_edits: how many of them are edited by the plain way, whose cost per edit is the same
             for any number.
     """
+    lm, requests, method, plan = round_of_model(model, n_edits, dtype)
+    result = _compare(lm, requests, method, plan, plain_edits, load_model(model))
+    return result | {"model": Path(model).name, "dtype": dtype, "layers": list(plan.layers)}
+
+
+def round_of_model(
+    model: str, n_edits: int, dtype: str
+) -> tuple[LanguageModel, list[EditRequest], EditMethod, EditPlan]:
+    """A model, requests, AlphaEdit and its plan, with random second moments."""
     requests = load_requests(WORLD / "records.json")[:n_edits]
     lm = load_model(model, dtype=getattr(torch, dtype))
-    layers = tuple(default_layers(lm.n_layers))
-    plan = synthetic_plan(lm, layers, removed=0.3)
-    result = _compare(lm, requests, alphaedit(), plan, plain_edits, load_model(model))
-    return result | {"model": Path(model).name, "dtype": dtype, "layers": list(layers)}
+    plan = synthetic_plan(lm, tuple(default_layers(lm.n_layers)), removed=0.3)
+    return lm, requests, alphaedit(), plan
 
 
 def _compare(

@@ -9,6 +9,7 @@ import torch
 
 from ..base.files import write_json
 from ..base.paths import MODEL, find_model
+from .limits import bench_limits, limits_line
 from .rating import bench_rating, rating_line
 from .rounds import (
     bench_evaluation,
@@ -34,6 +35,7 @@ class Bench(NamedTuple):
 BENCHES = {
     "round": Bench(bench_round, round_line),
     "flops": Bench(bench_flops, flops_line),
+    "limits": Bench(bench_limits, limits_line),
     "rounds": Bench(bench_rounds, rounds_line),
     "evaluation": Bench(bench_evaluation, evaluation_line),
     "rating": Bench(bench_rating, rating_line),
@@ -59,7 +61,7 @@ def run_benches(
         out: file for the results as JSON.
         say: receives a line for each measurement as soon as it is done.
         rated: what `bench_rating` measures, if not what it does by itself.
-        model: what `round` edits, see `bench_model_round`.
+        model: what `round` and `limits` edit, see `bench_model_round`.
         dtype: of its weights.
 
     Returns:
@@ -73,6 +75,7 @@ def run_benches(
         known["rating"] = Bench(partial(bench_rating, **rated), rating_line)
     if Path(find_model(model)) != MODEL:
         known["round"] = Bench(partial(bench_model_round, model, dtype=dtype), round_line)
+        known["limits"] = Bench(partial(bench_limits, model, dtype), limits_line)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"no measurement named {unknown[0]!r}; there are {', '.join(known)}")

@@ -15,8 +15,8 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="round, flops, rounds, evaluation, rating, solve, forms; default: all of these. "
-            "Or, on a GPU, gpu, which resumes; after it, names of its stages. Or many, which "
+            help="round, flops, limits, rounds, evaluation, rating, solve, forms; default: all of "
+            "these. Or, on a GPU, gpu, which resumes; after it, names of its stages. Or many, which "
             "resumes: 10,000 edits of the embedded model, hours; after it, methods."
         ),
     ] = None,
@@ -32,7 +32,8 @@ def bench(
 ) -> None:
     """Measure the speed-ups beside the plain way (minutes; needs a clone with its embedded model).
 
-    `round` and `rating`, the cost of evaluating, take another model; `rating` other requests, too.
+    `round`, `limits` and `rating`, the cost of evaluating, take another model; `rating` other
+    requests, too.
     `gpu` takes neither. It ends with exit code 1 if a stage failed.
 
     Example: seqedit bench round evaluation
