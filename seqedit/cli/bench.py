@@ -16,8 +16,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="round, flops, limits, rounds, evaluation, rating, solve, forms; default: all of "
-            "these. Or, on a GPU, gpu, which resumes; after it, names of its stages. Or many, which "
-            "resumes: 10,000 edits of the embedded model, hours; after it, methods."
+            "these. Or, on a GPU, gpu, which resumes; after it, names of its stages. Or many, "
+            "which resumes: 10,000 edits of the embedded model, hours; after it, methods."
         ),
     ] = None,
     model: Model = "embedded",
