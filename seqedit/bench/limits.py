@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -49,7 +50,7 @@ def bench_limits(
             list(run_sequential(lm, [some], method, plan))
 
     edit(requests[:4])  # load kernels, fill caches
-    one = median(_cpu_seconds(lambda i=i: edit(requests[i : i + 1])) for i in range(3))
+    one = median(_cpu_seconds(partial(edit, [request])) for request in requests[:3])
     whole = _cpu_seconds(lambda: edit(requests))
     return {
         "model": Path(model).name,
