@@ -186,7 +186,7 @@ def draw_transformer(
         layers: number of blocks.
         edited: layers whose matrix is edited.
     """
-    fig, ax = plt.subplots(figsize=(7.2, 0.75 * layers + 1.9))
+    fig, ax = plt.subplots(figsize=(6.2, 0.7 * layers + 1.8))
     for i, token in enumerate(tokens):
         subject = i == last
         ax.text(i, -0.75, token, ha="center", va="top", fontsize=11, rotation=35,
