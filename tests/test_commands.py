@@ -51,6 +51,7 @@ WRONG_INPUT = {
     ("moments", "budgets"): ["--model", "embedded", "--corpus", "{}/none.txt"],
     ("moments", "merge"): ["{}/none", "{}/none", "--out", "{}/out.safetensors"],
     ("depths",): ["--model", "{}/none"],
+    ("dtypes",): ["--model", "{}/none"],
     ("plan",): ["--model", "gpt2-xl", "--edits", "{}/none.json"],
     ("presets",): ["nosuch"],
     ("side-by-side",): ["memit", "--model", "embedded", "--requests", "{}/none.json"],
