@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from conftest import build_plan
 from typer.testing import CliRunner
 
 from seqedit.base.files import load_tensors
@@ -14,6 +15,7 @@ from seqedit.bench import many
 from seqedit.bench.limits import bench_limits, limits_line, products_share
 from seqedit.bench.rating import bench_rating, rating_line
 from seqedit.bench.rounds import (
+    _compare,
     bench_evaluation,
     bench_flops,
     bench_round,
@@ -24,6 +26,7 @@ from seqedit.bench.rounds import (
 from seqedit.bench.solving import bench_forms, bench_solve, forms_line
 from seqedit.bench.speed import Bench
 from seqedit.cli.main import app
+from seqedit.methods.alphaedit import alphaedit
 from seqedit.requests.published import load_requests
 
 
@@ -127,6 +130,17 @@ def test_bench_of_a_round_is_of_the_embedded_model_by_default(monkeypatch):
         done = CliRunner().invoke(app, ["bench", "round", *words])
         assert done.exit_code == 0, done.output
     assert asked == ["embedded", ("some-model", "bfloat16")]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "gemma3_text"])
+def test_the_plain_way_with_and_without_a_norm_behind_the_mlp(exact_lm, requests, model_type):
+    """In float64 the loop and the plain way write the same: round-off alone is left, which norms
+    computed in float32 (6e-8) and Adam enlarge.
+    """
+    lm = exact_lm(model_type)
+    method = alphaedit(threshold=0.5)
+    found = _compare(lm, requests[:3], method, build_plan(lm, layers=(0, 1)), 3)
+    assert found["updates_differ"] < 1e-5
 
 
 def test_limits():

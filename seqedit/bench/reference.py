@@ -16,6 +16,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from ..lm.keys import Contexts
 from ..lm.model import LanguageModel
+from ..lm.post_norm import before_norm
 from ..lm.target_loss import TargetConfig
 from ..lm.weights import apply_update, read_weight
 from ..requests.request import EditRequest
@@ -217,7 +218,12 @@ def alphaedit_round(
         K = torch.stack(keys, dim=1).double()  # (d_ff, n)
         last = lm.block(layers[-1])
         h = torch.stack([at_subject(lm, request, "{}", last, "output") for request in requests])
-        R = (torch.stack(z) - h).T.double() / (len(layers) - i)  # (d_model, n)
+        R = (torch.stack(z) - h).T / (len(layers) - i)  # (d_model, n)
+        norm = lm.post_norm(layer)
+        if norm is not None:  # the matrix writes before the norm
+            m = [at_subject(lm, request, "{}", lm.mlp(layer), "output") for request in requests]
+            R = before_norm(norm, torch.stack(m).T, R)
+        R = R.double()
         P = projections[layer]
         system = P @ (K @ K.T + past[layer]) + l2 * torch.eye(len(P)).to(P)
         update = torch.linalg.solve(system, P @ K @ R.T).T
