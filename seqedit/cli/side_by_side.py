@@ -121,7 +121,7 @@ def dtypes(
         list[str] | None,
         typer.Option("--method", help="A method; repeatable. Default: memit_seq, alphaedit."),
     ] = None,
-    orders: Annotated[int, typer.Option(min=1, help="Orders of the requests.")] = 1,
+    orders: Annotated[int, typer.Option(min=1, max=100, help="Orders of the requests.")] = 1,
     n_edits: Annotated[int, typer.Option(min=2, help="Requests, in one round.")] = 100,
     moments: Annotated[
         Path | None, typer.Option(help="safetensors file with C.<layer>; default: each run's own.")
