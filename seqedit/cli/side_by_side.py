@@ -137,7 +137,7 @@ def dtypes(
 
     Example: seqedit dtypes --model embedded --requests world --orders 3
     """
-    from ..base.files import write_json
+    from ..base.files import file_digest, write_json
     from ..base.results import check_result
     from ..study.dtypes import Dtypes, edit_in_both
     from ..study.side_by_side import check_methods
@@ -152,4 +152,5 @@ def dtypes(
     typer.echo(found.round(1).to_string(index=False))
     if out is not None:
         about = {"model": Path(model).name, "orders": orders, "n_edits": n_edits}
+        about["moments"] = file_digest(moments) if moments else None
         write_json(out, about | {"dtypes": found.to_dict("records")})
