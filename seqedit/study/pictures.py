@@ -198,7 +198,7 @@ def draw_transformer(
                                  ec="black" if written else "#bbbbbb")  # fmt: skip
             ax.add_patch(box)
             if written:
-                ax.text(i, layer, "k → W k", ha="center", va="center", fontsize=9, color="white")
+                ax.text(i, layer, "W", ha="center", va="center", fontsize=9, color="white")
             _arrow(ax, (i, layer + 0.25), (i, layer + 0.75), GREY)
         _arrow(ax, (i, -0.6), (i, -0.27), GREY)
     for layer in range(max(edited) + 1, layers):  # attention carries it to the last token
