@@ -9,8 +9,8 @@ import torch
 from conftest import build_plan
 from typer.testing import CliRunner
 
-from seqedit.base.files import load_tensors
 from seqedit.base.paths import WORLD
+from seqedit.base.tensors import load_tensors
 from seqedit.bench import many
 from seqedit.bench.limits import bench_limits, limits_line, products_share
 from seqedit.bench.rating import bench_rating, rating_line

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 import transformers
 
-from ..base.files import alone, cache_folder, write_json
+from ..base.files import alone, cache_folder, finite, write_json
 from ..evaluation.edits import score_edits
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
@@ -51,7 +51,7 @@ def unedited_scores(
         if found is None:
             found = _columns(score_edits(lm, requests, progress=progress))
             write_json(path, {"key": key, "digest": _digest(found), "scores": found})
-    return pd.DataFrame(found)
+    return pd.DataFrame(found).replace({None: float("nan")}).infer_objects()
 
 
 def _key(lm: LanguageModel, requests: Sequence[EditRequest]) -> dict[str, Any]:
@@ -82,8 +82,8 @@ def _digest(value: Any) -> str:
 
 
 def _columns(scores: pd.DataFrame) -> dict[str, list]:
-    """The columns of a frame as JSON gives them back."""
-    return json.loads(json.dumps({name: scores[name].tolist() for name in scores}))
+    """The columns of a frame as JSON gives them back, with None for NaN."""
+    return json.loads(json.dumps(finite({name: scores[name].tolist() for name in scores})))
 
 
 def _read(path: Path, key: dict[str, Any], say: Callable[[str], object]) -> dict[str, list] | None:
