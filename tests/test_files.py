@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from seqedit.algebra.second_moment import SecondMoment
 from seqedit.base import files
 from seqedit.base.files import alone, whole_folder, write_text
 from seqedit.base.results import check_result
 from seqedit.base.tensors import load_tensors, save_tensors
 from seqedit.cli.main import app
+from seqedit.moments.files import load_moments, save_moments
 
 
 def names(folder: Path) -> list[str]:
@@ -160,6 +162,21 @@ def test_a_damaged_file_of_tensors_is_named(tmp_path):
     save_tensors(tmp_path / "t", {"x": torch.arange(3)}, {"k": "v"})
     tensors, metadata = load_tensors(tmp_path / "t")
     assert torch.equal(tensors["x"], load_file(tmp_path / "t")["x"]) and metadata == {"k": "v"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds names that are not UTF-8")
+def test_a_path_that_is_not_utf8(tmp_path):
+    (folder := tmp_path / "\udcff").mkdir()
+    save_tensors(folder / "t", {"x": torch.arange(3)}, {"k": "v"})
+    tensors, metadata = load_tensors(folder / "t")
+    assert torch.equal(tensors["x"], torch.arange(3)) and metadata == {"k": "v"}
+    moment = SecondMoment(3)
+    moment.update(torch.eye(3))
+    save_moments(folder / "C", {0: moment})
+    assert torch.equal(load_moments(folder / "C").C[0], torch.eye(3) / 3)
+    for missing in (load_tensors, load_moments):
+        with pytest.raises(ValueError, match="none cannot be read"):
+            missing(folder / "none")
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):

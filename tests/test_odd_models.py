@@ -53,6 +53,13 @@ def test_an_index_without_files(copy, index):
         load_model(copy, device="cpu")
 
 
+@pytest.mark.parametrize("file", ["../other/model.safetensors", "/model.safetensors", "part/a"])
+def test_an_index_of_another_folder(copy, file):
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(ValueError, match=f"names '{file}', which is not a file of this folder"):
+        load_model(copy, device="cpu")
+
+
 def test_an_empty_word(space, monkeypatch):
     """As a shell makes of a variable that is not set: no run in the current folder."""
     monkeypatch.chdir(space.folder)

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,29 @@ def read_metadata(file: Any) -> dict[str, str]:
     return found
 
 
+@contextmanager
+def open_tensors(path: Path) -> Iterator[Any]:
+    """A safetensors file, open for reading tensor by tensor.
+
+    The library opens no path that is not UTF-8. Such a file, which only Linux can hold, is opened
+    by the number that the system gives it.
+    """
+    if _is_utf8(str(path)):
+        with safe_open(path, framework="pt") as file:
+            yield file
+        return
+    with open(path, "rb") as opened, safe_open(f"/proc/self/fd/{opened.fileno()}", "pt") as file:
+        yield file
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file.
 
@@ -75,7 +99,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ValueError: there is none, or it is damaged; the message names the file.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, read_metadata(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import cached_file
 
+from ..base.tensors import open_tensors
 from .gguf_file import is_gguf, source
 from .hub import why_not_built
 
@@ -155,7 +156,8 @@ def check_shards(model: str | Path) -> None:
     A header says where each tensor ends; a file that was cut off does not reach so far.
 
     Raises:
-        ValueError: a file is damaged or missing; the message names it.
+        ValueError: a file is damaged or missing, or the index names one of another folder; the
+            message names it.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -164,10 +166,15 @@ def check_shards(model: str | Path) -> None:
     shards = index.get("weight_map", {} if not index else None)
     if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
         raise ValueError(f"{folder / name}: has no weight_map of files; get it anew")
+    if elsewhere := sorted({file for file in shards.values() if Path(file).name != file}):
+        raise ValueError(
+            f"{folder / name}: names {elsewhere[0]!r}, which is not a file of this folder, and "
+            "weights are read from the model's folder alone; put the shards beside the index"
+        )
     named = {folder / file for file in shards.values()}
     for path in sorted(named | set(folder.glob("model*.safetensors"))):
         try:
-            with safe_open(path, framework="pt"):
+            with open_tensors(path):
                 pass
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path}: is damaged or missing ({error}); get it anew") from error

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..algebra.compact import CompactMoment
 from ..algebra.second_moment import SecondMoment, top_eigenvalues
-from ..base.tensors import content_digest, read_metadata, save_tensors
+from ..base.tensors import content_digest, open_tensors, read_metadata, save_tensors
 from ..lm.fingerprint import fingerprint, identity
 from ..lm.model import LanguageModel
 from .npz import read_npz
@@ -148,7 +148,7 @@ def load_moments(path: Path, name: str = "C") -> Moments:
             raise ValueError(f"moments: {path}: mom2.mom2 is no sum of k kᵀ: {problem}")
         return Moments({layer: whole}, counts={layer: count}, about={"released": [path.name]})
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path) as file:
             metadata = read_metadata(file)
             tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}
         C: dict[int, Tensor | CompactMoment] = {}
