@@ -87,6 +87,7 @@ def test_forms_that_are_accepted(given, found):
         ({"prompt": ...}, "prompt", "is missing"),
         ({"prompt": 3}, "prompt", "expected a string, found int"),
         ({"prompt": "  "}, "prompt", "is empty"),
+        ({"target_new": "\u200b \u200d"}, "target_new", "nothing of '\\u200b \\u200d' is seen"),
         ({"prompt": "Bob lives in"}, "prompt", "the subject 'Ada' is not in 'Bob lives in'"),
         ({"prompt": "{} and {} live in"}, "prompt", 'has 2 places "{}"'),
         ({"subject": ...}, "subject", "is missing"),

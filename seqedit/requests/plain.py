@@ -1,5 +1,6 @@
 """Parts of records in the plain schema, from which converters of other layouts build."""
 
+import unicodedata
 from typing import Any, TypeGuard
 
 Record = dict[str, Any]
@@ -44,9 +45,14 @@ def half_character(text: str) -> str | None:
     return next((one for one in text if "\ud800" <= one <= "\udfff"), None)
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: white space, and characters without width."""
+    return all(one.isspace() or unicodedata.category(one) in ("Cc", "Cf") for one in text)
+
+
 def is_text(value: Any) -> TypeGuard[str]:
     """Whether a value is a string that is not blank, of whole characters."""
-    return isinstance(value, str) and bool(value.strip()) and half_character(value) is None
+    return isinstance(value, str) and not is_blank(value) and half_character(value) is None
 
 
 def objects(value: Any) -> list[Record]:

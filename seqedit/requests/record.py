@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from .fields import Faulty, Tracked
 from .joining import split_answer, split_target
-from .plain import PROBES, PROMPTS, UNUSED, RequestError, first, half_character, is_text
+from .plain import PROBES, PROMPTS, UNUSED, RequestError, first, half_character, is_blank, is_text
 from .subject_place import best_occurrences, find_subject, given_place
 
 LISTED = re.compile(r"""\[\s*(["']).*\1\s*\]""", re.DOTALL)
@@ -121,8 +121,8 @@ class _Record:
             self._refuse(name, "is missing")
         if not isinstance(value, str):
             self._refuse(name, f"expected {expected}, found {type(value).__name__}")
-        if not value.strip():
-            self._refuse(name, "is empty")
+        if is_blank(value):
+            self._refuse(name, "is empty" if not value.strip() else f"nothing of {value!r} is seen")
         return self._whole(name, value)
 
     def _whole(self, name: str, value: str) -> str:
