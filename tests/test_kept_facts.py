@@ -52,6 +52,22 @@ def test_known_facts_are_followed(space, facts):
     assert "kept" in record.run["parameters"]["files"]
 
 
+def test_facts_about_an_edited_subject(space, facts):
+    """Whatever the relation and the wording: they are left out and counted."""
+    subject = json.loads((space.folder / "requests.json").read_text())[0]["subject"]
+    known = len(facts.read_text().splitlines()) - 1
+    first, *rest = facts.read_text().splitlines()
+    about = json.loads(first) | {"prompt": f"Of {subject}, one"}
+    near = json.loads(first) | {"prompt": f"Of {subject}ese"}  # another word
+    facts = space.write("kept.jsonl", "\n".join([json.dumps(about), *rest, json.dumps(near)]))
+    run(space.config(kept=facts), space.out)
+    record = load_run(space.out)
+    assert record.run["unedited"]["kept_left_out"] == 1
+    lm = load_model(space.model, device="cpu")
+    told = answer_facts(lm, facts)
+    assert record.scores["known_facts"].iloc[-1] == told[1:].sum() >= known - 1
+
+
 def test_without_a_file_nothing_is_measured(space):
     run(space.config(), space.out)
     record = load_run(space.out)

@@ -107,13 +107,14 @@ class EditedFacts:
 
     def __init__(self, requests: Iterable[EditRequest]):
         self._texts: set[str] = set()
-        # relation and first word of a subject → the words of all such subjects
-        self._subjects: dict[tuple[str, str], set[tuple[str, ...]]] = defaultdict(set)
+        # relation, or None for any, and first word of a subject → the words of all such subjects
+        self._subjects: dict[tuple[str | None, str], set[tuple[str, ...]]] = defaultdict(set)
         for request in requests:
             asked = (request.text, *request.paraphrase_prompts)
             self._texts.update(text.rstrip() for text in asked)
-            if request.relation_id is not None and (words := _words(request.subject)):
-                self._subjects[request.relation_id, words[0]].add(words)
+            if words := _words(request.subject):
+                for relation in {request.relation_id, None}:  # None: whatever the relation
+                    self._subjects[relation, words[0]].add(words)
 
     def asked_by(self, prompt: str, relation_id: str | None) -> bool:
         """Whether a prompt asks for one of the facts.
@@ -127,8 +128,13 @@ class EditedFacts:
         """
         if prompt.rstrip() in self._texts:
             return True
-        if relation_id is None:
-            return False
+        return relation_id is not None and self._names_subject(prompt, relation_id)
+
+    def are_about(self, prompt: str) -> bool:
+        """Whether a prompt names the subject of an edit of any relation, as whole words."""
+        return self._names_subject(prompt, None)
+
+    def _names_subject(self, prompt: str, relation_id: str | None) -> bool:
         words = _words(prompt)
         return any(
             words[i : i + len(subject)] == subject

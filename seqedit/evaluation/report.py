@@ -61,7 +61,7 @@ def evaluate(
             consistency is measured.
         wild: let the model answer each request freely and judge the answers.
         kept: file of facts that are never edited, JSON lines of `prompt` and `target`.
-        known: whether the unedited model said each of them.
+        known: whether each of them counts: the unedited model said it, and no edit is about it.
         progress: show a progress bar.
 
     Returns:

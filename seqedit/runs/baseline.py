@@ -5,14 +5,16 @@ requests.
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..evaluation.abilities import answer_facts
+from ..evaluation.abilities import answer_facts, read_facts
 from ..evaluation.edits import summarise
+from ..evaluation.probes import EditedFacts
 from ..evaluation.report import finite_perplexity, ordinary_states
 from ..lm.fingerprint import fingerprint
 from ..lm.model import LanguageModel
@@ -28,8 +30,10 @@ class Baseline:
     Attributes:
         scores: `score_edits` of all requests of the run.
         states: `ordinary_states`, (texts, d_model); None for a model other than the embedded one.
-        known: whether it says each fact of a file that is never edited; None without such a file.
-        measured: `text_perplexity` of the texts that a run was given; empty without.
+        known: whether it says each fact of a file that is never edited, and no request is about the
+            fact's subject; None without such a file.
+        measured: `text_perplexity` of the texts that a run was given, and `kept_left_out`, how many
+            of the facts a request is about; each only where there are such.
     """
 
     scores: pd.DataFrame
@@ -65,7 +69,8 @@ def measure_baseline(
 
     Args:
         world: folder of the fictional world, for the embedded model.
-        kept: file of facts that are never edited, see `RunConfig.kept`.
+        kept: file of facts that are never edited, see `RunConfig.kept`. Those about a subject of
+            one of the requests are left out: they may be what an edit changes.
         texts: documents whose perplexity is measured.
         say: told what a user may want to know.
     """
@@ -73,7 +78,13 @@ def measure_baseline(
     key = (fingerprint(lm), lm.device, dtype, tuple(requests), world, kept, tuple(texts))
     if key not in _MEASURED:
         states = None if world is None else ordinary_states(lm, world)
-        known = None if kept is None else answer_facts(lm, kept)
-        measured = {"text_perplexity": finite_perplexity(lm, texts)} if texts else {}
+        measured: dict[str, Any] = {}
+        if texts:
+            measured["text_perplexity"] = finite_perplexity(lm, texts)
+        known = None
+        if kept is not None:
+            edited = EditedFacts(requests)
+            about = np.array([edited.are_about(prompt) for prompt in read_facts(kept)[0]])
+            known, measured["kept_left_out"] = answer_facts(lm, kept) & ~about, int(about.sum())
         _MEASURED[key] = Baseline(unedited_scores(lm, requests, say=say), states, known, measured)
     return _MEASURED[key]

@@ -58,7 +58,8 @@ class RunConfig:
         evaluate_sample: at evaluations before the last, measure only so many of the requests edited
             so far, drawn from the seed (see `sample_by_round`); None measures all.
         kept: facts that are never edited, JSON lines of prompt and target: how many of those that
-            the unedited model says does it still say? None takes those that come with "facts".
+            the unedited model says does it still say? Those about a subject that the run edits
+            are left out. None takes the facts that come with "facts".
         fluency: generate text at the end and measure its entropy.
         references: with `fluency`, file of reference texts for consistency (see `load_references`).
         chat: put every prompt into the tokenizer's chat template, see `seqedit.lm.chat.as_chats`.
