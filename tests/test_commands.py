@@ -53,6 +53,7 @@ WRONG_INPUT = {
     ("depths",): ["--model", "{}/none"],
     ("dtypes",): ["--model", "{}/none"],
     ("plan",): ["--model", "gpt2-xl", "--edits", "{}/none.json"],
+    ("preflight",): ["--out", "{}/file/folder"],  # `file` is no folder
     ("presets",): ["nosuch"],
     ("side-by-side",): ["memit", "--model", "embedded", "--requests", "{}/none.json"],
     ("streams",): None,

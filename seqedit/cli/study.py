@@ -1,10 +1,11 @@
-"""`seqedit study`: the records that the book's chapters read."""
+"""`seqedit study`: the records that the book's chapters read; `seqedit preflight` before them."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .common import Jobs, make_app
+from .common import Jobs, make_app, say
 
 app = make_app()
 
@@ -62,3 +63,39 @@ def _make_again(names: list[str], jobs: int) -> int:
     for run, difference in found.items():
         typer.echo(f"{run}: {difference}")
     return int(any(difference.fields for difference in found.values()))
+
+
+@app.command()
+def preflight(
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for the counts; default: only print them.")
+    ] = None,
+) -> None:
+    """Check what studies edit: does a probe ask for an edited fact, what does calibration share?
+
+    Benchmarks that are not on the machine are named and left out. Ends with 1 if a run would count
+    a probe of an edited fact, or calibration edits a fact of the results.
+
+    Example: seqedit preflight
+    """
+    import pandas as pd
+
+    from ..base.files import write_json
+    from ..base.results import check_result
+    from ..study import preflight as checks
+
+    if out is not None:
+        check_result(out, "preflight")
+    here = [ground for ground in checks.GROUNDS if ground.is_here]
+    for ground in checks.GROUNDS:
+        if ground not in here:
+            say(f"{ground.requests}: not on this machine; left out")
+    found = checks.preflight(here)
+    for row in found:
+        typer.echo(f"{row['requests']}: {row['n']} requests")
+        typer.echo(pd.DataFrame(row["probes"]).to_string(index=False))
+        shared = ", ".join(f"{name} {n}" for name, n in row["calibration"].items())
+        typer.echo(f"calibration and what results share with it: {shared}")
+    if out is not None:
+        write_json(out, {"preflight": found})
+    raise typer.Exit(0 if all(map(checks.is_sound, found)) else 1)

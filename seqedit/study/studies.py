@@ -276,6 +276,21 @@ def instrument() -> Iterator[StudyRun]:
         )
 
 
+TRAINED = ("mend", "rledit", "rledit_released")
+"""Methods with a trained network."""
+
+
+def pilot() -> Iterator[StudyRun]:
+    """Short runs before long ones: do baselines edit ten facts at once, and how much do two methods
+    differ between orders and requests?
+    """
+    for seed in SEEDS:
+        for name in (*TRAINED, "rome", "ft_m", "grace", "in_context"):
+            yield StudyRun(f"{name}-ten", name, n_edits=10, batch_size=10, seed=seed)
+        for name in ("memit_seq", "alphaedit"):
+            yield StudyRun(name, name, n_edits=200, batch_size=50, seed=seed)
+
+
 STUDIES = {
     study.__name__: study
     for study in (
@@ -289,6 +304,7 @@ STUDIES = {
         matters,
         horizon,
         instrument,
+        pilot,
     )
 }
 """Name of a study → its runs."""
