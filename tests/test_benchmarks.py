@@ -14,8 +14,9 @@ from workspace import Workspace
 
 from seqedit.base.files import sha256
 from seqedit.cli.main import app
-from seqedit.requests import published as benchmarks
-from seqedit.requests.published import BENCHMARKS, download, load_request_set
+from seqedit.requests import published
+from seqedit.requests.benchmarks import BENCHMARKS, download
+from seqedit.requests.published import load_request_set
 from seqedit.requests.request import RequestError
 from seqedit.runs.records import load_run
 
@@ -74,7 +75,7 @@ def hub(tmp_path, monkeypatch):
     for name, benchmark in BENCHMARKS.items():
         pinned = {file: sha256(serve(name, file)) for file in benchmark.files}
         monkeypatch.setitem(BENCHMARKS, name, replace(benchmark, files=pinned))
-    monkeypatch.setattr(benchmarks, "download", serve)
+    monkeypatch.setattr(published, "download", serve)
     return serve
 
 

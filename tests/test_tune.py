@@ -142,6 +142,24 @@ def test_two_tables(tmp_path):
     assert not ranges and fixed["layers"] == [7]
 
 
+def test_layers_of_another_model(tmp_path):
+    """The catalogue's are the embedded model's; the target's choice serves all but methods of a
+    single layer, which try some depths; given ones stay.
+    """
+    ranges, fixed = search_space("target", "shared", {}, tmp_path, 30)
+    assert ranges["layers"] == Choice(((0, 1, 2, 3, 4), (5, 6, 7, 8, 9)))
+    shared_target(tmp_path)
+    assert search_space("memit", "shared", {}, tmp_path, 30)[1]["layers"] == (5, 6, 7, 8, 9)
+    (tmp_path / TARGET_FILE).write_text(json.dumps(shared_target(tmp_path) | {"layers": [0, 1]}))
+    assert search_space("memit", "shared", {}, tmp_path, 30)[1]["layers"] == [0, 1]
+    for method in ("rome", "ft_m"):
+        ranges, _ = search_space(method, "shared", {}, tmp_path, 30)
+        assert ranges["layers"] == Choice(((3,), (6,), (9,), (15,), (21,)))
+    assert search_space("in_context", "shared", {}, tmp_path, 30)[1]["layers"] == (0,)
+    assert search_space("target", "shared", {"layers": [7]}, tmp_path, 30)[1]["layers"] == [7]
+    assert Calibration().n_layers is None and Calibration(model="embedded").n_layers is None
+
+
 def test_a_composed_system_keeps_the_settings_of_its_method(tmp_path):
     shared_target(tmp_path)
     with pytest.raises(ValueError, match="alphaedit.json: not there yet; first `seqedit tune"):

@@ -36,7 +36,7 @@ def study(
     Example: seqedit study methods -j 2
     """
     from ..study.run_study import run_study, study_status
-    from ..study.selection import QUICK
+    from ..study.selection import QUICK, is_here, study_runs
     from ..study.studies import STUDIES
 
     chosen = list(STUDIES) if names == ["all"] or not names else names
@@ -47,6 +47,11 @@ def study(
                 "--again: name studies or single runs, or all, e.g. `seqedit study methods --again`"
             )
         raise typer.Exit(_make_again(chosen, jobs))
+    if names == ["all"] or not names:
+        for name in [*chosen]:
+            if absent := [one for one in study_runs(name) if not is_here(one)]:
+                say(f"{name}: left out; it needs {absent[0].model} and {absent[0].requests}")
+                chosen.remove(name)
     if names:
         for name in chosen:
             typer.echo(f"{name}: {run_study(name, jobs=jobs)} runs made")

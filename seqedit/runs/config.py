@@ -26,7 +26,7 @@ class RunConfig:
 
     Attributes:
         model: local folder, hub id, or "embedded" for the embedded model.
-        requests: file of edit requests, name of a benchmark in `seqedit.requests.published`, or
+        requests: file of edit requests, name of a benchmark in `seqedit.requests.benchmarks`, or
             "world" for the records of the embedded world, "facts" for those about the real one.
         method: name in `seqedit.methods.catalogue.METHODS`, combinators after "+".
         settings: flat names → values that override all other sources of settings (see

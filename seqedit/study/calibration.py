@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from ..base.paths import FACTS, MODEL, WORLD
+from ..base.paths import FACTS, MODEL, WORLD, find_model
 from ..editing.sequential import handed_over, run_sequential
 from ..evaluation.abilities import answer_facts
 from ..evaluation.edits import score_edits
+from ..lm.checkpoint_check import read_config
 from ..lm.model import LanguageModel
+from ..lm.registry import locate
 from ..requests.published import load_requests
 from ..runs.config import RunConfig
 from ..runs.job import prepare
@@ -62,6 +64,15 @@ class Calibration:
             kept=FACTS / "calibration_kept.jsonl",
             edits=100,
         )
+
+    @property
+    def n_layers(self) -> int | None:
+        """How many layers the model has; None for the embedded one, for which the catalogue's
+        ranges are.
+        """
+        if Path(find_model(self.model)) == MODEL:
+            return None
+        return read_config(locate(self.model)).get_text_config().num_hidden_layers
 
 
 def judge(method: str, settings: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:

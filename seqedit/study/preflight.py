@@ -17,7 +17,8 @@ import pandas as pd
 from ..base.paths import FACTS, WORLD
 from ..evaluation.abilities import read_facts
 from ..evaluation.probes import EXTRA_KINDS, KINDS, EditedFacts
-from ..requests.published import BENCHMARKS, benchmarks_folder, load_requests
+from ..requests.benchmarks import is_at_hand
+from ..requests.published import load_requests
 from ..requests.request import EditRequest
 from ..runs.resolve import HYPER
 from .calibration import Calibration
@@ -50,9 +51,8 @@ class Ground:
 
     @property
     def is_here(self) -> bool:
-        """Whether the requests can be read without a network."""
-        files = getattr(BENCHMARKS.get(self.requests), "files", ())
-        return all((benchmarks_folder() / name).exists() for name in files)
+        """Whether the requests are on this machine."""
+        return is_at_hand(self.requests)
 
 
 _PRETRAINED = {"kept": FACTS / "kept.jsonl", "calibration": Calibration.of_facts("smollm2-135m")}

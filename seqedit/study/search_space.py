@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.files import file_digest
+from ..lm.default_layers import default_layers
 from ..lm.registry import locate
 from ..methods.catalogue import CATALOGUE
 from ..methods.ranges import TARGET, Choice, Range
@@ -19,12 +20,26 @@ BASE = "memit_seq"
 """The method for which the shared target settings are chosen."""
 
 
+DEPTHS = (0.1, 0.2, 0.3, 0.5, 0.7)
+"""Where single layers are tried in a model other than the embedded one, as shares of all layers."""
+
+
 def search_space(
-    method: str, table: Table, given: Mapping[str, Any], out: Path = HYPER
+    method: str,
+    table: Table,
+    given: Mapping[str, Any],
+    out: Path = HYPER,
+    n_layers: int | None = None,
 ) -> tuple[dict[str, Range | Choice], dict[str, Any]]:
     """What is searched, by the name of the setting, and the settings that stay as they are.
 
-    A system that is a method with something after it keeps the settings of that method.
+    A system that is a method with something after it keeps the settings of that method. In a model
+    other than the embedded one `target` also chooses between the first layers and those of
+    `default_layers`; methods that edit a single layer try those at `DEPTHS`.
+
+    Args:
+        method, table, given, out: see `seqedit.study.tune.tune`.
+        n_layers: of a model other than the embedded one, for which the catalogue's ranges are.
     """
     entry = CATALOGUE.get(BASE if method == "target" else method)
     if entry is None or not entry.search:
@@ -33,14 +48,39 @@ def search_space(
             f"method: {method!r} has no ranges to search; there are ranges for target, {known}"
         )
     search = dict(entry.search)
+    one_layer = isinstance(search.get("layers"), Choice)
+    if n_layers is not None:
+        search |= _layers(search, n_layers, method == "target" or table == "own")
     if table == "shared" and method != "target" and search.items() >= TARGET.items():
-        search |= read_file(out / TARGET_FILE, "target")
+        target = read_file(out / TARGET_FILE, "target")
+        if one_layer:
+            target.pop("layers", None)
+        search |= target
     base, *after = method.split("+")
     if after:
         search = read_file(out / table / f"{base}.json", base) | search
     search |= given
     ranges = {name: one for name, one in search.items() if isinstance(one, Range | Choice)}
     return ranges, {name: value for name, value in search.items() if name not in ranges}
+
+
+def _layers(search: Mapping[str, Any], n_layers: int, choose: bool) -> dict[str, Any]:
+    """The layers to edit or to try in a model of so many; nothing where the catalogue's may stay,
+    because they are those of no particular model.
+
+    Args:
+        search: the catalogue's ranges.
+        n_layers: of the model.
+        choose: try more than one group of layers.
+    """
+    if isinstance(search["layers"], Choice):
+        depths = dict.fromkeys((round(depth * n_layers),) for depth in DEPTHS)
+        return {"layers": Choice(tuple(depths))}
+    if len(search["layers"]) == 1:
+        return {}
+    usual = tuple(default_layers(n_layers))
+    first = tuple(range(len(usual)))
+    return {"layers": Choice((first, usual)) if choose and first != usual else usual}
 
 
 def search_digest(

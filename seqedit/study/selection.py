@@ -13,6 +13,8 @@ from ..base.paths import WORLD
 from ..lm.fingerprint import fingerprint
 from ..lm.load import load_model
 from ..lm.model import LanguageModel
+from ..lm.registry import models_folder
+from ..requests.benchmarks import is_at_hand
 from ..requests.published import load_request_set
 from ..runs.config import RunConfig
 from ..runs.identity import run_id, run_parameters
@@ -58,13 +60,20 @@ def select_runs(name: str) -> dict[str, StudyRun]:
     every = [(study, one) for study in _all_studies() for one in study_runs(study)]
     found = next((one for study, one in every if name == f"{study}-{one.label}-s{one.seed}"), None)
     if found is None:
-        found = next((one for _, one in every if name == identify(one)), None)
+        found = next((one for _, one in every if is_here(one) and name == identify(one)), None)
     if found is None:
         raise ValueError(
             f"study: {name!r}; there are {', '.join(STUDIES)}, and their runs by id or as "
             "STUDY-LABEL-sSEED, e.g. methods-memit-s1"
         )
     return {identify(found): found}
+
+
+def is_here(one: StudyRun) -> bool:
+    """Whether the model and the requests of a run are on this machine."""
+    if one.model == EMBEDDED:
+        return True
+    return (models_folder() / one.model).is_dir() and is_at_hand(one.requests)
 
 
 def identify(one: StudyRun) -> str:

@@ -61,8 +61,7 @@ def tune(
         table: "shared" or "own", see above.
         calibration: by default that of the fictional world.
         trials: their number, those of an earlier call with the same search included.
-        given: settings that are not searched, name → value; for a model other than the embedded
-            one, its `layers` at least.
+        given: settings that are not searched, name → value.
         out: folder of the settings.
         work: folder of the trials of unfinished searches.
         say: told each trial as a line of JSON.
@@ -76,7 +75,7 @@ def tune(
             builds are not there yet, every trial failed, or files of others are in the place.
     """
     calibration = calibration or Calibration()
-    ranges, fixed = search_space(method, table, given or {}, out)
+    ranges, fixed = search_space(method, table, given or {}, out, calibration.n_layers)
     if not ranges:
         trials = 1
     digest = search_digest(ranges, fixed, calibration)
@@ -266,7 +265,7 @@ def _chosen(
     """The settings of the best trial; of "target" those that are shared, of the shortest one."""
     if method == "target":
         best = shortest_target(tried, calibration.edits)["settings"]
-        return {name: best[name] for name in TARGET}
+        return {name: best[name] for name in (*TARGET, *({"layers"} & ranges.keys()))}
     # of equals one whose values lie inside their ranges
     best = max(tried, key=lambda t: (t["quality"], -len(edges(ranges, t["settings"]))))
     return best["settings"]
