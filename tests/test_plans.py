@@ -305,7 +305,10 @@ def test_a_run_of_a_pretrained_model():
     one = StudyRun("a", "memit", model="smollm2-135m", requests="mcf-1000", n_edits=2)
     config = one.config()
     assert config.model == "smollm2-135m" and config.requests == "mcf-1000"
-    assert config.kept == FACTS / "kept.jsonl" and str(config.perplexity_text) == "self"
+    assert config.kept == FACTS / "kept.jsonl"
+    texts = [config.corpus, config.perplexity_text]
+    assert [path.name for path in texts] == ["text-smollm2-135m.txt", "measured-smollm2-135m.txt"]
+    assert all(len(path.read_text(encoding="utf-8")) > 10_000 for path in texts)
     if not (models_folder() / "smollm2-135m").is_dir():
         with pytest.raises(ValueError, match="`seqedit model get smollm2-135m` fetches it"):
             identify(one)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Jobs, make_app, say
+from .common import Device, Jobs, make_app, say
 
 app = make_app()
 
@@ -23,6 +23,7 @@ def study(
         bool, typer.Option(help="A few edits for each run, one seed; kept as study NAME-quick.")
     ] = False,
     jobs: Jobs = 1,
+    device: Device = "cpu",
     again: Annotated[
         bool,
         typer.Option(
@@ -54,7 +55,7 @@ def study(
                 chosen.remove(name)
     if names:
         for name in chosen:
-            typer.echo(f"{name}: {run_study(name, jobs=jobs)} runs made")
+            typer.echo(f"{name}: {run_study(name, jobs=jobs, device=device)} runs made")
     for name in chosen:
         if name.removesuffix(QUICK) in STUDIES:
             typer.echo(f"{name}: {study_status(name)}")

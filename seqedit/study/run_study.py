@@ -8,6 +8,7 @@ that several studies share is made once.
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import as_completed
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -29,7 +30,14 @@ from .studies import STUDIES
 from .study_run import StudyRun
 
 
-def run_study(name: str, *, jobs: int = 1, results: Path = RESULTS, work: Path = RUNS) -> int:
+def run_study(
+    name: str,
+    *,
+    jobs: int = 1,
+    device: str = "cpu",
+    results: Path = RESULTS,
+    work: Path = RUNS,
+) -> int:
     """Make the missing runs of a study and collect all of them into its tables; or make a single
     run.
 
@@ -38,6 +46,7 @@ def run_study(name: str, *, jobs: int = 1, results: Path = RESULTS, work: Path =
 
     Args:
         name: as `select_runs` takes it; a single run is made but not collected.
+        device: where the runs are made; their records say which.
 
     Returns:
         How many runs were made or resumed.
@@ -46,7 +55,7 @@ def run_study(name: str, *, jobs: int = 1, results: Path = RESULTS, work: Path =
         ValueError: there is no such study or run.
     """
     missing = missing_runs([name], results, work)
-    make_runs(missing, work, jobs, name)
+    make_runs(missing, work, jobs, name, device)
     if name.removesuffix(QUICK) in STUDIES:
         collect(name, results, work)
     return len(missing)
@@ -70,21 +79,23 @@ def missing_runs(
     }
 
 
-def make_runs(runs: Mapping[str, StudyRun], work: Path, jobs: int, title: str) -> None:
+def make_runs(
+    runs: Mapping[str, StudyRun], work: Path, jobs: int, title: str, device: str = "cpu"
+) -> None:
     """Make runs, each in the folder of `work` that its id names, `jobs` at a time."""
     bar = tqdm(total=len(runs), desc=title, unit="run", disable=None)
     with worker_pool(jobs) as pool:
-        futures = [pool.submit(make_run, one, work / name) for name, one in runs.items()]
+        futures = [pool.submit(make_run, one, work / name, device) for name, one in runs.items()]
         for done in as_completed(futures):
             done.result()
             bar.update()
     bar.close()
 
 
-def make_run(one: StudyRun, folder: Path) -> None:
+def make_run(one: StudyRun, folder: Path, device: str = "cpu") -> None:
     """Make one run in a folder, without keeping the edited matrices."""
     os.environ["TQDM_DISABLE"] = "1"  # one bar for the study
-    run(run_config(one), folder, weights_matter=False)
+    run(replace(run_config(one), device=device), folder, weights_matter=False)
     # missing where another process made the same run meanwhile
     (folder / "weights.safetensors").unlink(missing_ok=True)
 

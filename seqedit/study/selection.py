@@ -18,7 +18,6 @@ from ..requests.benchmarks import is_at_hand
 from ..requests.published import load_request_set
 from ..runs.config import RunConfig
 from ..runs.identity import run_id, run_parameters
-from ..runs.job import with_files
 from ..runs.resolve import resolve
 from .studies import STUDIES
 from .study_run import EMBEDDED, StudyRun
@@ -83,7 +82,7 @@ def identify(one: StudyRun) -> str:
         ValueError: its model or benchmark is not on the machine; the message says how to get it.
     """
     lm = _model(one.model, one.dtype)
-    config = with_files(run_config(one), lm) if one.model != EMBEDDED else run_config(one)
+    config = run_config(one)
     parameters = run_parameters(
         config,
         resolve(config, lm),

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..base.paths import FACTS, MODEL, WORLD
+from ..base.paths import DATA, FACTS, MODEL, WORLD
 from ..runs.config import RunConfig, Table
-from ..runs.self_text import SELF
 
 EMBEDDED = "embedded"
 """The name of the model that comes along."""
+
+TEXTS = DATA / "real"
+"""Folder of the texts that pretrained models wrote unedited."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class StudyRun:
         evaluate_sample: at evaluations before the last, measure only so many requests; None
             measures all.
         corpus_lines: second moments come from so many lines of the corpus; None takes the shipped
-            ones, or for another model its own text.
+            ones, or for another model those of its own text.
         dtype: of the model's weights.
         table: which chosen settings to start from, see `RunConfig`.
         stream: name of a stream of edits, see `seqedit.requests.streams`.
@@ -56,10 +58,13 @@ class StudyRun:
     wild: bool = False
 
     def config(self) -> RunConfig:
-        """What the engine is asked to do, but for the text of the second moments.
+        """What the engine is asked to do, but for the text of the second moments of the embedded
+        model.
 
         Of a pretrained model it is also measured which facts about the real world it keeps, and the
-        perplexity of text that it wrote unedited.
+        perplexity of text that it wrote unedited. That text, and another one behind its second
+        moments, are in `data/real`, since another kind of machine would draw others
+        (`seqedit.runs.self_text`).
         """
         embedded = self.model == EMBEDDED
         return RunConfig(
@@ -74,7 +79,8 @@ class StudyRun:
             evaluate_every=self.evaluate_every,
             evaluate_sample=self.evaluate_sample,
             kept=None if embedded else FACTS / "kept.jsonl",
-            perplexity_text=None if embedded else SELF,
+            corpus=None if embedded else TEXTS / f"text-{self.model}.txt",
+            perplexity_text=None if embedded else TEXTS / f"measured-{self.model}.txt",
             dtype=self.dtype,
             table=self.table,
             stream=self.stream,
