@@ -1,8 +1,6 @@
 """What a round's time is spent on that no rearrangement saves: matrix products, and thin ones."""
 
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,11 +8,8 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from ..base.paths import MODEL, find_model
-from ..editing.sequential import run_sequential
-from ..lm.weights import restored
-from ..requests.request import EditRequest
 from .job import embedded_job
-from .rounds import round_of_model
+from .rounds import ready_round, round_of_model, time_round
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::addbmm")
 """Operations of torch that are matrix products; others call these."""
@@ -24,6 +19,8 @@ def bench_limits(
     model: str = "embedded", dtype: str = "float32", n_edits: int | None = None
 ) -> dict[str, Any]:
     """Measure how much of a round is matrix products, and what a round of a single edit costs.
+
+    What a run makes once, the null space above all, is part of no round.
 
     If all else took no time, the ratio to the plain way (`bench_round`) would be that ratio divided
     by the share of the products.
@@ -45,13 +42,12 @@ def bench_limits(
     else:
         lm, requests, method, plan = round_of_model(model, n_edits or 20, dtype)
 
-    def edit(some: list[EditRequest]) -> None:
-        with restored(lm, plan.layers):
-            list(run_sequential(lm, [some], method, plan))
-
-    edit(requests[:4])  # load kernels, fill caches
-    one = median(_cpu_seconds(partial(edit, [request])) for request in requests[:3])
-    whole = _cpu_seconds(lambda: edit(requests))
+    one = median(time_round(lm, [request], method, plan)[0] for request in requests[:3])
+    whole = time_round(lm, requests, method, plan)[0]
+    shares = []
+    for some in (requests, requests[:1]):
+        with ready_round(lm, some, method, plan) as make:
+            shares.append(products_share(make))
     return {
         "model": Path(model).name,
         "dtype": str(lm.model.dtype).removeprefix("torch."),
@@ -59,15 +55,9 @@ def bench_limits(
         "cpu_seconds": whole,
         "one_cpu_seconds": one,
         "one_ratio": one * len(requests) / whole,
-        "products_share": products_share(lambda: edit(requests)),
-        "one_products_share": products_share(lambda: edit(requests[:1])),
+        "products_share": shares[0],
+        "one_products_share": shares[1],
     }
-
-
-def _cpu_seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 def products_share(work: Callable[[], object]) -> float:

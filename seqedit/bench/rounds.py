@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..base.paths import WORLD
 from ..editing.contract import EditMethod
-from ..editing.sequential import run_sequential
-from ..editing.state import EditPlan
+from ..editing.sequential import edit_round, run_sequential
+from ..editing.state import EditPlan, EditState, Round
 from ..evaluation.edits import score_edits
 from ..evaluation.report import evaluate
 from ..lm.default_layers import default_layers
@@ -84,17 +85,10 @@ def _compare(
     The weights of the two are compared after a round of the first ones by the loop.
     """
     plain_lm, few = plain_lm or lm, requests[:plain_edits]
+    cpu_seconds, done = time_round(lm, requests, method, plan)
     with restored(lm, plan.layers):
-        (done,) = run_sequential(lm, [requests[:4]], method, plan)  # load kernels, fill caches
-    with restored(lm, plan.layers):
-        start = time.process_time()
-        (done,) = run_sequential(lm, [requests], method, plan)
-        cpu_seconds = time.process_time() - start
+        list(run_sequential(lm, [few], method, plan))
         fast = _weights(lm, plan)
-    if len(few) < len(requests):
-        with restored(lm, plan.layers):
-            list(run_sequential(lm, [few], method, plan))
-            fast = _weights(lm, plan)
     before = _weights(plain_lm, plan)
     with restored(plain_lm, plan.layers):
         seconds, plain_cpu_seconds = _plain_round(plain_lm, few, method, plan)
@@ -114,6 +108,32 @@ def _compare(
             (differ[i] / (plain[i] - before[i]).norm()).item() for i in plan.layers
         ),
     }
+
+
+@contextmanager
+def ready_round(
+    lm: LanguageModel, requests: list[EditRequest], method: EditMethod, plan: EditPlan
+) -> Iterator[Callable[[], Round]]:
+    """A round that can be made; at the end of the `with` block the model is as before.
+
+    What a run makes once, the null space above all, is made beforehand, as the plain way is given
+    it; and a smaller round has loaded the kernels.
+    """
+    with restored(lm, plan.layers):
+        list(run_sequential(lm, [requests[:4]], method, plan))
+    with restored(lm, plan.layers):
+        state, writer = EditState.start(lm, plan.layers), method.writer(lm, plan)
+        yield lambda: edit_round(lm, requests, method, plan, state, writer)
+
+
+def time_round(
+    lm: LanguageModel, requests: list[EditRequest], method: EditMethod, plan: EditPlan
+) -> tuple[float, Round]:
+    """CPU-seconds of a round, and what it did; the model is as before. See `ready_round`."""
+    with ready_round(lm, requests, method, plan) as make:
+        start = time.process_time()
+        done = make()
+        return time.process_time() - start, done
 
 
 def _weights(lm: LanguageModel, plan: EditPlan) -> dict[int, Tensor]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
@@ -55,8 +55,6 @@ class Ground:
         return is_at_hand(self.requests)
 
 
-_PRETRAINED = {"kept": FACTS / "kept.jsonl", "calibration": Calibration.of_facts("smollm2-135m")}
-
 GROUNDS = (
     Ground(
         models=EMBEDDED,
@@ -64,9 +62,15 @@ GROUNDS = (
         kept=WORLD / "unrelated.jsonl",
         calibration=Calibration(),
     ),
-    Ground(models="pretrained", requests="facts", **_PRETRAINED),
-    Ground(models="pretrained", requests="mcf-1000", **_PRETRAINED),
-    Ground(models="pretrained", requests="mcf-3000", **_PRETRAINED),
+    *(
+        Ground(
+            models="pretrained",
+            requests=requests,
+            kept=FACTS / "kept.jsonl",
+            calibration=Calibration.of_facts("smollm2-135m"),
+        )
+        for requests in ("facts", "mcf-1000", "mcf-3000")
+    ),
 )
 """What the studies of the book edit."""
 
@@ -195,10 +199,15 @@ def searches(folder: Path = HYPER) -> pd.DataFrame:
         found = json.loads(path.read_text(encoding="utf-8"))
         inside = path.relative_to(folder).parts[:-1]
         model = inside[0] if inside and inside[0] not in ("shared", "own") else EMBEDDED
-        row = {"method": path.name.removesuffix(".search.json"), "model": model}
-        edges = cast(Mapping[str, str], found["edges"])
-        row |= {"edits": found["edits"], "trials": len(found["trials"])}
-        rows.append(row | {"edges": "; ".join(f"{name} {text}" for name, text in edges.items())})
+        rows.append(
+            {
+                "method": path.name.removesuffix(".search.json"),
+                "model": model,
+                "edits": found["edits"],
+                "trials": len(found["trials"]),
+                "edges": "; ".join(f"{name} {text}" for name, text in found["edges"].items()),
+            }
+        )
     return pd.DataFrame(rows)
 
 
