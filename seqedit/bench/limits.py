@@ -1,6 +1,7 @@
 """What a round's time is spent on that no rearrangement saves: matrix products, and thin ones."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -9,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ..base.paths import MODEL, find_model
 from .job import embedded_job
-from .rounds import ready_round, round_of_model, time_round
+from .rounds import Rounds, round_of_model
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::addbmm")
 """Operations of torch that are matrix products; others call these."""
@@ -42,12 +43,9 @@ def bench_limits(
     else:
         lm, requests, method, plan = round_of_model(model, n_edits or 20, dtype)
 
-    one = median(time_round(lm, [request], method, plan)[0] for request in requests[:3])
-    whole = time_round(lm, requests, method, plan)[0]
-    shares = []
-    for some in (requests, requests[:1]):
-        with ready_round(lm, some, method, plan) as make:
-            shares.append(products_share(make))
+    rounds = Rounds(lm, method, plan, requests[:4])
+    one = median(rounds.time([request])[0] for request in requests[:3])
+    whole = rounds.time(requests)[0]
     return {
         "model": Path(model).name,
         "dtype": str(lm.model.dtype).removeprefix("torch."),
@@ -55,8 +53,8 @@ def bench_limits(
         "cpu_seconds": whole,
         "one_cpu_seconds": one,
         "one_ratio": one * len(requests) / whole,
-        "products_share": shares[0],
-        "one_products_share": shares[1],
+        "products_share": products_share(partial(rounds.make, requests)),
+        "one_products_share": products_share(partial(rounds.make, requests[:1])),
     }
 
 

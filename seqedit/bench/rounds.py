@@ -2,8 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ def _compare(
     The weights of the two are compared after a round of the first ones by the loop.
     """
     plain_lm, few = plain_lm or lm, requests[:plain_edits]
-    cpu_seconds, done = time_round(lm, requests, method, plan)
+    cpu_seconds, done = Rounds(lm, method, plan, requests[:4]).time(requests)
     with restored(lm, plan.layers):
         list(run_sequential(lm, [few], method, plan))
         fast = _weights(lm, plan)
@@ -110,29 +109,34 @@ def _compare(
     }
 
 
-@contextmanager
-def ready_round(
-    lm: LanguageModel, requests: list[EditRequest], method: EditMethod, plan: EditPlan
-) -> Iterator[Callable[[], Round]]:
-    """A round that can be made; at the end of the `with` block the model is as before.
+class Rounds:
+    """Rounds of AlphaEdit, each made on the unedited model, which is as before afterwards.
 
-    What a run makes once, the null space above all, is made beforehand, as the plain way is given
-    it; and a smaller round has loaded the kernels.
+    What a run makes once, the null space above all, is made here and is part of no round; the plain
+    way is given it, too. A first small round has loaded the kernels.
+
+    Args:
+        lm, method, plan: as `run_sequential` takes them.
+        first: the requests of the small round.
     """
-    with restored(lm, plan.layers):
-        list(run_sequential(lm, [requests[:4]], method, plan))
-    with restored(lm, plan.layers):
-        state, writer = EditState.start(lm, plan.layers), method.writer(lm, plan)
-        yield lambda: edit_round(lm, requests, method, plan, state, writer)
 
+    def __init__(
+        self, lm: LanguageModel, method: EditMethod, plan: EditPlan, first: list[EditRequest]
+    ):
+        self.lm, self.method, self.plan = lm, method, plan
+        self._writer = method.writer(lm, plan)
+        self.make(first)
 
-def time_round(
-    lm: LanguageModel, requests: list[EditRequest], method: EditMethod, plan: EditPlan
-) -> tuple[float, Round]:
-    """CPU-seconds of a round, and what it did; the model is as before. See `ready_round`."""
-    with ready_round(lm, requests, method, plan) as make:
+    def make(self, requests: list[EditRequest]) -> Round:
+        """Make a round of these requests."""
+        with restored(self.lm, self.plan.layers):
+            state = EditState.start(self.lm, self.plan.layers)
+            return edit_round(self.lm, requests, self.method, self.plan, state, self._writer)
+
+    def time(self, requests: list[EditRequest]) -> tuple[float, Round]:
+        """CPU-seconds of a round of these requests, and what it did."""
         start = time.process_time()
-        done = make()
+        done = self.make(requests)
         return time.process_time() - start, done
 
 
