@@ -49,6 +49,13 @@ def test_table_and_page(made):
         "memit",
         "alphaedit",
     }
+    facts = pd.DataFrame(tables["facts"])
+    assert list(facts.columns)[2:] == ["method", "before", "after 2", "after 4"]
+    assert list(facts["method"]) == ["memit"] * 4 + ["alphaedit"] * 4
+    for method in ("memit", "alphaedit"):  # the last answers are those of the finished run
+        own = facts[facts["method"] == method]
+        assert list(own["after 4"])[:3] == [row[method] for row in tables["said"]]
+        assert list(own["before"])[:3] == [row["before"] for row in tables["said"]]
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "4 edits of" in page and page.count("<table") == 2 and "<script" not in page
     said = page[page.index("What the model says") :]

@@ -35,7 +35,8 @@ def side_by_side(
 ) -> None:
     """Edit the same facts by several methods; print a table and write a page of it.
 
-    The page also shows what the model says before and after; index.json beside it has the same.
+    The page also shows what the model says before and after; index.json beside it has the same, and
+    what it says of every fact after every round.
     Settings are the published or searched ones for the model, as in `seqedit edit`. Interrupted, it
     resumes.
 
@@ -45,6 +46,7 @@ def side_by_side(
     from ..requests.published import load_requests
     from ..runs.config import RunConfig
     from ..study.side_by_side import (
+        answers_by_round,
         check_methods,
         check_page,
         continuations,
@@ -64,6 +66,7 @@ def side_by_side(
         n_edits=n_edits,
         batch_size=batch_size,
         corpus=corpus,
+        save_rounds=True,
         wild=True,
         dtype=dtype,
         device=device,
@@ -77,7 +80,8 @@ def side_by_side(
     said = continuations(config, methods, out, some)
     typer.echo("\n" + said.to_string(index=False, max_colwidth=40))
     write_page(out / "index.html", config, records, said)
-    write_tables(out / "index.json", records, said)
+    facts = answers_by_round(config, methods, out, load_requests(requests)[:n_edits])
+    write_tables(out / "index.json", records, said, facts)
     typer.echo(f"\n{out / 'index.html'}")
 
 

@@ -81,7 +81,7 @@ def crispedit(
 
 @method(
     source=SOURCE,
-    search=SEARCH,
+    search=SEARCH | {"lr": ranges.Range(1e-5, 0.3)},
     test={"lr": 1e-2, "epochs": 3, "share": 0.5},
     colour="#ff3d00",
     oracle="test_low_curvature.py::test_crispedit_seq_merges_the_curvature_of_its_edits",

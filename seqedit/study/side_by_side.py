@@ -9,17 +9,18 @@ import pandas as pd
 import torch
 
 from ..base.files import write_json, write_text
+from ..base.tensors import load_tensors
 from ..evaluation.generation import greedy_answers
 from ..lm.load import load_model
 from ..lm.registry import origin_of
 from ..lm.tokens import tokenise
-from ..lm.weights import restored
+from ..lm.weights import restored, write_weight
 from ..methods.catalogue import canonical
 from ..requests.request import EditRequest
-from ..runs.checkpoint import put_weights
+from ..runs.checkpoint import BESIDE, put_weights
 from ..runs.config import RunConfig, Say, ignore
 from ..runs.job import prepare
-from ..runs.records import Record, load_weights
+from ..runs.records import Record, load_weights, read_run
 from ..runs.settings import known_names
 from .several import run_several
 
@@ -115,8 +116,50 @@ def continuations(
     return frame
 
 
-def write_tables(path: Path, records: dict[str, Record], said: pd.DataFrame) -> None:
-    """Write the scores, the continuations and what they come from as JSON."""
+def answers_by_round(
+    config: RunConfig, methods: Sequence[str], out: Path, requests: Sequence[EditRequest]
+) -> pd.DataFrame:
+    """What the model says to each edited prompt after every round, also before the fact's own.
+
+    Args:
+        config: of the runs, which kept the matrices of every round (`RunConfig.save_rounds`).
+        methods, out, requests: see `continuations`.
+
+    Returns:
+        One row for each prompt and method: prompt, new object, method, the answer before, and a
+        column for each number of edits, "after 20" and so on. Methods that keep something beside
+        the weights are left out.
+    """
+    lm = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
+    prompts = tokenise(lm, [r.text for r in requests]).ids
+
+    def answers() -> list[str]:
+        return [answer.text for answer in greedy_answers(lm, prompts, new_tokens=20)]
+
+    before, rows = answers(), []
+    for method in methods:
+        run, layers = read_run(out / method), load_weights(out / method)
+        tensors = load_tensors(out / method / "weights.safetensors")[0]
+        if any(name.startswith(BESIDE) for name in tensors):
+            continue
+        size, said = config.batch_size or run["n_edits"], {}
+        with restored(lm, layers):
+            for i in range(run["rounds_done"]):
+                for layer in layers:
+                    write_weight(lm, layer, tensors[f"W.{i}.{layer}"])
+                said[f"after {min(size * (i + 1), run['n_edits'])}"] = answers()
+        rows += [
+            {"prompt": r.text, "new object": r.target_new, "method": method, UNEDITED: before[j]}
+            | {name: texts[j] for name, texts in said.items()}
+            for j, r in enumerate(requests)
+        ]
+    return pd.DataFrame(rows)
+
+
+def write_tables(
+    path: Path, records: dict[str, Record], said: pd.DataFrame, facts: pd.DataFrame
+) -> None:
+    """Write the scores, the continuations, the answers by round and what they come from as JSON."""
     first = next(iter(records.values())).run
     scores = score_table(records).astype(object).where(score_table(records).notna(), None)
     about = {
@@ -127,9 +170,8 @@ def write_tables(path: Path, records: dict[str, Record], said: pd.DataFrame) -> 
         "seconds": {name: record.run["seconds"] for name, record in records.items()},
         "provenance": first["provenance"],
     }
-    write_json(
-        path, {"about": about, "scores": scores.to_dict("index"), "said": said.to_dict("records")}
-    )
+    content = {"about": about, "scores": scores.to_dict("index"), "said": said.to_dict("records")}
+    write_json(path, content | {"facts": facts.to_dict("records")})
 
 
 def _last(records: dict[str, Record], column: str) -> int | None:
