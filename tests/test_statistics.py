@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from seqedit.study.compare import interval
-from seqedit.study.power import Spread, detectable_difference, spread
+from seqedit.study.power import Spread, detectable_difference, nested_spread, spread
 from seqedit.study.statistics import (
     end_outcomes,
     mean_estimate,
@@ -238,6 +238,22 @@ def test_spread_finds_its_components():
         assert mean == pytest.approx(value**2, rel=0.1)  # 300 draws: 4 % for the orders
     with pytest.raises(ValueError, match="1 orders with 120 requests"):
         spread(table(rng, 1))
+
+
+def test_spread_of_orders_with_requests_of_their_own():
+    """What is within orders is all counted as the requests' own."""
+    rng = np.random.default_rng(8)
+    found = []
+    for _ in range(RUNS):
+        whole = table(rng, 6, by_order=0.1, by_request=0.2, rest=0.3)
+        parts = np.array_split(np.arange(whole.shape[1]), 6)
+        apart = [whole.iloc[[i], part] for i, part in enumerate(parts)]
+        found.append(nested_spread(pd.concat(apart)))
+    assert np.mean([one.orders**2 for one in found]) == pytest.approx(10**2, rel=0.2)
+    assert np.mean([one.requests**2 for one in found]) == pytest.approx(20**2 + 30**2, rel=0.05)
+    assert all(one.rest == 0 for one in found)
+    with pytest.raises(ValueError, match="1 orders with at least 120 requests"):
+        nested_spread(table(rng, 1))
 
 
 @pytest.mark.parametrize("orders", [1, 5])

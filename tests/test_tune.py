@@ -255,8 +255,7 @@ def test_committed_searches(path):
 
 
 NOT_SEARCHED = {
-    *("locft_bf", "crispedit", "crispedit_seq", "memit_seq+curvature", "stableedit", "nas_pilot"),
-    *("memit_merge", "in_context", "in_context_oracle", "ft_m+averaged"),
+    *("crispedit_seq", "memit_seq+curvature", "ft_m+averaged"),
     *("memit+iterated", "memit+neighbour_assisted+iterated"),
     *("rome+simie", "ft_m+simie", "mend+simie"),
 }

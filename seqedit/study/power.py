@@ -51,6 +51,35 @@ def spread(differences: pd.DataFrame) -> Spread:
     return Spread(*(float(np.sqrt(one)) for one in (order, request, error)))
 
 
+def nested_spread(differences: pd.DataFrame) -> Spread:
+    """Components of variance where each order has requests of its own.
+
+    How alike the outcomes of one request are in two orders is then unknown. All that varies within
+    an order is counted as the requests' own, as if they were alike, which more orders of the same
+    requests do not average out: the cautious reading.
+
+    Args:
+        differences: shares, (orders, requests), with gaps.
+
+    Raises:
+        ValueError: there are fewer than two orders, or one has fewer than two requests.
+
+    Source: one-way random effects (Searle, Casella, McCulloch, Variance Components, 1992, ch. 3); a
+    negative component counts as 0.
+    """
+    cells = 100 * differences.astype(float)
+    counts, within = cells.count(axis=1), cells.var(axis=1)
+    if len(cells) < 2 or (counts < 2).any():
+        raise ValueError(
+            f"differences: {len(cells)} orders with at least {counts.min()} requests; components "
+            "of variance need two of each"
+        )
+    freedom = counts - 1
+    pooled = float((within * freedom).sum() / freedom.sum())
+    between = float(cells.mean(axis=1).var()) - pooled * float((1 / counts).mean())
+    return Spread(orders=max(0.0, between) ** 0.5, requests=pooled**0.5, rest=0.0)
+
+
 def detectable_difference(
     found: Spread, orders: int, requests: int, *, power: float = 0.8, comparisons: int = 1
 ) -> float:
