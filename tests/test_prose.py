@@ -44,6 +44,9 @@ EXCEPTIONS = {
         "arXiv:2606.26783": "a number of a paper",
         "arxiv.org/abs/2606.26783": "an address",
     },
+    "preflight": {
+        "power of 80 % at a level of 5 %": "what is asked of the test",
+    },
     "choices": {
         "40 % of the entries": "setting of RECT",
         "lower 95 % of a sample": "definition in released code",
