@@ -255,7 +255,7 @@ def test_committed_searches(path):
 
 
 NOT_SEARCHED = {
-    *("crispedit_seq", "memit_seq+curvature", "ft_m+averaged"),
+    *("crispedit_seq", "ft_m+averaged"),
     *("memit+iterated", "memit+neighbour_assisted+iterated"),
     *("rome+simie", "ft_m+simie", "mend+simie"),
 }
