@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from seqedit.requests.formats import READERS
 from seqedit.requests.layouts import in_our_schema
+from seqedit.requests.plain import is_blank
 from seqedit.requests.published import load_requests
 from seqedit.requests.record import PROMPTS, Probe
 from seqedit.requests.request import (
@@ -29,7 +30,8 @@ once = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 characters = st.characters(exclude_characters="{}", exclude_categories=["Cs"])
 unquoted = st.characters(exclude_characters="{}\"'`", exclude_categories=["Cs"])
 """Beside a quotation mark "{}" may be text, see `find_subject`."""
-text = st.text(characters, min_size=1, max_size=12).map(str.strip).filter(bool)
+text = st.text(characters, min_size=1, max_size=12).map(str.strip)
+text = text.filter(lambda text: not is_blank(text))
 prompts = st.lists(text, max_size=3).map(tuple)
 
 
