@@ -91,7 +91,7 @@ def test_every_method_has_an_error_on_record():
 def two(tmp_path, monkeypatch):
     """A study of two runs; results and working folders; runs are made in this process."""
     runs = [
-        StudyRun("a", "ultraedit", corpus_lines=20, dtype="bfloat16"),
+        StudyRun("a", "ultraedit", corpus_lines=20),
         StudyRun("b", "ft_m", {"steps": 3}),
     ]
     monkeypatch.setitem(STUDIES, "two", lambda: runs)
@@ -117,7 +117,6 @@ def test_a_study(two):
     found = load_study("two-quick", results)
     assert list(found) == ["a", "b"] and found["b"][0].run["method"] == "ft_m"
     assert {*found["a"][0].run["parameters"]["files"]} == {"requests", "corpus"}
-    assert found["a"][0].run["parameters"]["dtype"] == "bfloat16"
     assert len(found["a"][0].outcomes) == 4 and not list(work.rglob("weights.safetensors"))
     assert study_status("two-quick", **two).startswith("2 of 2 runs, 0 by other code, ")
     assert study_status("two", **two) == "0 of 2 runs, 0 by other code, 0 minutes of one core"
@@ -164,10 +163,10 @@ def test_a_study_that_changes(two, monkeypatch):
     """Other parameters are another run: made anew, and never taken for the old one."""
     run_study("two-quick", **two)
     before = {*select_runs("two-quick")}
-    monkeypatch.setitem(STUDIES, "two", lambda: [StudyRun("a", "ultraedit", corpus_lines=20)])
+    monkeypatch.setitem(STUDIES, "two", lambda: [StudyRun("a", "rome", corpus_lines=20)])
     with pytest.raises(
         ValueError,
-        match="two-quick: a, seed 1, is there with dtype = bfloat16, now the study has float32",
+        match="two-quick: a, seed 1, is there with method = ultraedit, now the study has rome",
     ):
         load_study("two-quick", two["results"])
     assert not before & {*missing_runs(["two-quick"], **two)} and not is_collected(
