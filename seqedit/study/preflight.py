@@ -25,11 +25,12 @@ from .calibration import Calibration
 from .power import Spread, detectable_difference
 from .study_run import EMBEDDED
 
-TESTED = {name: kind for name, kind in (KINDS | EXTRA_KINDS).items() if kind.protects}
-"""Kinds of prompts that ask for what must stay as it was; the statement in front of
-`neighborhood_plus` is an edited fact on purpose.
-"""
-del TESTED["neighborhood_plus"]
+TESTED = {
+    name: kind
+    for name, kind in (KINDS | EXTRA_KINDS).items()
+    if kind.protects and name != "neighborhood_plus"  # names an edited fact on purpose
+}
+"""Kinds of prompts that ask for what must stay as it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
