@@ -3,6 +3,7 @@ read.
 """
 
 import json
+import shutil
 from dataclasses import fields, replace
 
 import pytest
@@ -87,16 +88,33 @@ def test_every_method_has_an_error_on_record():
     assert set(found) == tuned() and all(0 <= own["oracle"] < 1e-4 for own in found.values())
 
 
+TWO = [StudyRun("a", "ultraedit", corpus_lines=20), StudyRun("b", "ft_m", {"steps": 3})]
+
+
 @pytest.fixture
 def two(tmp_path, monkeypatch):
     """A study of two runs; results and working folders; runs are made in this process."""
-    runs = [
-        StudyRun("a", "ultraedit", corpus_lines=20),
-        StudyRun("b", "ft_m", {"steps": 3}),
-    ]
-    monkeypatch.setitem(STUDIES, "two", lambda: runs)
+    monkeypatch.setitem(STUDIES, "two", lambda: TWO)
     monkeypatch.setattr(plans, "worker_pool", Here)
     return {"results": tmp_path / "results", "work": tmp_path / "work"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folder of the two runs cut short, made once."""
+    folder = tmp_path_factory.mktemp("two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STUDIES, "two", lambda: TWO)
+        for name, one in select_runs("two-quick").items():
+            plans.make_run(one, folder / name)
+    return folder
+
+
+@pytest.fixture
+def finished(two, made):
+    """The study with both runs finished in its working folder."""
+    shutil.copytree(made, two["work"])
+    return two
 
 
 def test_a_study(two):
@@ -129,79 +147,83 @@ def test_a_study(two):
         found["a"][0].weights()
 
 
-def test_a_study_again(two):
+def test_a_study_again(finished):
     """Made once more, nothing differs; a changed record is found out, with and without making
     it.
     """
-    results, work = two["results"], two["work"]
-    run_study("two-quick", **two)
+    results, work = finished["results"], finished["work"]
+    run_study("two-quick", **finished)
     id_a, id_b = select_runs("two-quick")
-    assert {str(one) for one in remake(["two-quick"], **two).values()} == {"identical"}
+    assert {str(one) for one in remake(["two-quick"], **finished).values()} == {"identical"}
     _tamper(work / id_b)
     collect("two-quick", results / "new", work)
     changed = "2 fields differ, the last shares at most 4.0 points (edits.efficacy_tokens)"
     other = {"results": results / "new", "work": work}
     assert {run: str(one) for run, one in remake([id_b], **other).items()} == {id_b: changed}
     sides = ("two-quick", str(results / "new" / "two-quick"))
-    assert {run: str(one) for run, one in compare_sides(*sides, **two).items()} == {
+    assert {run: str(one) for run, one in compare_sides(*sides, **finished).items()} == {
         id_a: "identical",
         id_b: changed,
     }
-    assert [str(one) for one in compare_sides(str(work / id_b), id_b, **two).values()] == [changed]
+    assert [str(one) for one in compare_sides(str(work / id_b), id_b, **finished).values()] == [
+        changed
+    ]
     with pytest.raises(ValueError, match="compare two runs or two studies"):
-        compare_sides(id_a, "two-quick", **two)
+        compare_sides(id_a, "two-quick", **finished)
     with pytest.raises(ValueError, match="nosuch: there is no"):
-        compare_sides(id_a, "nosuch", **two)
+        compare_sides(id_a, "nosuch", **finished)
     with pytest.raises(
         ValueError,
         match=r"\(a, seed 1\) is not there to be compared with; make it with `seqedit study ",
     ):
-        remake(["two"], **two)
+        remake(["two"], **finished)
 
 
-def test_a_study_that_changes(two, monkeypatch):
+def test_a_study_that_changes(finished, monkeypatch):
     """Other parameters are another run: made anew, and never taken for the old one."""
-    run_study("two-quick", **two)
+    run_study("two-quick", **finished)
     before = {*select_runs("two-quick")}
     monkeypatch.setitem(STUDIES, "two", lambda: [StudyRun("a", "rome", corpus_lines=20)])
     with pytest.raises(
         ValueError,
         match="two-quick: a, seed 1, is there with method = ultraedit, now the study has rome",
     ):
-        load_study("two-quick", two["results"])
-    assert not before & {*missing_runs(["two-quick"], **two)} and not is_collected(
-        "two-quick", two["results"]
+        load_study("two-quick", finished["results"])
+    assert not before & {*missing_runs(["two-quick"], **finished)} and not is_collected(
+        "two-quick", finished["results"]
     )
-    assert "0 of 1 runs, 0 by other code" in study_status("two-quick", **two)
-    assert "2 in the tables that the study no longer asks for" in study_status("two-quick", **two)
+    assert "0 of 1 runs, 0 by other code" in study_status("two-quick", **finished)
+    assert "2 in the tables that the study no longer asks for" in study_status(
+        "two-quick", **finished
+    )
     with pytest.raises(ValueError, match="study: 'nosuch'; there are methods, .*, two"):
         select_runs("nosuch")
     with pytest.raises(ValueError, match="study: 'nosuch-quick'; there are methods, .*, two"):
         study_runs("nosuch-quick")
 
 
-def test_adding_a_run_makes_one_run(two, monkeypatch):
+def test_adding_a_run_makes_one_run(finished, monkeypatch):
     """The records of the others are taken over as they are, also where their folders are gone."""
-    results, work = two["results"], two["work"]
-    run_study("two-quick", **two)
+    results, work = finished["results"], finished["work"]
+    run_study("two-quick", **finished)
     before = Collection(results / "two-quick")
     rows = {run: before.rows(run) for run in before.ids}
     for path in [path for path in work.rglob("*") if path.is_file()]:
         path.unlink()
     old = STUDIES["two"]()
     monkeypatch.setitem(STUDIES, "two", lambda: [StudyRun("new", "ft"), *old])
-    assert run_study("two-quick", **two) == 1
+    assert run_study("two-quick", **finished) == 1
     after = Collection(results / "two-quick")
     assert [row["label"] for row in after.runs] == ["new", "a", "b"]
     assert all(after.rows(run) == kept for run, kept in rows.items())
 
 
-def test_tables_for_people(two, tmp_path):
+def test_tables_for_people(finished, tmp_path):
     """The list names every run; the CSV files hold what the tables hold, lists as JSON."""
-    run_study("two-quick", **two)
-    listed = list_runs("two-quick", two["results"])
+    run_study("two-quick", **finished)
+    listed = list_runs("two-quick", finished["results"])
     assert list(listed["label"]) == ["a", "b"] and "other" not in " ".join(listed["code"])
-    files = export_csv("two-quick", tmp_path / "csv", two["results"])
+    files = export_csv("two-quick", tmp_path / "csv", finished["results"])
     assert [path.name for path in files] == [
         "runs.csv",
         "rounds.csv",
@@ -212,11 +234,11 @@ def test_tables_for_people(two, tmp_path):
     import pandas as pd
 
     scores = pd.read_csv(files[2])
-    record = Collection(two["results"] / "two-quick").rows(scores["run"][0])
+    record = Collection(finished["results"] / "two-quick").rows(scores["run"][0])
     assert json.loads(scores["retention"][0]) == record.scores[0]["retention"]
     assert scores["edits.efficacy"][0] == record.scores[0]["edits"]["efficacy"]
     with pytest.raises(ValueError, match="nosuch: there are no tables of such a study"):
-        list_runs("nosuch", two["results"])
+        list_runs("nosuch", finished["results"])
 
 
 def _tamper(folder):
