@@ -23,7 +23,13 @@ from seqedit.bench.rounds import (
     evaluation_line,
     round_line,
 )
-from seqedit.bench.solving import bench_forms, bench_solve, forms_line
+from seqedit.bench.solving import (
+    bench_forms,
+    bench_projection,
+    bench_solve,
+    forms_line,
+    projection_line,
+)
 from seqedit.bench.speed import Bench
 from seqedit.cli.main import app
 from seqedit.methods.alphaedit import alphaedit
@@ -90,6 +96,14 @@ def test_solve_at_a_small_size():
     assert (
         result["flops_ratio"] > 1 and result["fast_seconds"] > 0 and result["dense_peak_bytes"] > 0
     )
+
+
+def test_a_remembered_null_space_is_the_same_to_the_bit():
+    result = bench_projection(64)
+    assert result["same"] and result["ratio"] == pytest.approx(
+        result["first_seconds"] / result["again_seconds"]
+    )
+    assert "null space at d_ff 64" in projection_line(result)
 
 
 def test_the_forms_agree_and_are_timed():

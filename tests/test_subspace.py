@@ -18,7 +18,7 @@ from seqedit.algebra.diagnostics import (
 )
 from seqedit.algebra.solve import solve_update
 from seqedit.algebra.solver import Solver
-from seqedit.algebra.subspace import null_space, top_neurons
+from seqedit.algebra.subspace import eigenpairs, null_space, top_neurons
 
 TAU = 2e-2
 
@@ -57,6 +57,25 @@ def test_thm_projection(case):
     assert torch.allclose(
         P, oracles.projection(C, TAU), atol=1e-8
     )  # the gap at τ is 2 %: 1e-16 · 10 / 4e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_remembered_eigenpairs_are_those_of_the_matrix_as_it_is(dtype, monkeypatch):
+    """To the bit those of the plain call: made first, asked again, of a copy, after a change."""
+    calls, plain = [], torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda M: calls.append(1) or plain(M))
+    C = moment(5, 12, 4).to(dtype)
+    for asked in (C, C.clone(), C.T.contiguous().T):
+        for found, expected in zip(eigenpairs(asked), plain(C.double()), strict=True):
+            assert torch.equal(found, expected)
+    assert len(calls) == 1
+    C[0, 0] += 1  # in place: the same tensor, another matrix
+    for found, expected in zip(eigenpairs(C), plain(C.double()), strict=True):
+        assert torch.equal(found, expected)
+    assert len(calls) == 2
+    before = [part.clone() for part in eigenpairs(C)]
+    null_space(C, TAU).vectors.zero_()  # what a caller is given is its own
+    assert all(map(torch.equal, eigenpairs(C), before))
 
 
 @given(sizes)

@@ -1,7 +1,8 @@
 """Subspaces of key space to which an update can be confined."""
 
+import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from .compact import CompactMoment
 from .restrain import check_share
+
+LARGEST_REMEMBERED = 2048
+"""The largest d_ff whose eigenpairs are remembered: 34 MB each in float64."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def null_space(C: Float[Tensor, "d_ff d_ff"] | CompactMoment, threshold: float) 
     """
     if isinstance(C, CompactMoment):
         return _compact_null_space(C, threshold)
-    eigenvalues, vectors = torch.linalg.eigh(C.double())
+    eigenvalues, vectors = eigenpairs(C)
     kept = int((eigenvalues < threshold).sum())  # eigenvalues ascend
     if not kept:
         raise ValueError(
@@ -71,6 +75,45 @@ def null_space(C: Float[Tensor, "d_ff d_ff"] | CompactMoment, threshold: float) 
         )
     complement = 2 * kept > len(C)
     return Subspace((vectors[:, kept:] if complement else vectors[:, :kept]).clone(), complement)
+
+
+def eigenpairs(
+    C: Float[Tensor, "d_ff d_ff"],
+) -> tuple[Float[Tensor, " d_ff"], Float[Tensor, "d_ff d_ff"]]:
+    """Eigenvalues, ascending, and eigenvectors (columns) of a second moment, in float64.
+
+    Those of the last few matrices up to `LARGEST_REMEMBERED` are remembered, by content: every
+    writer that projects asks for the same ones. They are shared: do not change them in place.
+    """
+    if len(C) > LARGEST_REMEMBERED:
+        return torch.linalg.eigh(C.double())
+    return _remembered_eigenpairs(_ByContent(C))
+
+
+class _ByContent:
+    """A matrix that equals another of the same content, type and device."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        content = matrix.detach().contiguous().cpu().view(torch.uint8).numpy()
+        self.matrix = matrix
+        self.identity = (
+            hashlib.sha256(content).digest(),
+            matrix.shape,
+            matrix.dtype,
+            matrix.device,
+            torch.get_num_threads(),  # another number may change the last bits
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByContent) and self.identity == other.identity
+
+
+@lru_cache(maxsize=6)
+def _remembered_eigenpairs(C: _ByContent) -> tuple[Tensor, Tensor]:
+    return torch.linalg.eigh(C.matrix.double())
 
 
 def _compact_null_space(C: CompactMoment, threshold: float) -> Subspace:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..algebra.solve import spd_solve
 from ..algebra.solver import Solver
-from ..algebra.subspace import Subspace
+from ..algebra.subspace import Subspace, null_space
 from .job import timed
 
 LLAMA3 = {"d_ff": 14_336, "d_model": 4_096, "past": 2_000, "new": 100, "removed": 4_300}
@@ -192,4 +192,34 @@ def forms_line(result: dict[str, Any]) -> str:
     return (
         "one solve at d_ff {d_ff} after {past} edits: dense ÷ dual with history {ratio:.0f} in "
         "seconds, {flops_ratio:.0f} in operations; updates differ by {differs:.0e}"
+    ).format(**result)
+
+
+def bench_projection(d: int = 1536) -> dict[str, Any]:
+    """Time a null space when it is made first and when its eigenpairs are remembered.
+
+    Args:
+        d: d_ff; `null_space` remembers the eigenpairs of matrices up to `LARGEST_REMEMBERED`.
+
+    Returns:
+        `first_seconds`, `again_seconds`, their `ratio`, and whether both are the `same` to the bit.
+    """
+    keys = torch.randn(d, 2 * d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    C = keys @ keys.T / keys.shape[1]
+    first_seconds, first = timed(lambda: null_space(C, 1.0))
+    again_seconds, again = timed(lambda: null_space(C.clone(), 1.0))
+    return {
+        "d_ff": d,
+        "first_seconds": first_seconds,
+        "again_seconds": again_seconds,
+        "ratio": first_seconds / again_seconds,
+        "same": torch.equal(first.vectors, again.vectors),
+    }
+
+
+def projection_line(result: dict[str, Any]) -> str:
+    """The result of `bench_projection` in a line."""
+    return (
+        "null space at d_ff {d_ff}: {first_seconds:.2f} s first, {again_seconds:.3f} s when its "
+        "eigenpairs are remembered, ratio {ratio:.0f}; the same to the bit: {same}"
     ).format(**result)

@@ -22,7 +22,14 @@ from .rounds import (
     round_line,
     rounds_line,
 )
-from .solving import bench_forms, bench_solve, forms_line, solve_line
+from .solving import (
+    bench_forms,
+    bench_projection,
+    bench_solve,
+    forms_line,
+    projection_line,
+    solve_line,
+)
 
 
 class Bench(NamedTuple):
@@ -41,6 +48,7 @@ BENCHES = {
     "rating": Bench(bench_rating, rating_line),
     "solve": Bench(bench_solve, solve_line),
     "forms": Bench(bench_forms, forms_line),
+    "projection": Bench(bench_projection, projection_line),
 }
 """Measurements by name, in the order in which they run."""
 

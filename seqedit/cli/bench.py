@@ -15,9 +15,10 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="round, flops, limits, rounds, evaluation, rating, solve, forms; default: all of "
-            "these. Or, on a GPU, gpu, which resumes; after it, names of its stages. Or many, "
-            "which resumes: 10,000 edits of the embedded model, hours; after it, methods."
+            help="round, flops, limits, rounds, evaluation, rating, solve, forms, projection; "
+            "default: all of these. Or, on a GPU, gpu, which resumes; after it, names of its "
+            "stages. Or many, which resumes: 10,000 edits of the embedded model, hours; after it, "
+            "methods."
         ),
     ] = None,
     model: Model = "embedded",
