@@ -43,6 +43,17 @@ def test_places_in_a_range(place, log, above):
         assert found is None
 
 
+@given(st.floats(0.001, 0.999), st.sampled_from([{}, {"above": 1.0}, {"below": 20.0}]))
+def test_what_is_searched_gives_its_value_back(place, scale):
+    """Also where a scale ends at a value: there its upper end is the finer one."""
+    one = Range(1.5, 19.9, **scale)
+    low, high = (one.searched(value) for value in (one.low, one.high))
+    searched = low * (high / low) ** place
+    assert one.searched(one.value(searched)) == pytest.approx(searched, rel=1e-12)
+    assert one.low < one.value(searched) < one.high
+    assert one.place(one.value(searched)) == pytest.approx(place, abs=1e-9)
+
+
 def fake_quality(monkeypatch, best: float):
     """`judge` without a model: the best λ is known."""
     asked = []

@@ -8,11 +8,11 @@ from .entry import method
 from .kinds.low_curvature import Factors, LowCurvatureFineTuning, Projected
 
 SHARE = ranges.Range(
-    0.01, 0.999, log=False, low_may_stay="nothing is left out", high_may_stay="as published"
+    0.01, 0.9995, below=1.0, low_may_stay="nothing is left out", high_may_stay="beyond published"
 )
 SEARCH: ranges.Search = {
     "layers": ranges.Choice(((1,), (2,), (3,), (4,), (0, 1, 2), (2, 3, 4))),
-    "lr": ranges.Range(1e-5, 3e-2),
+    "lr": ranges.Range(5e-4, 0.3),
     "share": SHARE,
 }
 SOURCE = "CrispEdit (2602.15823); code: zarifikram/CrispEdit, no licence"
@@ -81,7 +81,7 @@ def crispedit(
 
 @method(
     source=SOURCE,
-    search=SEARCH | {"lr": ranges.Range(1e-5, 0.3)},
+    search=SEARCH,
     test={"lr": 1e-2, "epochs": 3, "share": 0.5},
     colour="#ff3d00",
     oracle="test_low_curvature.py::test_crispedit_seq_merges_the_curvature_of_its_edits",

@@ -21,6 +21,7 @@ class Range:
         high: largest value.
         log: search on a logarithmic scale.
         above: the scale begins at this value, so that it is value − above that is searched.
+        below: the scale ends at this value, so that it is below − value that is searched.
         integer: whole numbers only.
         low_may_stay: why a value at the lower end needs no wider range; empty if it does.
         high_may_stay: the same of the upper end.
@@ -30,13 +31,22 @@ class Range:
     high: float
     log: bool = True
     above: float = 0.0
+    below: float | None = None
     integer: bool = False
     low_may_stay: str = ""
     high_may_stay: str = ""
 
+    def searched(self, value: float) -> float:
+        """What is searched for a value; the inverse of `value`."""
+        return value - self.above if self.below is None else self.below - value
+
+    def value(self, searched: float) -> float:
+        """The value for what is searched."""
+        return self.above + searched if self.below is None else self.below - searched
+
     def place(self, value: float) -> float:
         """Where a value lies between the ends, from 0 to 1, on the scale of the search."""
-        low, high, x = (v - self.above for v in (self.low, self.high, value))
+        low, high, x = (self.searched(v) for v in (self.low, self.high, value))
         if self.log:
             low, high, x = (math.log(v) for v in (low, high, x))
         return (x - low) / (high - low)

@@ -92,7 +92,11 @@ def search_digest(
         del about["dtype"]
     asked = {
         "ranges": {
-            name: {k: v for k, v in asdict(one).items() if not k.endswith("may_stay")}
+            name: {
+                k: v
+                for k, v in asdict(one).items()
+                if not k.endswith("may_stay") and (k, v) != ("below", None)  # as in older searches
+            }
             for name, one in ranges.items()
         },
         "fixed": dict(fixed),

@@ -269,10 +269,10 @@ def _short(value: Any) -> str:
 
 
 def instrument() -> Iterator[StudyRun]:
-    """A thousand edits by three methods, with everything measured that can be: what the instrument
+    """A thousand edits by four methods, with everything measured that can be: what the instrument
     shows.
     """
-    for name in ("memit_seq", "alphaedit", "grace"):
+    for name in ("memit", "memit_seq", "alphaedit", "grace"):
         yield StudyRun(
             name,
             name,

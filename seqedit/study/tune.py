@@ -246,14 +246,13 @@ def _stages(names: Sequence[str]) -> list[list[str]]:
 def _distribution(one: Range | Choice) -> optuna.distributions.BaseDistribution:
     if isinstance(one, Choice):  # numbers, since Optuna stores no lists
         return optuna.distributions.CategoricalDistribution(range(len(one.values)))
-    return optuna.distributions.FloatDistribution(
-        one.low - one.above, one.high - one.above, log=one.log
-    )
+    low, high = sorted(map(one.searched, (one.low, one.high)))
+    return optuna.distributions.FloatDistribution(low, high, log=one.log)
 
 
 def _value(one: Range | Choice, found: Any) -> Any:
     """A setting from what the sampler chose, with four digits."""
-    return one.values[found] if isinstance(one, Choice) else float(f"{one.above + found:.4g}")
+    return one.values[found] if isinstance(one, Choice) else float(f"{one.value(found):.4g}")
 
 
 def _chosen(
