@@ -1,5 +1,6 @@
 """Every theorem of the book has its test, and every listed chapter has its text."""
 
+import json
 import re
 from pathlib import Path
 
@@ -101,3 +102,15 @@ def test_unknown_parameters_are_refused(notebook):
         match="this chapter has no parameter 'm'; it takes n, name",
     ):
         execute(notebook, m=5)
+
+
+@pytest.mark.parametrize(
+    "notebook", sorted((ROOT / "chapters").glob("*.ipynb")), ids=lambda p: p.stem
+)
+def test_no_output_names_a_folder_of_a_machine(notebook):
+    """Nor a damaged cache or whatever else only the machine had that executed the chapter."""
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        found = re.findall(
+            r"/(?:root|home|tmp|Users)/[^\s\"]*", json.dumps(cell.get("outputs", []))
+        )
+        assert not found, found

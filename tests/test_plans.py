@@ -30,7 +30,8 @@ from seqedit.study.run_study import (
     study_status,
 )
 from seqedit.study.selection import identify, is_here, select_runs, study_runs
-from seqedit.study.studies import NOT_RUN, STUDIES
+from seqedit.study.small_world import NOT_RUN
+from seqedit.study.studies import STUDIES
 from seqedit.study.study_run import EMBEDDED, StudyRun
 
 FIRST_EDITION = {

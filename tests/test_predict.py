@@ -20,7 +20,8 @@ from seqedit.study.predictors import (
     damage_points,
     left_out_errors,
 )
-from seqedit.study.studies import LIFELONG, STUDIES
+from seqedit.study.small_world import LIFELONG
+from seqedit.study.studies import STUDIES
 
 D, M, ROUNDS, SIZE = 40, 24, 4, 5
 
