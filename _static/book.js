@@ -44,15 +44,18 @@
         if (event.key === " ") { event.preventDefault(); head.click(); }  // Enter is tablesort's
       });
     }
-    if (rows.length < 12) return;
-    const input = make("input", { type: "search", placeholder: "Filter rows", className: "form-control filter" });
-    input.setAttribute("aria-label", "Filter the rows of this table");
+    if (rows.length >= 12)
+      (table.closest(".pst-scrollable-table-container") ?? table).before(filter(rows, "rows of this table"));
+  }
+  function filter(entries, what) {
+    const input = make("input", { type: "search", placeholder: "Filter", className: "form-control filter" });
+    input.setAttribute("aria-label", `Filter the ${what}`);
     input.addEventListener("input", () => {
       const words = input.value.toLowerCase().split(/\s+/);
-      for (const row of rows)
-        row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+      for (const entry of entries)
+        entry.hidden = !words.every((word) => entry.textContent.toLowerCase().includes(word));
     });
-    (table.closest(".pst-scrollable-table-container") ?? table).before(input);
+    return input;
   }
 
   // Interactive figures: a list of traces, each shown for certain values of the controls
@@ -125,6 +128,7 @@
       summary.setAttribute("aria-label", `Pages under ${summary.closest("li").querySelector("a").textContent}`);
     for (const table of document.querySelectorAll(".bd-article table.table"))
       if (table.tHead && table.tBodies.length === 1 && table.tBodies[0].rows.length >= 8) sortable(table);
+    for (const list of document.querySelectorAll(".facts")) list.before(filter([...list.children], "facts"));
     const near = new IntersectionObserver((entries) => {
       for (const { target, isIntersecting } of entries)
         if (isIntersecting) { near.unobserve(target); interactive(target); }

@@ -41,7 +41,9 @@ def test_the_committed_counts(ground: Ground):
 
 
 def test_faults_are_found():
-    """A probe of an edited fact under another wording; one about its subject; a shared fact."""
+    """A probe of an edited fact under another wording or in other letters; one about its subject;
+    one that runs would count; a shared fact.
+    """
     requests = load_requests("world")[:20]
     first, second, third = requests[:3]
     clean = {row["kind"]: row for row in count_probes(requests, ["Nobody plays"])}
@@ -63,6 +65,19 @@ def test_faults_are_found():
         "near": 0,
     }
     assert found["locality"]["left_out"] == 1 and found["kept"]["left_out"] == 1
+    first_letter, *others = second.subject
+    shouted = (
+        f"Does {second.subject.upper()}",
+        f"Does {first_letter}\u0301{''.join(others)}",  # with an accent
+    )
+    planted = replace(first, neighborhood_prompts=shouted, relation_id=second.relation_id)
+    found = {r["kind"]: r for r in count_probes([planted, *requests[1:]], [shouted[0]])}
+    assert found["neighborhood"]["left_out"] == 2 and found["kept"]["left_out"] == 1
+    # runs look for words, of which this subject has none, so that they would count its probe
+    wordless = replace(second, subject="!!!", paraphrase_prompts=())
+    planted = replace(first, neighborhood_prompts=("Do !!! play",), relation_id=second.relation_id)
+    found = {r["kind"]: r for r in count_probes([planted, wordless], ["Do !!!"])}
+    assert found["neighborhood"]["edited"] == found["kept"]["edited"] == 1
     shared = count_shared(
         requests, WORLD / "unrelated.jsonl", Calibration(requests=WORLD / "records.json")
     )

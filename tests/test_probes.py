@@ -30,12 +30,15 @@ EDIT = EditRequest(
     [
         ("The job of Ana Bel is", "occupation", True),
         ("Ana Bel, they say, works as a", "occupation", True),
+        ("The job of ANA BEL is", "occupation", True),
+        ("The job of Ána Bél is", "occupation", True),
         ("The job of Ana Belinda is", "occupation", False),  # a longer word
         ("The job of Diana Bel is", "occupation", False),
         ("The job of Bel Ana is", "occupation", False),
         ("Ana Bel was born in", "birthplace", False),  # another relation
         ("The job of Ana Bel is", None, False),  # of unknown relation: only the same words count
         ("Ana Bel works as a", None, True),
+        ("ana bel works as a", None, True),
         ("Every day Ana Bel goes to work as a", None, True),
     ],
 )

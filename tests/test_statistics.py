@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from seqedit.study.compare import interval
-from seqedit.study.power import Spread, detectable_difference, nested_spread, spread
+from seqedit.study.power import Spread, detectable_difference, spread, within_orders
 from seqedit.study.statistics import (
     end_outcomes,
     mean_estimate,
@@ -236,31 +236,64 @@ def test_spread_finds_its_components():
     for name, value in (("orders", 10), ("requests", 20), ("rest", 30)):
         mean = np.mean([getattr(one, name) ** 2 for one in found])
         assert mean == pytest.approx(value**2, rel=0.1)  # 300 draws: 4 % for the orders
-    with pytest.raises(ValueError, match="1 orders with 120 requests"):
+    with pytest.raises(ValueError, match="1 orders, and no two share a request"):
         spread(table(rng, 1))
+    with pytest.raises(ValueError, match="an order with 1 requests"):
+        within_orders(table(rng, 2, requests=1))
 
 
-def test_spread_of_orders_with_requests_of_their_own():
-    """What is within orders is all counted as the requests' own."""
+def test_spread_of_orders_that_share_some_requests():
+    """The same components where each order has half of the requests."""
     rng = np.random.default_rng(8)
     found = []
     for _ in range(RUNS):
-        whole = table(rng, 6, by_order=0.1, by_request=0.2, rest=0.3)
-        parts = np.array_split(np.arange(whole.shape[1]), 6)
-        apart = [whole.iloc[[i], part] for i, part in enumerate(parts)]
-        found.append(nested_spread(pd.concat(apart)))
-    assert np.mean([one.orders**2 for one in found]) == pytest.approx(10**2, rel=0.2)
-    assert np.mean([one.requests**2 for one in found]) == pytest.approx(20**2 + 30**2, rel=0.05)
-    assert all(one.rest == 0 for one in found)
-    with pytest.raises(ValueError, match="1 orders with at least 120 requests"):
-        nested_spread(table(rng, 1))
+        whole = table(rng, 6, requests=240, by_order=0.1, by_request=0.2, rest=0.3)
+        found.append(spread(whole.where(rng.random(whole.shape) < 0.5)))
+    for name, value in (("orders", 10), ("requests", 20), ("rest", 30)):
+        assert np.mean([getattr(one, name) ** 2 for one in found]) == pytest.approx(
+            value**2, rel=0.1
+        )
+    scaled = Spread(1, 3, 4).of_total(10)
+    assert (scaled.orders, scaled.requests, scaled.rest) == pytest.approx((1, 6, 8))
 
 
-@pytest.mark.parametrize("orders", [1, 5])
-def test_detectable_difference_is_detected(orders):
-    """In about four of five studies, as asked; with three orders the interval is more careful."""
+def grouped(rng, by_group=0.3, groups=24):
+    """One order of 120 requests in groups that share what is hard about them."""
+    own = pd.Series(np.arange(120) % groups)
+    return table(rng, 1) + by_group * rng.standard_normal(groups)[own], own
+
+
+def test_intervals_cover_where_requests_share_probes():
+    """Drawn by groups they hold the truth; drawn one by one they do not: the converse."""
+    rng, held = np.random.default_rng(4), {True: 0, False: 0}
+    for i in range(RUNS):
+        values, groups = grouped(rng)
+        for by_group in held:
+            found = mean_estimate(values, groups if by_group else None, seed=i, resamples=499)
+            held[by_group] += found.low <= 0 <= found.high
+    # 24 groups: a percentile interval covers a point or two less than it says
+    assert binomtest(held[True], RUNS, 0.92, alternative="less").pvalue > 0.01, held
+    assert held[False] / RUNS < 0.85
+    alone = mean_estimate(values, pd.Series(dtype=object))  # requests without a group
+    assert alone == mean_estimate(values)
+    with pytest.raises(ValueError, match="all requests are in one group"):
+        mean_estimate(values, groups * 0)
+
+
+def test_scatter_of_groups():
+    """`within_orders` is what the mean scatters by, over simulations."""
+    rng = np.random.default_rng(5)
+    made = [grouped(rng) for _ in range(RUNS)]
+    means = np.array([100 * values.to_numpy().mean() for values, _ in made])
+    within = np.mean([within_orders(*one) ** 2 for one in made])
+    assert within / 120 == pytest.approx(means.var(), rel=0.25)  # 300 draws: 8 % twice
+    assert within_orders(made[0][0]) < 0.8 * np.sqrt(within)
+
+
+@pytest.mark.parametrize("orders, by_order", [(1, 0.0), (3, 0.0), (3, 0.1), (5, 0.1)])
+def test_detectable_difference_is_detected(orders, by_order):
+    """In about four of five studies, as asked."""
     rng, seen = np.random.default_rng(9), 0
-    by_order = 0.0 if orders == 1 else 0.1
     smallest = detectable_difference(Spread(100 * by_order, 30, 30), orders, 120)
     for i in range(RUNS):
         values = table(rng, orders, effect=smallest / 100, by_order=by_order)

@@ -97,7 +97,7 @@ class _ByContent:
         content = matrix.detach().contiguous().cpu().view(torch.uint8).numpy()
         self.matrix = matrix
         self.identity = (
-            hashlib.sha256(content).digest(),
+            hashlib.sha256(content.tobytes()).digest(),
             matrix.shape,
             matrix.dtype,
             matrix.device,

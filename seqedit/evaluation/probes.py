@@ -5,6 +5,7 @@ edited on purpose. It is left out, counted and reported.
 """
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class EditedFacts:
         self._subjects: dict[tuple[str | None, str], set[tuple[str, ...]]] = defaultdict(set)
         for request in requests:
             asked = (request.text, *request.paraphrase_prompts)
-            self._texts.update(text.rstrip() for text in asked)
+            self._texts.update(folded(text.rstrip()) for text in asked)
             if words := _words(request.subject):
                 for relation in {request.relation_id, None}:  # None: whatever the relation
                     self._subjects[relation, words[0]].add(words)
@@ -120,13 +121,13 @@ class EditedFacts:
         """Whether a prompt asks for one of the facts.
 
         It does if it is the prompt of an edit or one of its paraphrases, or if it holds the subject
-        of an edit of the same relation as whole words.
+        of an edit of the same relation as whole words; whatever the case and the accents.
 
         Args:
             prompt: with its subject filled in.
             relation_id: the relation that the prompt asks for, if it is known.
         """
-        if prompt.rstrip() in self._texts:
+        if folded(prompt.rstrip()) in self._texts:
             return True
         return relation_id is not None and self._names_subject(prompt, relation_id)
 
@@ -143,8 +144,14 @@ class EditedFacts:
         )
 
 
+def folded(text: str) -> str:
+    """A text without case and accents."""
+    parts = unicodedata.normalize("NFKD", text)
+    return "".join(part for part in parts if not unicodedata.combining(part)).casefold()
+
+
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"\w+", text))
+    return tuple(re.findall(r"\w+", folded(text)))
 
 
 def measure_prompts(

@@ -10,6 +10,7 @@ from ..editing.state import Round
 from ..evaluation.report import evaluate, ordinary_states
 from ..evaluation.shift import key_drift, plane
 from ..evaluation.streams import score_stream
+from ..requests.request import EditRequest
 from .baseline import Baseline
 from .job import Job
 from .sampling import sample_by_round
@@ -26,7 +27,10 @@ def measure_round(
     edits = sum(map(len, job.rounds[: done.state.round]))
     rows: dict[str, list[Row]] = {
         "rounds": [_round_row(done, edits)],
-        "outcomes": [{"round": done.index} | asdict(outcome) for outcome in done.outcomes],
+        "outcomes": [
+            {"round": done.index} | asdict(outcome) | {"pool": pool_of(request)}
+            for outcome, request in zip(done.outcomes, job.rounds[done.index], strict=True)
+        ],
     }
     every = job.config.evaluate_every
     last = done.state.round == len(job.rounds)
@@ -35,6 +39,15 @@ def measure_round(
         rows["probes"] = [{"round": done.index} | row for row in report.pop("probes")]
         rows["scores"] = [{"round": done.index, "n_edits": edits} | report]
     return rows
+
+
+def pool_of(request: EditRequest) -> str | None:
+    """What requests have in common that draw their neighbours from one pool: the relation and the
+    object before the edit. None if one of the two is not known.
+    """
+    if request.relation_id is None or request.target_true is None:
+        return None
+    return f"{request.relation_id}: {request.target_true}"
 
 
 def _round_row(done: Round, edits: int) -> Row:

@@ -10,7 +10,7 @@ import pandas as pd
 from ..runs.config import RunConfig
 from ..runs.records import Record
 from .several import run_several
-from .statistics import end_outcomes, mean_estimate, paired_estimate
+from .statistics import end_outcomes, mean_estimate, paired_estimate, probe_groups
 
 DTYPES = ("float32", "bfloat16")
 
@@ -89,6 +89,7 @@ def compare_dtypes(records: Mapping[tuple[str, str, int], Record]) -> pd.DataFra
         interval (`low`, `high`), paired by order and request. A measure without probes is left out.
     """
     rows = []
+    groups = probe_groups(pd.concat([record.outcomes for record in records.values()]))
     for method in dict.fromkeys(method for method, _, _ in records):
         for name, (kind, measure) in MEASURES.items():
             values = {
@@ -105,7 +106,7 @@ def compare_dtypes(records: Mapping[tuple[str, str, int], Record]) -> pd.DataFra
             }
             if values[DTYPES[0]].isna().all(axis=None):
                 continue
-            change = paired_estimate(values["bfloat16"], values["float32"])
+            change = paired_estimate(values["bfloat16"], values["float32"], groups)
             rows.append(
                 {"method": method, "measure": name}
                 | {dtype: mean_estimate(own).mean for dtype, own in values.items()}

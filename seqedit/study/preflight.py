@@ -1,8 +1,8 @@
 """What is checked before a long study: that no probe asks for an edited fact, that settings were
 chosen on other facts and not on the edge of their range, and how small a difference would be seen.
 
-Subjects are looked for here as text between word boundaries, not by the code that runs use
-(`seqedit.evaluation.probes`), so that the two can be compared.
+Subjects are looked for here as text between word boundaries, whatever its case and accents, not by
+the code that runs use (`seqedit.evaluation.probes`), so that the two can be compared.
 """
 
 import json
@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..base.paths import FACTS, WORLD
 from ..evaluation.abilities import read_facts
-from ..evaluation.probes import EXTRA_KINDS, KINDS, EditedFacts
+from ..evaluation.probes import EXTRA_KINDS, KINDS, EditedFacts, folded
 from ..requests.benchmarks import is_at_hand
 from ..requests.published import load_requests
 from ..requests.request import EditRequest
@@ -142,7 +142,7 @@ def _probes(
 
 
 class Subjects:
-    """The subjects of requests, found in other texts.
+    """The subjects of requests, found in other texts whatever their case and accents.
 
     Args:
         requests: the edits.
@@ -151,7 +151,7 @@ class Subjects:
     def __init__(self, requests: Iterable[EditRequest]):
         self._relations: dict[str, set[str | None]] = {}
         for request in requests:
-            self._relations.setdefault(request.subject, set()).add(request.relation_id)
+            self._relations.setdefault(folded(request.subject), set()).add(request.relation_id)
         longest_first = sorted(self._relations, key=len, reverse=True)
         any_of = "|".join(map(re.escape, longest_first))
         self._pattern = re.compile(rf"(?<!\w)(?=({any_of})(?!\w))")
@@ -160,7 +160,7 @@ class Subjects:
         """The relations under which the subjects are edited that a text names."""
         return {
             relation
-            for subject in self._pattern.findall(text)
+            for subject in self._pattern.findall(folded(text))
             for relation in self._relations[subject]
         }
 

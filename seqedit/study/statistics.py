@@ -9,6 +9,10 @@ Requests are resampled once across all orders, whole columns of the table (order
 they drawn anew within each order, a hard request would count as three independent ones. Two methods
 are compared by the differences of their values, cell by cell, so both meet the same draws.
 
+Requests that share probes are not independent either: all that ask for one relation and had the
+same object before draw their neighbours from one pool, and thousands of probes are a few hundred
+facts. Such requests, a group, are drawn together.
+
 Orders are not resampled. Owen's pigeonhole bootstrap draws them with replacement as well, but a
 study has three, and resampled means of three values never leave their range: with orders that
 differ, its 95 % intervals cover 75 to 85 % (a test measures it). The variance between orders is
@@ -117,7 +121,27 @@ def end_outcomes(
     return pd.DataFrame(ends).T
 
 
-def mean_estimate(values: pd.DataFrame, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+def probe_groups(outcomes: pd.DataFrame) -> pd.Series:
+    """case_id → group of requests that share probes, see `seqedit.runs.measure.pool_of`.
+
+    Args:
+        outcomes: of a run, see `seqedit.runs.records.Record`.
+
+    Raises:
+        ValueError: the run was made before groups were kept.
+    """
+    if "pool" not in outcomes:
+        raise ValueError("outcomes: has no column 'pool'; make the run again with `seqedit study`")
+    return outcomes.drop_duplicates("case_id").set_index("case_id")["pool"]
+
+
+def mean_estimate(
+    values: pd.DataFrame,
+    groups: pd.Series | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Estimate:
     """The mean with its interval over orders and requests; over requests only for a single order.
 
     Requests are resampled, the variance between orders comes from its pivotal quantity; the
@@ -127,11 +151,13 @@ def mean_estimate(values: pd.DataFrame, *, seed: int = 0, resamples: int = RESAM
     Args:
         values: shares or differences of shares, (orders, requests); NaN where an order lacks a
             request. Every order counts the same.
+        groups: request → group of requests that are drawn together, see `probe_groups`; a request
+            without one stands alone, as all do without `groups`.
         seed: of the resampling; the same seed gives the same interval.
         resamples: how many.
 
     Raises:
-        ValueError: an order has fewer than two values.
+        ValueError: an order has fewer than two values, or all requests are one group.
     """
     known = values.dropna(axis=0, how="all").dropna(axis=1, how="all")
     if known.empty or (known.notna().sum(axis=1) < 2).any():
@@ -141,11 +167,12 @@ def mean_estimate(values: pd.DataFrame, *, seed: int = 0, resamples: int = RESAM
         )
     cells = 100 * known.to_numpy(dtype=float)  # (orders, requests), points
     mean = float(np.nanmean(cells, axis=1).mean())
-    draws = mean + _deviations(cells, np.random.default_rng(seed), resamples)
+    codes = group_codes(known.columns, groups)
+    draws = mean + _deviations(cells, codes, np.random.default_rng(seed), resamples)
     tails = np.array([ERROR / 2, ERROR])
     lows, highs = np.quantile(draws, tails), np.quantile(draws, 1 - tails)
     if np.nanmax(cells) == np.nanmin(cells):
-        limit = 100 * (1 - tails ** (1 / cells.shape[1]))
+        limit = 100 * (1 - tails ** (1 / (codes.max() + 1)))
         lows, highs = lows - limit, highs + limit
     beyond = min((draws <= 0).sum(), (draws >= 0).sum())
     return Estimate(
@@ -161,24 +188,40 @@ def mean_estimate(values: pd.DataFrame, *, seed: int = 0, resamples: int = RESAM
     )
 
 
-def _deviations(cells: Floats, rng: np.random.Generator, resamples: int) -> Floats:
+def group_codes(requests: pd.Index, groups: pd.Series | None) -> NDArray[np.int64]:
+    """The number of each request's group, from 0 on."""
+    if groups is None:
+        return np.arange(len(requests))
+    own = groups.reindex(requests)
+    alone = pd.Series([("", one) for one in requests], index=own.index)
+    codes = pd.factorize(own.where(own.notna(), alone))[0]
+    if codes.max() == 0:
+        raise ValueError("groups: all requests are in one group, which leaves nothing to resample")
+    return codes
+
+
+def _deviations(
+    cells: Floats, codes: NDArray[np.int64], rng: np.random.Generator, resamples: int
+) -> Floats:
     """Draws of the estimate's error.
 
     Args:
         cells: (orders, requests); NaN where an order lacks a request.
+        codes: number of each request's group.
     """
-    orders = len(cells)
+    orders, is_in = len(cells), np.eye(codes.max() + 1)[codes]  # (requests, groups)
+    sums, counts = np.nan_to_num(cells) @ is_in, np.isfinite(cells) @ is_in  # (orders, groups)
     found = bootstrap(
-        tuple(cells),
-        _totals,
+        (*sums, *counts),
+        lambda *parts, axis: np.stack([part.sum(axis=axis) for part in parts]),
         paired=True,
         vectorized=True,
         n_resamples=resamples,
-        batch=max(1, 2_000_000 // cells.size),  # bounds memory
+        batch=max(1, 2_000_000 // sums.size),  # bounds memory
         method="percentile",
         rng=rng,
     )
-    total, known = found.bootstrap_distribution  # (orders, resamples) each
+    total, known = np.split(found.bootstrap_distribution, 2)  # (orders, resamples) each
     whole = (known > 0).all(axis=0)  # a resample may hold none of a short order's requests
     drawn, means = total[:, whole] / known[:, whole], np.nanmean(cells, axis=1)
     by_requests = drawn.mean(axis=0) - means.mean()
@@ -191,20 +234,20 @@ def _deviations(cells: Floats, rng: np.random.Generator, resamples: int) -> Floa
     return np.asarray(by_requests + by_orders)
 
 
-def _totals(*orders: Floats, axis: int) -> Floats:
-    """Sum and number of the values that each order has, (2, orders, ...)."""
-    table = np.stack(orders)  # (orders, ..., requests)
-    return np.stack([np.nansum(table, axis=axis), np.isfinite(table).sum(axis=axis)])
-
-
 def paired_estimate(
-    values: pd.DataFrame, base: pd.DataFrame, *, seed: int = 0, resamples: int = RESAMPLES
+    values: pd.DataFrame,
+    base: pd.DataFrame,
+    groups: pd.Series | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Estimate:
     """`mean_estimate` of the difference, paired by order and request; what only one of the two
     tables has is left out.
 
     Args:
         values, base: (orders, requests), labelled by seed and case_id.
+        groups: as for `mean_estimate`.
 
     Raises:
         ValueError: an order has fewer than two requests in common.
@@ -212,7 +255,7 @@ def paired_estimate(
     orders = values.index.intersection(base.index)
     requests = values.columns.intersection(base.columns)
     difference = values.loc[orders, requests] - base.loc[orders, requests]
-    return mean_estimate(difference, seed=seed, resamples=resamples)
+    return mean_estimate(difference, groups, seed=seed, resamples=resamples)
 
 
 def student_estimate(points: Iterable[float]) -> Estimate:

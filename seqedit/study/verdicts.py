@@ -105,6 +105,7 @@ def outcome_family(
     outcomes: Mapping[str, pd.DataFrame],
     pairs: Iterable[tuple[str, str]],
     margin: float = MARGIN,
+    groups: pd.Series | None = None,
 ) -> pd.DataFrame:
     """The differences label − base of outcomes, paired by order and request, as one family.
 
@@ -112,6 +113,7 @@ def outcome_family(
         outcomes: label → `seqedit.study.statistics.end_outcomes` of its runs.
         pairs: (label, base) of each comparison.
         margin: of equivalence, in points.
+        groups: of requests that share probes, see `seqedit.study.statistics.probe_groups`.
 
     Returns:
         As `judge`, indexed by label and base.
@@ -123,6 +125,6 @@ def outcome_family(
     if missing := sorted({name for pair in pairs for name in pair} - {*outcomes}):
         raise ValueError(f"label: {', '.join(map(repr, missing))}; there are {', '.join(outcomes)}")
     found: dict[Hashable, Estimate] = {
-        pair: paired_estimate(outcomes[pair[0]], outcomes[pair[1]]) for pair in pairs
+        pair: paired_estimate(outcomes[pair[0]], outcomes[pair[1]], groups) for pair in pairs
     }
     return judge(found, margin).rename_axis(["label", "base"])
