@@ -13,6 +13,7 @@ from seqedit.methods.kinds.locate_then_edit import LocateThenEdit
 from seqedit.runs.config import RunConfig
 from seqedit.runs.hyper_files import read_hyper
 from seqedit.runs.job import prepare
+from seqedit.runs.resolve import resolve
 from seqedit.runs.settings import build_settings, known_names, parse_assignments
 
 COMMON = {
@@ -294,6 +295,30 @@ def test_precedence(tmp_path, tiny_folder, monkeypatch):
     record = json.loads((space.out / "run.json").read_text())["parameters"]
     assert (record["batch_size"], record["layers"], record["parameters"]) == (3, [1], {"lam": 8.0})
     assert record["target"]["steps"] == 9
+
+
+def test_targets_that_were_searched_for_a_model(tmp_path, tiny_lm, monkeypatch):
+    """They serve every method that has such targets and no settings of its own on the model; one
+    that edits a single layer chooses that as always. What is given goes over them."""
+    monkeypatch.setattr("seqedit.runs.resolve.HYPER", tmp_path)
+    monkeypatch.setattr("seqedit.runs.resolve.model_of", lambda name: "some-model")
+    searched = {"lr": 0.3, "clamp": 2.0, "steps": 7, "weight_decay": 0.05, "layers": [0, 1]}
+    (tmp_path / "some-model").mkdir()
+    (tmp_path / "some-model" / "target.json").write_text(json.dumps(searched))
+    lm, told = tiny_lm("gpt2"), []
+
+    def settings_of(method, **given):
+        config = RunConfig(model="m", requests="world", method=method, settings=given)
+        return resolve(config, lm, say=told.append)
+
+    for method in ("memit", "alphaedit", "nse+rewind"):
+        found = settings_of(method)
+        assert (found.target.lr, found.target.clamp, found.target.steps) == (0.3, 2.0, 7)
+        assert found.layers == (0, 1)
+    assert told[0] == "targets by data/hyper/some-model/target.json, searched for this model"
+    assert settings_of("memit", clamp=1.0, layers=[1]).target.clamp == 1.0
+    assert settings_of("rome").target.lr == 0.3 and len(settings_of("rome").layers) == 1
+    assert settings_of("ft_m").target == TargetConfig()  # it has no targets
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """From what a run is asked to do to its settings."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from ..base.paths import DATA
 from ..lm.default_layers import DEPTH, default_layers
 from ..lm.model import LanguageModel
 from ..methods.catalogue import base_entry, canonical
-from ..methods.ranges import Choice
+from ..methods.ranges import TARGET, Choice
 from ..world.embedded import is_embedded
 from .config import RunConfig, Say, ignore
 from .hyper_files import read_hyper
@@ -29,9 +30,9 @@ def resolve(
     """The settings of a run, complete and checked; later code needs no other source of them.
 
     They start from one of: the file `config.hyper`; a preset that is asked for; what was searched
-    for the method on this model; a preset found by the model's hub id; the method's defaults. Over
-    these
-    go `config.batch_size` and then `config.settings`. Layers that none of them names are those of
+    for the method on this model; a preset found by the model's hub id; the way targets are
+    optimised, if that was searched for this model; the method's defaults. Over these go
+    `config.batch_size` and then `config.settings`. Layers that none of them names are those of
     `default_layers`; prices of a model without settings are scaled once its second moments are
     known (`seqedit.runs.scale`).
 
@@ -93,12 +94,27 @@ def _starting_values(
         return _preset_values(method, published, file_has_rounds, say)
     path = _file(config, lm)
     if path is None:
-        return {}
+        return _searched_target(config, method, say)
     values, remarks = read_hyper(path, method, lm, bool(config.moments or config.corpus))
     for remark in remarks:
         say(f"{path.name}: {remark}")
     if config.hyper is None:
         say(f"settings of data/hyper/{path.relative_to(HYPER)}, searched for this model")
+    return values
+
+
+def _searched_target(config: RunConfig, method: str, say: Say) -> dict[str, Any]:
+    """How targets are optimised on a model, if that was searched and the method has such targets;
+    also the layers, for a method that edits several.
+    """
+    search = base_entry(method).search
+    path = HYPER / str(model_of(config.model)) / TARGET_FILE
+    if not path.exists() or not search.items() >= TARGET.items():
+        return {}
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(search.get("layers"), Choice):
+        values.pop("layers", None)
+    say(f"targets by data/hyper/{path.relative_to(HYPER)}, searched for this model")
     return values
 
 
