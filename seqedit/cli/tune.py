@@ -82,8 +82,9 @@ def tune(
     from ..lm.registry import MODELS
     from ..runs.settings import parse_assignments
     from ..study.calibration import Calibration, check_disjoint
-    from ..study.tune import tune_all
+    from ..study.tune import searchable, tune_all
 
+    names = searchable(methods)
     embedded = model == "embedded"
     if out is None and not embedded and model not in MODELS:
         raise ValueError(f"out: give a folder for the settings of {model}")
@@ -96,7 +97,7 @@ def tune(
     calibration = replace(calibration, edits=edits, batch_size=batch_size, dtype=weights)
     check_disjoint(calibration, results or ("world" if embedded else "facts"))
     for name, search in tune_all(
-        methods,
+        names,
         table=table,
         calibration=calibration,
         trials=trials,

@@ -11,7 +11,7 @@ from ..base.files import file_digest
 from ..lm.default_layers import default_layers
 from ..lm.registry import locate
 from ..methods.catalogue import CATALOGUE
-from ..methods.ranges import TARGET, Choice, Range
+from ..methods.ranges import TARGET, Choice, Range, Search
 from ..runs.config import Table
 from ..runs.resolve import HYPER, TARGET_FILE
 from .calibration import Calibration
@@ -41,13 +41,7 @@ def search_space(
         method, table, given, out: see `seqedit.study.tune.tune`.
         n_layers: of a model other than the embedded one, for which the catalogue's ranges are.
     """
-    entry = CATALOGUE.get(BASE if method == "target" else method)
-    if entry is None or not entry.search:
-        known = ", ".join(name for name, entry in CATALOGUE.items() if entry.search)
-        raise ValueError(
-            f"method: {method!r} has no ranges to search; there are ranges for target, {known}"
-        )
-    search = dict(entry.search)
+    search = dict(ranges_of(method))
     one_layer = isinstance(search.get("layers"), Choice)
     if n_layers is not None:
         search |= _layers(search, n_layers, method == "target" or table == "own")
@@ -62,6 +56,21 @@ def search_space(
     search |= given
     ranges = {name: one for name, one in search.items() if isinstance(one, Range | Choice)}
     return ranges, {name: value for name, value in search.items() if name not in ranges}
+
+
+def ranges_of(method: str) -> Search:
+    """The catalogue's ranges for a method, or for "target".
+
+    Raises:
+        ValueError: there are none.
+    """
+    entry = CATALOGUE.get(BASE if method == "target" else method)
+    if entry is None or not entry.search:
+        known = ", ".join(name for name, entry in CATALOGUE.items() if entry.search)
+        raise ValueError(
+            f"method: {method!r} has no ranges to search; there are ranges for target, {known}"
+        )
+    return entry.search
 
 
 def _layers(search: Mapping[str, Any], n_layers: int, choose: bool) -> dict[str, Any]:

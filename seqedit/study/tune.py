@@ -35,7 +35,7 @@ from ..methods.ranges import TARGET, Choice, Range
 from ..runs.config import Say, Table, ignore
 from ..runs.resolve import HYPER, TARGET_FILE
 from .calibration import Calibration, judge, shortest_target
-from .search_space import BASE, edges, read_file, search_digest, search_space
+from .search_space import BASE, edges, ranges_of, read_file, search_digest, search_space
 
 TRIALS = 10
 
@@ -213,12 +213,12 @@ def tune_all(
     Systems that are a method with something after it come after the methods they build on.
 
     Args:
-        methods: names as `tune` takes them; "all" stands for every method that has ranges.
+        methods: names as `tune` takes them, or "all", see `searchable`.
 
     Raises:
         ValueError: see `tune`.
     """
-    names = [name for one in methods for name in (_searched() if one == "all" else [one])]
+    names = searchable(methods)
     bar = tqdm(total=len(names), desc="tune", unit="method", disable=None)
     search = partial(
         tune, table=table, calibration=calibration, trials=trials, given=given, out=out, say=ignore
@@ -232,8 +232,17 @@ def tune_all(
     bar.close()
 
 
-def _searched() -> list[str]:
-    return [name for name, entry in CATALOGUE.items() if entry.search]
+def searchable(methods: Sequence[str]) -> list[str]:
+    """The names of methods to search; "all" stands for every method that has ranges.
+
+    Raises:
+        ValueError: the catalogue has no ranges for one of them.
+    """
+    every = [name for name, entry in CATALOGUE.items() if entry.search]
+    names = [name for one in methods for name in (every if one == "all" else [one])]
+    for name in names:
+        ranges_of(name)
+    return names
 
 
 def _stages(names: Sequence[str]) -> list[list[str]]:
