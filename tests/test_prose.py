@@ -46,6 +46,9 @@ EXCEPTIONS = {
     },
     "preflight": {
         "power of 80 % at a level of 5 %": "what is asked of the test",
+        "the mean is at least 90 %": "definition of a verdict",
+        "the interval lies below 95 %": "definition of a verdict",
+        "Half the length of the 95 % interval": "what the table shows",
     },
     "choices": {
         "40 % of the entries": "setting of RECT",

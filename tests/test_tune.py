@@ -17,6 +17,7 @@ from seqedit.lm.load import load_model
 from seqedit.methods.catalogue import CATALOGUE
 from seqedit.methods.ranges import EDGE, TARGET, Choice, Range
 from seqedit.requests.published import load_requests
+from seqedit.runs.presets import find_preset
 from seqedit.runs.resolve import HYPER, TARGET_FILE
 from seqedit.study import calibration
 from seqedit.study import tune as module
@@ -233,7 +234,8 @@ def test_the_calibration_of_facts_is_on_no_subject_of_theirs():
 
 
 def searches():
-    return sorted(HYPER.glob("*/*.search.json"))
+    """Those on the embedded model."""
+    return sorted(path for t in ("shared", "own") for path in (HYPER / t).glob("*.search.json"))
 
 
 @pytest.mark.parametrize("path", searches(), ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -263,6 +265,22 @@ def test_committed_searches(path):
         elif edge := one.edge(used[name]):
             assert ": " in edge, f"{path.stem}: {name} is {edge}, and nothing says that it may stay"
         assert (name in found["edges"]) == bool(isinstance(one, Range) and one.edge(used[name]))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(HYPER.glob("*/target.search.json")), ids=lambda path: path.parent.name
+)
+def test_committed_searches_on_other_models(path):
+    """Eight trials at least of a hundred edits; what they chose is used, lies on no edge, and is
+    what the model's presets have.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    used = json.loads((path.parent / TARGET_FILE).read_text(encoding="utf-8"))
+    best = shortest_target(found["trials"], found["edits"])["settings"]
+    assert len(found["trials"]) >= 8 and found["edits"] >= 100 and not found["edges"]
+    assert used == {name: best[name] for name in (*TARGET, "layers")}
+    for method in ("memit", "alphaedit"):
+        assert used.items() <= find_preset(method, path.parent.name).settings.items()
 
 
 NOT_SEARCHED = {
