@@ -11,6 +11,7 @@ import pytest
 from seqedit.base.files import sha256, write_text
 from seqedit.base.jsonl import read_jsonl
 from seqedit.base.paths import DATA, FACTS, RESULTS
+from seqedit.evaluation import report
 from seqedit.lm.registry import models_folder
 from seqedit.methods.catalogue import CATALOGUE, make_method
 from seqedit.runs.identity import run_id
@@ -92,11 +93,18 @@ def test_every_method_has_an_error_on_record():
 TWO = [StudyRun("a", "ultraedit", corpus_lines=20), StudyRun("b", "ft_m", {"steps": 3})]
 
 
+def few_texts(patch: pytest.MonkeyPatch) -> None:
+    """Measure twenty held-out texts after a run, which is enough to tell runs apart."""
+    every = report._heldout_texts
+    patch.setattr(report, "_heldout_texts", lambda world: every(world)[:20])
+
+
 @pytest.fixture
 def two(tmp_path, monkeypatch):
     """A study of two runs; results and working folders; runs are made in this process."""
     monkeypatch.setitem(STUDIES, "two", lambda: TWO)
     monkeypatch.setattr(plans, "worker_pool", Here)
+    few_texts(monkeypatch)
     return {"results": tmp_path / "results", "work": tmp_path / "work"}
 
 
@@ -106,6 +114,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(STUDIES, "two", lambda: TWO)
+        few_texts(patch)
         for name, one in select_runs("two-quick").items():
             plans.make_run(one, folder / name)
     return folder
