@@ -142,6 +142,23 @@ def test_long_tables_sort_and_filter(page):
     assert 0 < len(shown) < len(found) and all("GRACE" in row for row in shown)
 
 
+def test_facts_open_by_keyboard_and_filter(page):
+    """One fact is open at a time; on a phone its answers stand below each other."""
+    page.set_viewport_size(PHONE)
+    page.goto((HTML / "chapters" / "real_models.html").as_uri())
+    entries = page.locator(".facts details")
+    assert entries.count() > 50
+    for i in (0, 1):
+        entries.nth(i).locator("summary").press("Enter")
+        assert entries.nth(i).locator("td").first.is_visible()
+    assert page.locator(".facts details[open]").count() == 1
+    word = entries.nth(1).locator("summary b").inner_text()
+    page.get_by_label("Filter the facts").fill(word)
+    shown = page.locator(".facts details:not([hidden])").all_text_contents()
+    assert 0 < len(shown) < entries.count() and all(word in text for text in shown)
+    assert page.problems == []
+
+
 def test_every_icon_is_drawn():
     """The style sheet has all that the pages name, since the theme's own script is dropped."""
     named = set()
