@@ -1,8 +1,8 @@
 """What is checked before a long study: that no probe asks for an edited fact, that settings were
 chosen on other facts and not on the edge of their range, and how small a difference would be seen.
 
-Subjects are looked for here as text between word boundaries, whatever its case and accents, not by
-the code that runs use (`seqedit.evaluation.probes`), so that the two can be compared.
+Subjects are looked for here as text between word boundaries, not word by word as runs do
+(`seqedit.evaluation.probes`), so that the two can be compared. They share what case and accents are.
 """
 
 import json
