@@ -2,7 +2,8 @@
 chosen on other facts and not on the edge of their range, and how small a difference would be seen.
 
 Subjects are looked for here as text between word boundaries, not word by word as runs do
-(`seqedit.evaluation.probes`), so that the two can be compared. They share what case and accents are.
+(`seqedit.evaluation.probes`), so that the two can be compared; what case and
+accents are they have in common.
 """
 
 import json
