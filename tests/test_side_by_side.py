@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from seqedit.cli.main import app
+from seqedit.evaluation import report
 from seqedit.lm.default_layers import SPAN
 from seqedit.lm.load import load_model
 from seqedit.runs.config import RunConfig
@@ -14,6 +15,15 @@ from seqedit.runs.records import load_run
 from seqedit.study.dtypes import MEASURES, Dtypes, compare_dtypes, edit_in_both
 from seqedit.study.edited_depth import Depths, _ends, edit_at_depths
 from seqedit.study.side_by_side import COLUMNS, write_page
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_texts():
+    """Measure twenty held-out texts after a run, enough to compare runs with each other."""
+    every = report._heldout_texts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "_heldout_texts", lambda world: every(world)[:20])
+        yield
 
 
 @pytest.fixture(scope="module")

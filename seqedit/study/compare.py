@@ -43,8 +43,8 @@ def evaluations(study: str, results: Path = RESULTS) -> pd.DataFrame:
     """Every evaluation of every run of a study: the records' scores with label, method and seed.
 
     Shares are in percent. `tasks` is the mean of the six general tasks, `skills` the mean of those
-    that ask for no fact, all but open questions. Columns that are no shares (perplexity,
-    hidden_shift …) stay as they are.
+    that ask for no fact, all but open questions; of a pretrained model both are NaN, since its
+    records have no tasks. Columns that are no shares (perplexity, hidden_shift …) stay as they are.
 
     Raises:
         ValueError: a run of the study is missing.
@@ -57,8 +57,13 @@ def evaluations(study: str, results: Path = RESULTS) -> pd.DataFrame:
     found = pd.concat(frames, ignore_index=True)
     names = [str(name) for name in found]
     abilities = [name for name in names if name.startswith("abilities.")]
-    edits = [name for name in names if name.startswith("edits.") and name != "edits.n"]
-    shares = [*abilities, *edits, "unrelated_facts"]
+    asked = [
+        name
+        for name in names
+        if name.startswith(("edits.", "wild.")) and name not in ("edits.n", "wild.n")
+    ]
+    kept = [name for name in names if name in ("unrelated_facts", "kept_facts")]
+    shares = [*abilities, *asked, *kept]
     found[shares] = 100 * found[shares].astype(float)
     skills = [name for name in abilities if name != "abilities.questions"]
     return found.assign(tasks=found[abilities].mean(axis=1), skills=found[skills].mean(axis=1))
@@ -68,6 +73,34 @@ def ends(study: str, results: Path = RESULTS) -> pd.DataFrame:
     """The last evaluation of every run of a study, with the columns of `evaluations`."""
     last = evaluations(study, results).groupby(["label", "seed"], sort=False).tail(1)
     return last.reset_index(drop=True)
+
+
+def written_and_kept(frame: pd.DataFrame) -> pd.DataFrame:
+    """What is still written and what is kept, at every evaluation of every run, in percent.
+
+    * fresh: edits of the newest round that are right;
+    * first: edits that the first evaluation saw, followed through the run, that are right.
+
+    Args:
+        frame: as `evaluations` returns it.
+
+    Returns:
+        One row per evaluation: label, method, seed, edits and the two.
+    """
+    first_edits = frame.groupby(["label", "seed"])["edits"].transform("min")
+    found = []
+    for early, (_, row) in zip(first_edits, frame.iterrows(), strict=True):
+        ages = pd.DataFrame(row["retention"])
+        rounds = ages["age"].max() + 1
+        first = ages[ages["age"] >= rounds - round(rounds * early / row["edits"])]
+        found.append(
+            {name: row[name] for name in ("label", "method", "seed", "edits")}
+            | {
+                "fresh": 100 * ages.loc[ages["age"] == 0, "accuracy"].item(),
+                "first": 100 * np.average(first["accuracy"], weights=first["n"]),
+            }
+        )
+    return pd.DataFrame(found)
 
 
 def rounds(study: str, results: Path = RESULTS) -> pd.DataFrame:

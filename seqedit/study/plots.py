@@ -200,3 +200,46 @@ def _name_lines(ax: Axes, frame: pd.DataFrame, x: str, column: str) -> None:
             va="center",
             fontsize=10,
         )
+
+
+def paths(frame: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str) -> Figure:
+    """Draw what is kept of two things while edits are added: one path per method from its first
+    evaluation to its last, which is named.
+
+    Args:
+        frame: rows with "method", "edits", `x` and `y`, as `seqedit.study.compare.evaluations`
+            returns them, of one seed.
+        x, y: columns in percent.
+        xlabel, ylabel: their titles.
+    """
+    figure, ax = subplots(figsize=(7.2, 5.2), layout="constrained")
+    order = sorted(frame["method"].unique(), key=[*CATALOGUE].index)
+    palette, signs = colours(order), markers(order)
+    texts = []
+    for method in order:
+        own = frame[frame["method"] == method].sort_values("edits")
+        ax.plot(own[x], own[y], color=palette[method], lw=1.6, zorder=2)
+        ax.scatter(
+            own[x],
+            own[y],
+            s=20 + 70 * own["edits"] / own["edits"].max(),
+            color=palette[method],
+            marker=signs[method],
+            edgecolor="white",
+            lw=0.6,
+            zorder=3,
+        )
+        end = own.iloc[-1]
+        texts.append((end[x], end[y], short_name(method), palette[method]))
+    for left, top, name, colour in texts:
+        ax.annotate(
+            name,
+            (left, top),
+            (7, -4),
+            textcoords="offset points",
+            va="top",
+            color=colour,
+            fontweight="bold",
+        )
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    return figure

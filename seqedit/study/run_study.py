@@ -27,7 +27,7 @@ from .collection import (
 )
 from .selection import QUICK, identify, run_config, select_runs, study_runs
 from .studies import STUDIES
-from .study_run import StudyRun
+from .study_run import EMBEDDED, StudyRun
 
 
 def run_study(
@@ -93,11 +93,14 @@ def make_runs(
 
 
 def make_run(one: StudyRun, folder: Path, device: str = "cpu") -> None:
-    """Make one run in a folder, without keeping the edited matrices."""
+    """Make one run in a folder. The edited matrices are kept of pretrained models alone, for what
+    their record does not measure (`seqedit abilities`): minutes make those of the embedded one.
+    """
     os.environ["TQDM_DISABLE"] = "1"  # one bar for the study
     run(replace(run_config(one), device=device), folder, weights_matter=False)
-    # missing where another process made the same run meanwhile
-    (folder / "weights.safetensors").unlink(missing_ok=True)
+    if one.model == EMBEDDED:
+        # missing where another process made the same run meanwhile
+        (folder / "weights.safetensors").unlink(missing_ok=True)
 
 
 def collect(study: str, results: Path = RESULTS, work: Path = RUNS) -> None:

@@ -1,0 +1,55 @@
+"""What chapters compute from records: what is still written, what is kept, and their picture."""
+
+import pandas as pd
+import pytest
+
+from seqedit.study import plots
+from seqedit.study.compare import written_and_kept
+
+
+def evaluation(edits: int, *by_age: tuple[int, float]) -> dict:
+    """A row of `evaluations`; of each age, youngest first: number of edits, and share right."""
+    ages = [{"age": age, "n": n, "accuracy": right} for age, (n, right) in enumerate(by_age)]
+    return {"label": "a", "method": "memit", "seed": 1, "edits": edits, "retention": ages}
+
+
+def test_what_is_written_and_what_is_kept():
+    """The first evaluation saw two rounds; at the second they are the two oldest of four, of which
+    a sample has three and one.
+    """
+    frame = pd.DataFrame(
+        [
+            evaluation(20, (10, 1.0), (10, 0.5)),
+            evaluation(40, (2, 0.5), (2, 1.0), (3, 1.0), (1, 0.0)),
+        ]
+    )
+    found = written_and_kept(frame)
+    assert found["edits"].tolist() == [20, 40]
+    assert found["fresh"].tolist() == [100.0, 50.0]
+    assert found["first"].tolist() == [75.0, 75.0]
+
+
+def test_a_path_for_each_method():
+    """In the order of the edits, whatever that of the rows, and named."""
+    frame = pd.DataFrame(
+        {
+            "method": ["memit", "memit", "alphaedit", "alphaedit"],
+            "edits": [200, 100, 100, 200],
+            "kept": [50.0, 90.0, 95.0, 80.0],
+            "facts": [40.0, 70.0, 85.0, 60.0],
+        }
+    )
+    (ax,) = plots.paths(frame, "kept", "facts", "edits kept, %", "facts kept, %").axes
+    assert [line.get_xydata().tolist() for line in ax.lines] == [
+        [[90.0, 70.0], [50.0, 40.0]],
+        [[95.0, 85.0], [80.0, 60.0]],
+    ]
+    assert [text.get_text() for text in ax.texts] == ["MEMIT", "AlphaEdit"]
+    marks = [points.get_sizes() for points in ax.collections]
+    assert all(sizes[0] < sizes[1] for sizes in marks)
+
+
+@pytest.mark.parametrize("column", ["fresh", "first"])
+def test_shares_are_percent(column):
+    found = written_and_kept(pd.DataFrame([evaluation(10, (10, 0.3))]))
+    assert found[column].tolist() == [pytest.approx(30.0)]
