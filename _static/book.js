@@ -26,10 +26,18 @@
   }
 
   // Tables: eight rows are worth sorting, twelve are worth a filter
-  const number = (text) => parseFloat(text.replace("−", "-").replace(/[^\d.+-].*$/, ""));
+  const powers = Object.fromEntries([..."⁻⁰¹²³⁴⁵⁶⁷⁸⁹"].map((sign, i) => [sign, "-0123456789"[i]]));
+  const number = (text) => {
+    const plain = text.replaceAll("−", "-").replace(/^[≤≥<>]\s*/, "").replace(/^10(?=[⁻⁰-⁹¹²³])/, "1·10");
+    const [, digits, power = ""] = plain.match(/^([-+]?[\d.]+)(?:·10([⁻⁰¹²³⁴-⁹]+))?/) ?? [];
+    const exponent = [...power].map((sign) => powers[sign]).join("");
+    return digits ? parseFloat(exponent ? `${digits}e${exponent}` : digits) : NaN;
+  };
   async function sortable(table) {
     const rows = [...table.tBodies[0].rows];
     if (!rows.some((row) => [...row.cells].some((cell) => /^[−+]?\d/.test(cell.textContent.trim())))) return;
+    // a row that continues the one above means nothing elsewhere
+    if (rows.some((row) => /^(\+.*)?$/.test(row.cells[0].textContent.trim()))) return;
     for (const row of rows)
       for (const cell of row.cells) {
         const text = cell.textContent.trim(), value = number(text);
@@ -121,6 +129,12 @@
     addEventListener("resize", measure);
   }
   addEventListener("load", formulas);
+
+  // Paper is white
+  const page = document.documentElement;
+  let theme;
+  addEventListener("beforeprint", () => { theme = page.dataset.theme; page.dataset.theme = "light"; });
+  addEventListener("afterprint", () => { page.dataset.theme = theme; });
 
   document.addEventListener("DOMContentLoaded", () => {
     search();

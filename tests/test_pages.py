@@ -68,18 +68,22 @@ def test_arxiv_numbers_become_links():
     assert "".join(piece.astext() for piece in pieces).endswith("; not 1234.56789.")
 
 
-def test_labels_name_authors_and_year():
-    entry = "@misc{%s, author={%s}, title={T}, year={2025}}"
+def labels_of(*entries: tuple[str, str]) -> list[str]:
+    """The labels of entries with authors and year."""
     text = "".join(
-        entry % pair
-        for pair in (
-            ("a", "van Loan, C and Golub, G"),
-            ("b", "A, X and B, Y and C, Z"),
-            ("c", "A, X and D, Y and E, Z"),
-        )
+        f"@misc{{e{i}, author={{{who}}}, title={{T}}, year={{{year}}}}}"
+        for i, (who, year) in enumerate(entries)
     )
-    found = [*author_year.Labels().format_labels([*parse_string(text, "bibtex").entries.values()])]
-    assert found == ["van Loan and Golub, 2025", "A et al., 2025a", "A et al., 2025b"]
+    return [*author_year.Labels().format_labels([*parse_string(text, "bibtex").entries.values()])]
+
+
+def test_labels_name_authors_and_year():
+    of_a, of_others = "A, X and B, Y and C, Z", "A, X and D, Y and E, Z"
+    assert labels_of(
+        ("van Loan, C and Golub, G", "2025"), (of_a, "2025a"), (of_others, "2025b")
+    ) == ["van Loan and Golub, 2025", "A et al., 2025a", "A et al., 2025b"]
+    with pytest.raises(ValueError, match="two entries read 'A et al., 2025'.*letters"):
+        labels_of((of_a, "2025"), (of_others, "2025"))
 
 
 def test_signatures_name_no_folder_of_the_build():

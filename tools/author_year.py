@@ -20,15 +20,21 @@ def label(entry) -> str:
 
 
 class Labels(BaseLabelStyle):
-    """Author and year, with a letter where two entries would read the same."""
+    """Author and year. Where two entries would read the same, their years need letters, 2024a and
+    2024b, which the text then shows, too.
+
+    Raises:
+        ValueError: two entries read the same.
+    """
 
     def format_labels(self, sorted_entries) -> Iterator[str]:
         plain = [label(entry) for entry in sorted_entries]
-        count, seen = Counter(plain), Counter()
-        for text in plain:
-            letter = chr(ord("a") + seen[text]) if count[text] > 1 else ""
-            seen[text] += 1
-            yield text + letter
+        if twice := [text for text, count in Counter(plain).items() if count > 1]:
+            raise ValueError(
+                f"references.bib: two entries read {twice[0]!r}; put letters after their years, "
+                "such as 2024a and 2024b"
+            )
+        yield from plain
 
 
 class AuthorYear(Style):

@@ -120,8 +120,9 @@ def _name_scales(figure: Figure) -> None:
 
 
 def _columns(figure: Figure) -> int:
-    """How many panels stand side by side."""
-    places = [spec for ax in figure.axes if (spec := ax.get_subplotspec()) is not None]
+    """How many panels stand side by side, colour bars apart."""
+    panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    places = [spec for ax in panels if (spec := ax.get_subplotspec()) is not None]
     return len({place.colspan.start for place in places})
 
 

@@ -20,7 +20,7 @@ Control = dict[str, Any]
 Trace = dict[str, Any]
 MEASURES = {
     "edits.efficacy_accuracy": "edits right, %",
-    "edits.paraphrase": "rephrased edits right, %",
+    "edits.paraphrase_accuracy": "rephrased edits right, %",
     "unrelated_facts": "unrelated facts right, %",
     "tasks": "tasks right, %",
     "perplexity": "perplexity",

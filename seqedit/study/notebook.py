@@ -122,7 +122,7 @@ def _typeset(text: str) -> str:
 
 def scientific(value: float) -> str:
     """A small or large number as text of one digit and a power of ten: "7·10⁻⁷", "10⁻¹³"."""
-    return _typeset(f"{value:.0e}").removeprefix("1·")
+    return _typeset(f"{value:.0e}").removeprefix("1·") if value else "0"
 
 
 def _power(found: re.Match[str]) -> str:

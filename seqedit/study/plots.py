@@ -106,6 +106,8 @@ def curves(
     sns.move_legend(
         grid, "upper center", bbox_to_anchor=(0.45, 1.08), ncol=long[hue].nunique(), title=None
     )
+    for text in grid.legend.get_texts():
+        text.set_text(short_name(text.get_text()))
     return grid
 
 
