@@ -1,5 +1,6 @@
 """All studies of the book by name: what is compared with what."""
 
+from .real_models import real
 from .small_world import (
     choices,
     growth,
@@ -28,6 +29,7 @@ STUDIES = {
         horizon,
         instrument,
         pilot,
+        real,
     )
 }
 """Name of a study → its runs."""
