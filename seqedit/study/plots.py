@@ -214,7 +214,7 @@ def paths(frame: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str) -> Figu
         x, y: columns in percent.
         xlabel, ylabel: their titles.
     """
-    figure, ax = subplots(figsize=(7.2, 5.2), layout="constrained")
+    figure, ax = subplots(figsize=(6.2, 4.6), layout="constrained")
     order = sorted(frame["method"].unique(), key=[*CATALOGUE].index)
     palette, signs = colours(order), markers(order)
     texts = []
@@ -243,5 +243,6 @@ def paths(frame: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str) -> Figu
             color=colour,
             fontweight="bold",
         )
-    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 103))
+    ax.set_xlim(right=103)
     return figure
