@@ -142,6 +142,45 @@ def test_long_tables_sort_and_filter(page):
     assert 0 < len(shown) < len(found) and all("GRACE" in row for row in shown)
 
 
+def test_powers_of_ten_sort_by_their_value(page):
+    """One click puts 2·10⁻¹⁵ before 1·10⁻⁷, whatever the digits before the power."""
+    page.goto((HTML / "chapters" / "methods.html").as_uri())
+    powers = "·10"
+    table = page.locator("table.table", has_text=powers).filter(has=page.locator("th[title]")).first
+    column = next(
+        i
+        for i, cell in enumerate(table.locator("tbody tr").first.locator("td").all())
+        if powers in cell.inner_text()
+    )
+    table.locator("thead th").nth(column).click()
+    told = [
+        cell.split(" ")[0]
+        for cell in table.locator(f"td:nth-child({column + 1})").all_inner_texts()
+    ]
+    signs = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+    found = [float(text.translate(signs).replace(powers, "e")) for text in told if powers in text]
+    assert found in (sorted(found), sorted(found, reverse=True)) and len({*found}) > 3
+
+
+def test_paper_is_white(browser):
+    """A dark page is printed in light colours, with its title and without fields to fill in."""
+    page = browser.new_context(viewport=DESKTOP).new_page()
+    page.add_init_script(
+        "localStorage.setItem('mode', 'dark'); localStorage.setItem('theme', 'dark')"
+    )
+    page.goto((HTML / "chapters" / "methods.html").as_uri())
+    theme = "document.documentElement.dataset.theme"
+    assert page.evaluate(theme) == "dark"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.evaluate(theme) == "light"
+    assert page.locator(".bd-article h1").first.is_visible()
+    assert not page.locator("input.filter").first.is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(theme) == "dark"
+    page.context.close()
+
+
 def test_facts_open_by_keyboard_and_filter(page):
     """One fact is open at a time; on a phone its answers stand below each other."""
     page.set_viewport_size(PHONE)
