@@ -7,11 +7,11 @@ import shutil
 from dataclasses import fields, replace
 
 import pytest
+from workspace import few_texts
 
 from seqedit.base.files import sha256, write_text
 from seqedit.base.jsonl import read_jsonl
 from seqedit.base.paths import DATA, FACTS, RESULTS
-from seqedit.evaluation import report
 from seqedit.lm.registry import models_folder
 from seqedit.methods.catalogue import CATALOGUE, make_method
 from seqedit.runs.identity import run_id
@@ -93,12 +93,6 @@ def test_every_method_has_an_error_on_record():
 
 
 TWO = [StudyRun("a", "ultraedit", corpus_lines=20), StudyRun("b", "ft_m", {"steps": 3})]
-
-
-def few_texts(patch: pytest.MonkeyPatch) -> None:
-    """Measure twenty held-out texts after a run, which is enough to tell runs apart."""
-    every = report._heldout_texts
-    patch.setattr(report, "_heldout_texts", lambda world: every(world)[:20])
 
 
 @pytest.fixture

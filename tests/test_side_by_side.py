@@ -5,9 +5,9 @@ import json
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
+from workspace import few_texts
 
 from seqedit.cli.main import app
-from seqedit.evaluation import report
 from seqedit.lm.default_layers import SPAN
 from seqedit.lm.load import load_model
 from seqedit.runs.config import RunConfig
@@ -18,11 +18,9 @@ from seqedit.study.side_by_side import COLUMNS, write_page
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_texts():
-    """Measure twenty held-out texts after a run, enough to compare runs with each other."""
-    every = report._heldout_texts
+def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "_heldout_texts", lambda world: every(world)[:20])
+        few_texts(patch)
         yield
 
 

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import CONTEXTS, SENTENCES
 from typer.testing import CliRunner
 
 from seqedit.cli.main import app
+from seqedit.evaluation import report
 from seqedit.runs.config import RunConfig
 
 TEXTS = (  # case_id, prompt, subject, new target, true target
@@ -22,6 +24,12 @@ RECORDS: list[dict[str, Any]] = [dict(zip(FIELDS, texts, strict=True)) for texts
 TABLES = ("rounds", "outcomes", "scores", "probes")
 FILES = {"run.json", "weights.safetensors", *(f"{table}.jsonl" for table in TABLES)}
 SETTINGS = {"layers": [0, 1], "lam": 0.5, "steps": 4, "lr": 0.3}
+
+
+def few_texts(patch: pytest.MonkeyPatch) -> None:
+    """Measure twenty held-out texts after a run, which is enough to tell runs apart."""
+    every = report._heldout_texts
+    patch.setattr(report, "_heldout_texts", lambda world: every(world)[:20])
 
 
 class Workspace:
