@@ -214,7 +214,7 @@ def paths(frame: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str) -> Figu
         x, y: columns in percent.
         xlabel, ylabel: their titles.
     """
-    figure, ax = subplots(figsize=(6.2, 4.6), layout="constrained")
+    figure, ax = subplots(figsize=(5.4, 4.2), layout="constrained")
     order = sorted(frame["method"].unique(), key=[*CATALOGUE].index)
     palette, signs = colours(order), markers(order)
     texts = []
