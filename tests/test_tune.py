@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -170,6 +171,26 @@ def test_layers_of_another_model(tmp_path):
     assert search_space("in_context", "shared", {}, tmp_path, 30)[1]["layers"] == (0,)
     assert search_space("target", "shared", {"layers": [7]}, tmp_path, 30)[1]["layers"] == [7]
     assert Calibration().n_layers is None and Calibration(model="embedded").n_layers is None
+
+
+def test_a_range_of_ones_own(tmp_path):
+    """`low..high` gives a searched setting other ends; anything else is no range."""
+    shared_target(tmp_path)
+    ranges, fixed = search_space("memit", "shared", {"lam": "30..3e4"}, tmp_path)
+    assert ranges == {"lam": Range(30.0, 3e4)} and "lam" not in fixed
+    for name, text, message in (
+        ("lam", "30..", "'30..' is no range; write it as 30..3000"),
+        ("lam", "300..30", "the ends of 300..30 have to rise and lie in 0 … inf"),
+        ("lam", "0..30", "the ends of 0..30 have to rise"),
+        ("lam", "nan..30", "the ends of nan..30 have to rise"),
+        ("lam", "3..inf", "the ends of 3..inf have to rise"),
+        ("layers", "1..3", "layers: has no range that 1..3 could narrow"),
+        ("lamm", "1..3", "lamm: has no range that 1..3 could narrow"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            search_space("memit", "shared", {name: text}, tmp_path)
+    with pytest.raises(ValueError, match="lie in 1 … inf"):
+        search_space("memit_prune", "shared", {"alpha": "0.5..2"}, tmp_path)
 
 
 def test_a_composed_system_keeps_the_settings_of_its_method(tmp_path):

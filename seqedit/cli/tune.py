@@ -64,7 +64,11 @@ def tune(
     batch_size: Annotated[int, typer.Option(min=1, help="Requests in a round.")] = 50,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="key=value: a setting that is not searched; repeatable."),
+        typer.Option(
+            "--set",
+            help="key=value: a setting that is not searched; key=low..high: one that is searched "
+            "between other ends than the catalogue's; repeatable.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,

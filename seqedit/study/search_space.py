@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def search_space(
     `default_layers`; methods that edit a single layer try those at `DEPTHS`.
 
     Args:
-        method, table, given, out: see `seqedit.study.tune.tune`.
+        method, table, out: see `seqedit.study.tune.tune`.
+        given: settings that are not searched, and texts like "30..3000" for those that are searched
+            between other ends.
         n_layers: of a model other than the embedded one, for which the catalogue's ranges are.
     """
     search = dict(ranges_of(method))
@@ -53,7 +56,7 @@ def search_space(
     base, *after = method.split("+")
     if after:
         search = read_file(out / table / f"{base}.json", base) | search
-    search |= given
+    search |= {name: _narrowed(name, one, search.get(name)) for name, one in given.items()}
     ranges = {name: one for name, one in search.items() if isinstance(one, Range | Choice)}
     return ranges, {name: value for name, value in search.items() if name not in ranges}
 
@@ -71,6 +74,30 @@ def ranges_of(method: str) -> Search:
             f"method: {method!r} has no ranges to search; there are ranges for target, {known}"
         )
     return entry.search
+
+
+def _narrowed(name: str, given: Any, catalogued: Any) -> Any:
+    """A given setting as it is; a text like "30..3000" as the catalogue's range with these ends.
+
+    Raises:
+        ValueError: the setting has no range, or the ends are none.
+    """
+    if not isinstance(given, str) or ".." not in given:
+        return given
+    if not isinstance(catalogued, Range):
+        raise ValueError(f"{name}: has no range that {given} could narrow; give one value")
+    low, _, high = given.partition("..")
+    try:
+        one = replace(
+            catalogued, low=float(low), high=float(high), low_may_stay="", high_may_stay=""
+        )
+    except ValueError:
+        raise ValueError(f"{name}: {given!r} is no range; write it as 30..3000") from None
+    start = catalogued.above if catalogued.log else -math.inf
+    end = catalogued.below or math.inf
+    if not start < one.low < one.high < end:
+        raise ValueError(f"{name}: the ends of {given} have to rise and lie in {start:g} … {end:g}")
+    return one
 
 
 def _layers(search: Mapping[str, Any], n_layers: int, choose: bool) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def tune(
         table: "shared" or "own", see above.
         calibration: by default that of the fictional world.
         trials: their number, those of an earlier call with the same search included.
-        given: settings that are not searched, name → value.
+        given: settings that are not searched, name → value; or other ends of a range, name →
+            "low..high".
         out: folder of the settings.
         work: folder of the trials of unfinished searches.
         say: told each trial as a line of JSON.
