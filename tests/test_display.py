@@ -70,6 +70,32 @@ def test_inner_panels_get_short_labels_and_keep_long_ones_outside():
     assert display.panel_boxes(plt.subplots(1, 2, figsize=(5, 3))[0]) == []  # narrow already
 
 
+def test_legends_outside_their_panel_are_panels_of_their_own():
+    """A wide one in parts, each whole in its entries; one inside stays with its panel."""
+    figure = wide()
+    inside = figure.axes[0]
+    inside.plot([0, 1], [1, 0], label="falls")
+    inside.legend(loc="center")
+    lines = [inside.plot([0, 1], [0, i])[0] for i in range(8)]
+    names = [f"a method with a long name {i}" for i in range(8)]
+    legend = figure.legend(lines, names, ncols=8, loc="outside upper center")
+    display.picture(figure)
+    *parts, left, right = display.panel_boxes(figure)
+    assert left.x1 < right.x0 and len(parts) > 2
+    assert max(part.width for part in parts) < display.PHONE + 0.2
+    for text in legend.get_texts():  # in one part, from its first letter to its last
+        box = text.get_window_extent().get_points() / figure.dpi
+        assert sum(bool(part.contains(*box[0]) and part.contains(*box[1])) for part in parts) == 1
+    figure, ax = plt.subplots(figsize=(9, 3), layout="constrained")
+    ax.plot([0, 1], [0, 1], label="rises")
+    display.picture(figure)
+    assert display.panel_boxes(figure) == []  # a single panel
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    display.picture(figure)
+    beside, panel = display.panel_boxes(figure)
+    assert panel.x1 < beside.x0 + 0.2 and ax.get_legend().get_in_layout()
+
+
 def test_a_picture_of_another_source_is_left_alone(tmp_path):
     (path := tmp_path / "a.svg").write_text("<svg width='9pt'/>")
     assert panels.size_and_panels(path) == (0, 0, [])

@@ -1,7 +1,7 @@
 """How a figure enters a notebook: as SVG where that stays small, else as PNG.
 
-A wide figure of several panels cannot be read on a phone. The places of its panels are therefore
-written into the picture, from which the book shows them one below the other there
+A wide figure of several panels cannot be read on a phone. The places of its panels and legends are
+therefore written into the picture, from which the book shows them one below the other there
 (`tools/panels.py`).
 """
 
@@ -15,6 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
 from matplotlib.transforms import Bbox
 
 LARGEST_SVG = 250_000
@@ -24,6 +25,8 @@ WIDE = 6.5
 """Inches; a narrower figure is read on a phone as it is."""
 SHORT = 5
 """Letters of a tick's label that may be repeated at every panel."""
+PHONE = 3.5
+"""Inches; a wider legend is read on a phone in parts."""
 _PAD = 0.08  # inches
 
 
@@ -70,21 +73,22 @@ def picture(figure: Figure) -> tuple[str | None, str | None]:
 
 
 def panel_boxes(figure: Figure) -> list[Bbox]:
-    """Where a figure's panels are, in inches, in their own order; none if it is narrow, has
-    a single column, or a panel whose scale is written beside another one.
+    """Where a figure's panels are, in inches, in their own order; none if it is narrow, is a single
+    panel with its legend inside, or has a panel whose scale is written beside another one.
 
     A colour bar belongs to the panel on its left, a second axis to the first of its place. Legends
-    of the whole figure come first.
+    outside their panel come first, wide ones in parts.
     """
     axes = [ax for ax in figure.axes if ax.get_visible() and ax.axison]
-    if figure.get_figwidth() < WIDE or _columns(figure) < 2:
+    outside = [*figure.legends, *filter(None, map(_outside_legend, axes))]
+    if figure.get_figwidth() < WIDE or (_columns(figure) < 2 and not outside):
         return []
     if not all(map(_names_its_scale, axes)):
         return []
     dpi = figure.dpi
     found: list[Bbox] = []
     for ax in axes:
-        box = ax.get_tightbbox()
+        box = _box(ax)
         bar = ax.get_label() == "<colorbar>"
         twin = any(ax.bbox.bounds == other.bbox.bounds for other in axes[: axes.index(ax)])
         if box is None:
@@ -93,10 +97,53 @@ def panel_boxes(figure: Figure) -> list[Bbox]:
             found[-1] = Bbox.union([found[-1], box])
         else:
             found.append(box)
-    if len(found) < 2:
+    parts = [part for legend in outside for part in _legend_parts(legend, PHONE * dpi)]
+    if len(found) + len(parts) < 2:
         return []
-    legends = [box for legend in figure.legends if (box := legend.get_tightbbox())]
-    return [Bbox(box.get_points() / dpi).padded(_PAD / 2) for box in [*legends, *found]]
+    return [Bbox(box.get_points() / dpi).padded(_PAD / 2) for box in [*parts, *found]]
+
+
+def _outside_legend(ax: Axes) -> Legend | None:
+    """The legend of a panel, if it stands beside it."""
+    legend = ax.get_legend()
+    if legend is None:
+        return None
+    box = legend.get_window_extent()
+    x, y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+    return None if ax.bbox.contains(x, y) else legend
+
+
+def _box(ax: Axes) -> Bbox | None:
+    """What a panel covers, in pixels, but for a legend that stands beside it."""
+    legend = _outside_legend(ax)
+    if legend is None:
+        return ax.get_tightbbox()
+    legend.set_in_layout(False)
+    box = ax.get_tightbbox()
+    legend.set_in_layout(True)
+    return box
+
+
+def _legend_parts(legend: Legend, width: float) -> list[Bbox]:
+    """Where a legend is, in pixels: its columns, as many together as are not wider than `width`."""
+    whole = legend.get_window_extent()
+    if whole.width <= width:
+        return [whole]
+    columns: dict[int, list[Bbox]] = {}
+    for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+        boxes = [one.get_window_extent() for one in (handle, text) if one is not None]
+        columns.setdefault(round(text.get_window_extent().x0), []).extend(boxes)
+    parts: list[Bbox] = []
+    for _, boxes in sorted(columns.items()):
+        column = Bbox.union(boxes)
+        joined = Bbox.union([parts[-1], column]) if parts else column
+        if parts and joined.width <= width:
+            parts[-1] = joined
+        else:
+            parts.append(column)
+    if legend.get_title().get_text():
+        parts.insert(0, legend.get_title().get_window_extent())
+    return parts
 
 
 def _name_scales(figure: Figure) -> None:
