@@ -51,6 +51,9 @@ WRONG_INPUT = {
     ("moments", "budgets"): ["--model", "embedded", "--corpus", "{}/none.txt"],
     ("moments", "merge"): ["{}/none", "{}/none", "--out", "{}/out.safetensors"],
     ("depths",): ["--model", "{}/none"],
+    ("restrain",): [
+        *("--model", "embedded", "--edited", "{}/none", "--requests", "world", "--mix", "0.5"),
+    ],
     ("dtypes",): ["--model", "{}/none"],
     ("plan",): ["--model", "gpt2-xl", "--edits", "{}/none.json"],
     ("preflight",): ["--out", "{}/file/folder"],  # `file` is no folder

@@ -12,6 +12,7 @@ Whatever the reason, one line on stderr states it. `seqedit --debug COMMAND …`
 also prints the traceback.
 """
 
+import math
 import sys
 import traceback
 from pathlib import Path
@@ -133,6 +134,21 @@ def parse_names(text: str | None) -> tuple[str, ...]:
 def is_number(text: str) -> bool:
     """Whether a text is a whole number in plain digits: no sign, no "_", no other script."""
     return text.isascii() and text.isdecimal()
+
+
+def parse_numbers(option: str, text: str | None) -> list[float]:
+    """Numbers from text such as "0.5,0.7"; none without a text.
+
+    Raises:
+        ValueError: the text is not finite numbers separated by commas.
+    """
+    try:
+        numbers = [float(word) for word in text.split(",")] if text else []
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"--{option} {text!r}: expected numbers separated by commas, e.g. 0.5,0.7")
+    return numbers
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

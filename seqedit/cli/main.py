@@ -17,6 +17,7 @@ from . import (
     moments,
     plan,
     records,
+    restrain,
     score,
     side_by_side,
     streams,
@@ -40,7 +41,20 @@ def seqedit(
     """Sequential model editing: write facts into a model's weights, and measure what it cost."""
 
 
-groups = (edit, score, streams, exchange, undo, methods, plan, side_by_side, tune, study, bench)
+groups = (
+    edit,
+    score,
+    restrain,
+    streams,
+    exchange,
+    undo,
+    methods,
+    plan,
+    side_by_side,
+    tune,
+    study,
+    bench,
+)
 for group in groups:
     app.add_typer(group.app)  # without a name: its commands become commands of `seqedit` itself
 app.add_typer(model.app, name="model")

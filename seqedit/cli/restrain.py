@@ -1,0 +1,110 @@
+"""`seqedit restrain`: what restraints of a finished run's total update would have kept."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import LARGEST_SEED, Model, OneDevice, PerplexityText, make_app, parse_numbers, say
+from .edit import Requests
+
+app = make_app()
+
+
+@app.command()
+def restrain(
+    model: Model,
+    edited: Annotated[Path, typer.Option(help="Folder written by `seqedit edit`.")],
+    requests: Requests,
+    mix: Annotated[
+        str | None,
+        typer.Option(help="Shares of the new weights in an average with the unedited ones."),
+    ] = None,
+    alpha: Annotated[str | None, typer.Option(help="Bases of PRUNE's logarithm.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Measure so many requests; default: all.")
+    ] = None,
+    kept: Annotated[
+        Path | None,
+        typer.Option(
+            help="Facts that are never edited, JSON lines of prompt and target: of those that the "
+            "unedited model says, it is measured which are still said."
+        ),
+    ] = None,
+    perplexity_text: PerplexityText = None,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the sample.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the table.")] = None,
+    device: OneDevice = "auto",
+) -> None:
+    """Restrain what a finished run wrote, in memory, and measure what stays and what comes back.
+
+    Example: seqedit restrain --model embedded --edited runs/alphaedit --requests world --mix
+    0.5,0.7,0.85,1 --alpha 1.1,2
+    """
+    import pandas as pd
+    from tqdm import tqdm
+
+    from ..base.files import write_json
+    from ..base.results import check_result
+    from ..evaluation.report import evaluate
+    from ..exchange.edited import put_edited
+    from ..lm.chat import as_read
+    from ..lm.load import load_model
+    from ..lm.weights import read_weight
+    from ..methods.catalogue import make_method
+    from ..moments.cache import read_corpus
+    from ..runs.baseline import measure_baseline
+    from ..runs.edited import edited_requests, reading_of
+    from ..runs.identity import run_id
+    from ..runs.records import read_run
+    from ..runs.restraints import restrained, restraints
+    from ..runs.sampling import sample_by_round
+    from ..runs.self_text import measured_text
+
+    asked = restraints(parse_numbers("mix", mix), parse_numbers("alpha", alpha))
+    if not asked:
+        raise ValueError("mix: no restraint is asked for; give --mix, --alpha or both")
+    run = read_run(edited)
+    parameters = run["parameters"]
+    if make_method(parameters["method"], **parameters["parameters"]).restrain_total:
+        raise ValueError(
+            f"edited: {parameters['method']} restrains its sum already; give a run without that"
+        )
+    facts = edited_requests(run, requests)
+    lm = load_model(model, device=device)
+    facts = as_read(lm, facts, **reading_of(edited))
+    if out:
+        check_result(out, "run", "facts", "restraints")
+    file = measured_text(lm, perplexity_text)
+    texts = read_corpus(file, "perplexity_text") if file else []
+    baseline = measure_baseline(lm, facts, None, kept, texts, say)
+    original = {layer: read_weight(lm, layer) for layer in parameters["layers"]}
+    put_edited(lm, edited)
+    size = parameters.get("batch_size") or len(facts)
+    rounds = [facts[i : i + size] for i in range(0, len(facts), size)]
+    measured = facts if sample is None else sample_by_round(rounds, sample, seed)
+    rows = []
+    for (name, setting), restraint in tqdm(asked.items(), desc="restrain", disable=None):
+        with restrained(lm, original, restraint) as share:
+            report = evaluate(
+                lm,
+                measured,
+                unedited=baseline.scores,
+                edited=facts,
+                texts=texts,
+                kept=kept,
+                known=baseline.known,
+            )
+        row = {"restraint": name, "setting": setting, "length": share} | report["edits"]
+        others = {
+            name: report[name] for name in ("kept_facts", "text_perplexity") if name in report
+        }
+        rows.append(row | others)
+    table = pd.DataFrame(rows)
+    shown = ["efficacy_accuracy", "efficacy", "neighborhood", "kept_facts", "text_perplexity"]
+    columns = ["restraint", "setting", "length", *(n for n in shown if n in table)]
+    typer.echo(table[columns].to_string(index=False, float_format=lambda x: f"{x:.3f}", na_rep="–"))
+    if out:
+        about = {"run": run_id(parameters), "method": parameters["method"], "facts": len(measured)}
+        about["unedited"] = baseline.summary()
+        write_json(out, about | {"restraints": rows})

@@ -1,0 +1,65 @@
+"""What restraints of a finished run's total update would have kept, without editing again.
+
+PRUNE and averaging with the unedited weights act once, on W_T − W₀. So one run tells what each of
+their settings trades: how much of the edits for how much of everything else.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..algebra.restrain import check_alpha, check_share, compress
+from ..lm.model import LanguageModel
+from ..lm.weights import apply_update, read_weight, restored, write_weight
+
+Matrix = Float[Tensor, "d_model d_ff"]
+Restraint = Callable[[Matrix, Matrix], Matrix]
+"""(W₀, W_T − W₀) → what is kept of the sum of all updates."""
+
+
+def restraints(mix: Sequence[float], alpha: Sequence[float]) -> dict[tuple[str, float], Restraint]:
+    """(method, setting) → restraint: `averaged` with shares of the new weights, `prune` with bases
+    of the logarithm.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+    for share in mix:
+        check_share("mix", share)
+    for base in alpha:
+        check_alpha(base)
+    return {("averaged", share): partial(_shortened, share=share) for share in mix} | {
+        ("prune", base): partial(compress, alpha=base) for base in alpha
+    }
+
+
+def _shortened(W0: Matrix, total: Matrix, share: float) -> Matrix:
+    return share * total
+
+
+@contextmanager
+def restrained(
+    lm: LanguageModel, original: Mapping[int, Matrix], restraint: Restraint
+) -> Iterator[float]:
+    """Inside, the model holds what a restraint keeps of its edits; afterwards it is as before.
+
+    Args:
+        lm: the edited model.
+        original: layer → W₀.
+
+    Yields:
+        ‖kept‖_F / ‖total‖_F over all layers, the share of the update's length that is kept.
+    """
+    kept_square = total_square = 0.0
+    with restored(lm, original):
+        for layer, W0 in original.items():
+            total = read_weight(lm, layer) - W0.to(lm.device)
+            kept = restraint(W0.to(lm.device), total)
+            write_weight(lm, layer, W0)
+            apply_update(lm, layer, kept)
+            kept_square += kept.square().sum().item()
+            total_square += total.square().sum().item()
+        yield (kept_square / total_square) ** 0.5

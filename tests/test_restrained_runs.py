@@ -1,0 +1,118 @@
+"""Restraints of a finished run's total update: the sums, and the command."""
+
+import json
+
+import pytest
+import torch
+from conftest import build_lm
+from workspace import RECORDS, Workspace
+
+from seqedit.algebra.restrain import compress
+from seqedit.lm.weights import apply_update, read_weight
+from seqedit.runs.restraints import restrained, restraints
+
+
+def edited_model():
+    """A model, W₀ of two layers, and updates of which a few directions are far larger than W₀."""
+    torch.manual_seed(0)
+    lm = build_lm("llama")
+    original = {layer: read_weight(lm, layer) for layer in (0, 2)}
+    updates = {}
+    for layer, W in original.items():
+        left, right = torch.randn(W.shape[0], 3), torch.randn(3, W.shape[1])
+        updates[layer] = 5 * W.norm() * left @ right / (left @ right).norm()
+        apply_update(lm, layer, updates[layer])
+    return lm, original, updates
+
+
+def test_what_is_kept():
+    """A share of the sum, or PRUNE of the sum, as the combinators define it; afterwards all is back
+    bit for bit."""
+    lm, original, updates = edited_model()
+    whole = {layer: read_weight(lm, layer) for layer in original}
+    asked = restraints([0.25, 1.0], [2.0])
+    assert list(asked) == [("averaged", 0.25), ("averaged", 1.0), ("prune", 2.0)]
+    lengths = {}
+    for name, restraint in asked.items():
+        with restrained(lm, original, restraint) as lengths[name]:
+            for layer, W0 in original.items():
+                total = whole[layer] - W0
+                expected = compress(W0, total, 2.0) if name == ("prune", 2.0) else name[1] * total
+                found = read_weight(lm, layer)
+                # one rounding of W₀ + Δ in float32
+                torch.testing.assert_close(found, W0 + expected, rtol=1e-6, atol=1e-6)
+        assert all(torch.equal(read_weight(lm, layer), W) for layer, W in whole.items())
+    assert lengths["averaged", 0.25] == pytest.approx(0.25, rel=1e-5)
+    assert lengths["averaged", 1.0] == pytest.approx(1.0, rel=1e-5)
+    assert lengths["prune", 2.0] < 0.9
+
+
+def test_settings_out_of_range():
+    with pytest.raises(ValueError, match="mix"):
+        restraints([1.5], [])
+    with pytest.raises(ValueError, match="alpha is 1; it must exceed 1"):
+        restraints([], [1.0])
+
+
+# The command
+
+
+@pytest.fixture
+def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
+    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
+    space = Workspace(tmp_path, tiny_folder)
+    space.write("kept.jsonl", '{"prompt": "The town is", "target": "quiet"}\n')
+    return space
+
+
+def restrain(space, **changes):
+    given = {"edited": space.out, "requests": space.folder / "requests.json", "mix": "0.5,1"}
+    return space.call("restrain", **given | changes)
+
+
+def test_command(space):
+    """With the whole sum it measures what the run's own record says; no file of the run changes."""
+    assert space.call().exit_code == 0
+    files = {path: path.read_bytes() for path in (*space.model.iterdir(), *space.out.iterdir())}
+    out = space.folder / "new" / "restraints.json"
+    done = restrain(space, out=out, alpha="1.5", kept=space.folder / "kept.jsonl")
+    assert done.exit_code == 0, done.output
+    report = json.loads(out.read_text())
+    assert report["method"] == "memit_seq" and report["facts"] == len(RECORDS)
+    half, whole, prune = report["restraints"]
+    assert [half["length"], whole["length"]] == pytest.approx([0.5, 1.0], rel=1e-4)
+    assert prune["restraint"] == "prune" and prune["setting"] == 1.5
+    assert "kept_facts" in whole
+    scores = json.loads((space.out / "scores.jsonl").read_text().splitlines()[-1])["edits"]
+    for name, value in scores.items():
+        assert whole[name] == pytest.approx(value, abs=1e-5) or value is None
+    assert len(done.stdout.splitlines()) == 4
+    assert all(path.read_bytes() == was for path, was in files.items())
+
+
+def test_a_sample_of_the_requests(space):
+    assert space.call().exit_code == 0
+    out = space.folder / "restraints.json"
+    assert restrain(space, out=out, sample=2).exit_code == 0
+    assert json.loads(out.read_text())["facts"] == 2
+
+
+def test_wrong_input(space):
+    assert space.call().exit_code == 0
+    out = space.folder / "new" / "restraints.json"
+    for changes, words in (
+        ({"mix": None}, "mix: no restraint is asked for"),
+        ({"mix": "0.5,x"}, "--mix '0.5,x': expected numbers"),
+        ({"mix": "2"}, "mix is 2"),
+        ({"alpha": "1"}, "alpha is 1; it must exceed 1"),
+        ({"alpha": "nan"}, "--alpha 'nan': expected numbers"),
+        ({"requests": "world"}, "not what the run was made with"),
+    ):
+        done = restrain(space, out=out, **changes)
+        assert done.exit_code == 1 and words in done.stderr and not out.parent.exists()
+
+
+def test_a_run_that_restrains_its_sum(space):
+    assert space.call(method="memit+prune").exit_code == 0
+    done = restrain(space)
+    assert done.exit_code == 1 and "memit+prune restrains its sum already" in done.stderr
