@@ -31,9 +31,11 @@ def restraints(mix: Sequence[float], alpha: Sequence[float]) -> dict[tuple[str, 
         check_share("mix", share)
     for base in alpha:
         check_alpha(base)
-    return {("averaged", share): partial(_shortened, share=share) for share in mix} | {
-        ("prune", base): partial(compress, alpha=base) for base in alpha
+    found: dict[tuple[str, float], Restraint] = {
+        ("averaged", share): partial(_shortened, share=share) for share in mix
     }
+    found |= {("prune", base): partial(compress, alpha=base) for base in alpha}
+    return found
 
 
 def _shortened(W0: Matrix, total: Matrix, share: float) -> Matrix:
