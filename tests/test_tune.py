@@ -23,6 +23,7 @@ from seqedit.runs.resolve import HYPER, TARGET_FILE
 from seqedit.study import calibration
 from seqedit.study import tune as module
 from seqedit.study.calibration import KINDS, SUCCESS, Calibration, check_disjoint, shortest_target
+from seqedit.study.real_models import LONG, SMOLLM2
 from seqedit.study.search_space import search_space
 from seqedit.study.tune import TRIALS, tune
 
@@ -302,6 +303,19 @@ def test_committed_searches_on_other_models(path):
     assert used == {name: best[name] for name in (*TARGET, "layers")}
     for method in ("memit", "alphaedit"):
         assert used.items() <= find_preset(method, path.parent.name).settings.items()
+
+
+def test_committed_searches_for_long_runs():
+    """Six trials each of two hundred edits in rounds of a hundred, with the targets that all share;
+    what was chosen is used and lies on no edge."""
+    target = json.loads((LONG.parent / TARGET_FILE).read_text(encoding="utf-8"))
+    assert target == json.loads((HYPER / "smollm2-135m" / TARGET_FILE).read_text(encoding="utf-8"))
+    for method in SMOLLM2:
+        found = json.loads((LONG / f"{method}.search.json").read_text(encoding="utf-8"))
+        used = json.loads((LONG / f"{method}.json").read_text(encoding="utf-8"))
+        assert (len(found["trials"]), found["edits"], found["batch_size"]) == (6, 200, 100)
+        assert used == max(found["trials"], key=lambda one: one["quality"])["settings"]
+        assert not found["edges"] and target.items() <= used.items()
 
 
 NOT_SEARCHED = {
