@@ -9,7 +9,7 @@ from workspace import RECORDS, Workspace
 
 from seqedit.algebra.restrain import compress
 from seqedit.lm.weights import apply_update, read_weight
-from seqedit.runs.restraints import restrained, restraints
+from seqedit.runs.restraints import restrained, restraints, sums
 
 
 def edited_model():
@@ -45,6 +45,13 @@ def test_what_is_kept():
     assert lengths["averaged", 0.25] == pytest.approx(0.25, rel=1e-5)
     assert lengths["averaged", 1.0] == pytest.approx(1.0, rel=1e-5)
     assert lengths["prune", 2.0] < 0.9
+    for row, (layer, W0) in zip(sums(lm, original), original.items(), strict=True):
+        values = torch.linalg.svdvals(updates[layer])
+        limit = torch.linalg.matrix_norm(W0, 2)
+        assert row["layer"] == layer and row["count"] == len(values)
+        assert row["above"] == int((values > limit).sum()) > 0
+        assert row["largest"] == pytest.approx(values[0].item(), rel=1e-4)
+        assert row["limit"] == pytest.approx(limit.item(), rel=1e-4)
 
 
 def test_settings_out_of_range():
@@ -82,7 +89,7 @@ def test_command(space):
     half, whole, prune = report["restraints"]
     assert [half["length"], whole["length"]] == pytest.approx([0.5, 1.0], rel=1e-4)
     assert prune["restraint"] == "prune" and prune["setting"] == 1.5
-    assert "kept_facts" in whole
+    assert "kept_facts" in whole and report["sums"][0]["count"] > 0
     scores = json.loads((space.out / "scores.jsonl").read_text().splitlines()[-1])["edits"]
     for name, value in scores.items():
         assert whole[name] == pytest.approx(value, abs=1e-5) or value is None

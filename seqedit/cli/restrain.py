@@ -57,7 +57,7 @@ def restrain(
     from ..runs.edited import edited_requests, reading_of
     from ..runs.identity import run_id
     from ..runs.records import read_run
-    from ..runs.restraints import restrained, restraints
+    from ..runs.restraints import restrained, restraints, sums
     from ..runs.sampling import sample_by_round
     from ..runs.self_text import measured_text
 
@@ -106,5 +106,5 @@ def restrain(
     typer.echo(table[columns].to_string(index=False, float_format=lambda x: f"{x:.3f}", na_rep="–"))
     if out:
         about = {"run": run_id(parameters), "method": parameters["method"], "facts": len(measured)}
-        about["unedited"] = baseline.summary()
+        about |= {"unedited": baseline.summary(), "sums": sums(lm, original)}
         write_json(out, about | {"restraints": rows})

@@ -11,6 +11,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
+from ..algebra.diagnostics import spectrum
 from ..algebra.restrain import check_alpha, check_share, compress
 from ..lm.model import LanguageModel
 from ..lm.weights import apply_update, read_weight, restored, write_weight
@@ -40,6 +41,29 @@ def restraints(mix: Sequence[float], alpha: Sequence[float]) -> dict[tuple[str, 
 
 def _shortened(W0: Matrix, total: Matrix, share: float) -> Matrix:
     return share * total
+
+
+def sums(lm: LanguageModel, original: Mapping[int, Matrix]) -> list[dict[str, float]]:
+    """What PRUNE looks at, for each edited layer.
+
+    Args:
+        lm: the edited model.
+        original: layer → W₀.
+
+    Returns:
+        Of each layer: `layer`; `limit`, σ_max(W₀); `largest`, σ_max(W_T − W₀); `above`, how many
+        singular values of the sum exceed the limit; `count`, of how many.
+    """
+    rows = []
+    for layer, W0 in original.items():
+        limit = spectrum(W0)[0].item()
+        values = spectrum(read_weight(lm, layer) - W0.to(lm.device))
+        above = int((values > limit).sum())
+        rows.append(
+            {"layer": layer, "limit": limit, "largest": values[0].item()}
+            | {"above": above, "count": len(values)}
+        )
+    return rows
 
 
 @contextmanager

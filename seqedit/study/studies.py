@@ -1,6 +1,6 @@
 """All studies of the book by name: what is compared with what."""
 
-from .real_models import real, real_presets
+from .real_models import real
 from .small_world import (
     choices,
     growth,
@@ -30,7 +30,6 @@ STUDIES = {
         instrument,
         pilot,
         real,
-        real_presets,
     )
 }
 """Name of a study → its runs."""
