@@ -96,10 +96,8 @@ def restrain(
                 known=baseline.known,
             )
         row = {"restraint": name, "setting": setting, "length": share} | report["edits"]
-        others = {
-            name: report[name] for name in ("kept_facts", "text_perplexity") if name in report
-        }
-        rows.append(row | others)
+        others = ("known_facts", "kept_facts", "text_perplexity")
+        rows.append(row | {name: report[name] for name in others if name in report})
     table = pd.DataFrame(rows)
     shown = ["efficacy_accuracy", "efficacy", "neighborhood", "kept_facts", "text_perplexity"]
     columns = ["restraint", "setting", "length", *(n for n in shown if n in table)]
