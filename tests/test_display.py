@@ -76,13 +76,15 @@ def test_legends_outside_their_panel_are_panels_of_their_own():
     inside = figure.axes[0]
     inside.plot([0, 1], [1, 0], label="falls")
     inside.legend(loc="center")
-    lines = [inside.plot([0, 1], [0, i])[0] for i in range(8)]
-    names = [f"a method with a long name {i}" for i in range(8)]
+    lines = [inside.plot([0, 1], [0, i])[0] for i in range(6)]
+    lines += [inside.scatter([0, 1], [1, 0]), inside.errorbar([0, 1], [0, 1], yerr=[0.1, 0.1])]
+    names = [f"method {i}" for i in range(8)]
     legend = figure.legend(lines, names, ncols=8, loc="outside upper center")
-    display.picture(figure)
+    figure.canvas.draw()
     *parts, left, right = display.panel_boxes(figure)
     assert left.x1 < right.x0 and len(parts) > 2
     assert max(part.width for part in parts) < display.PHONE + 0.2
+    assert max(part.height for part in parts) < 0.5 and left.y1 < min(part.y1 for part in parts)
     for text in legend.get_texts():  # in one part, from its first letter to its last
         box = text.get_window_extent().get_points() / figure.dpi
         assert sum(bool(part.contains(*box[0]) and part.contains(*box[1])) for part in parts) == 1

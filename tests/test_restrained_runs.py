@@ -50,6 +50,8 @@ def test_what_is_kept():
         limit = torch.linalg.matrix_norm(W0, 2)
         assert row["layer"] == layer and row["count"] == len(values)
         assert row["above"] == int((values > limit).sum()) > 0
+        length = values.square()
+        assert length[: row["wide"] - 1].sum() < 0.9 * length.sum() <= length[: row["wide"]].sum()
         assert row["largest"] == pytest.approx(values[0].item(), rel=1e-4)
         assert row["limit"] == pytest.approx(limit.item(), rel=1e-4)
 
@@ -85,7 +87,7 @@ def test_command(space):
     done = restrain(space, out=out, alpha="1.5", kept=space.folder / "kept.jsonl")
     assert done.exit_code == 0, done.output
     report = json.loads(out.read_text())
-    assert report["method"] == "memit_seq" and report["facts"] == len(RECORDS)
+    assert report["method"] == "memit_seq" and report["edits"] == report["measured"] == len(RECORDS)
     half, whole, prune = report["restraints"]
     assert [half["length"], whole["length"]] == pytest.approx([0.5, 1.0], rel=1e-4)
     assert prune["restraint"] == "prune" and prune["setting"] == 1.5
@@ -101,7 +103,9 @@ def test_a_sample_of_the_requests(space):
     assert space.call().exit_code == 0
     out = space.folder / "restraints.json"
     assert restrain(space, out=out, sample=2).exit_code == 0
-    assert json.loads(out.read_text())["facts"] == 2
+    report = json.loads(out.read_text())
+    assert report["measured"] == 2 and report["edits"] == len(RECORDS)
+    assert report["unedited"].keys() >= {"efficacy", "efficacy_accuracy"}
 
 
 def test_wrong_input(space):
@@ -113,6 +117,7 @@ def test_wrong_input(space):
         ({"mix": "2"}, "mix is 2"),
         ({"alpha": "1"}, "alpha is 1; it must exceed 1"),
         ({"alpha": "nan"}, "--alpha 'nan': expected numbers"),
+        ({"dtype": "bfloat16"}, "was made on another model"),
         ({"requests": "world"}, "not what the run was made with"),
     ):
         done = restrain(space, out=out, **changes)

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from .common import LARGEST_SEED, Model, OneDevice, PerplexityText, make_app, parse_numbers, say
+from .common import (
+    LARGEST_SEED,
+    Dtype,
+    Model,
+    OneDevice,
+    chosen_dtype,
+    make_app,
+    parse_numbers,
+    say,
+)
 from .edit import Requests
 
 app = make_app()
@@ -31,26 +40,33 @@ def restrain(
             "unedited model says, it is measured which are still said."
         ),
     ] = None,
-    perplexity_text: PerplexityText = None,
+    perplexity_text: Annotated[
+        Path | None,
+        typer.Option(help="Text, one document a line, whose perplexity is measured each time."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the sample.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON file for the table.")] = None,
+    dtype: Dtype = "float32",
     device: OneDevice = "auto",
 ) -> None:
-    """Restrain what a finished run wrote, in memory, and measure what stays and what comes back.
+    """Restrain what a finished run wrote, in memory, and measure what stays of its edits, and what
+    comes back of the facts and the text that are given.
 
     Example: seqedit restrain --model embedded --edited runs/alphaedit --requests world --mix
-    0.5,0.7,0.85,1 --alpha 1.1,2
+    0.5,0.7,0.85,1 --alpha 1.1,2 --kept data/world/unrelated.jsonl
     """
     import pandas as pd
+    import torch
     from tqdm import tqdm
 
-    from ..base.files import write_json
+    from ..base.files import file_digest, write_json
     from ..base.results import check_result
+    from ..evaluation.edits import summarise
     from ..evaluation.report import evaluate
     from ..exchange.edited import put_edited
     from ..lm.chat import as_read
     from ..lm.load import load_model
-    from ..lm.weights import read_weight
+    from ..lm.weights import read_weight, rewound
     from ..methods.catalogue import make_method
     from ..moments.cache import read_corpus
     from ..runs.baseline import measure_baseline
@@ -59,7 +75,6 @@ def restrain(
     from ..runs.records import read_run
     from ..runs.restraints import restrained, restraints, sums
     from ..runs.sampling import sample_by_round
-    from ..runs.self_text import measured_text
 
     asked = restraints(parse_numbers("mix", mix), parse_numbers("alpha", alpha))
     if not asked:
@@ -71,15 +86,17 @@ def restrain(
             f"edited: {parameters['method']} restrains its sum already; give a run without that"
         )
     facts = edited_requests(run, requests)
-    lm = load_model(model, device=device)
+    texts = read_corpus(perplexity_text, "perplexity_text") if perplexity_text else []
+    lm = load_model(
+        model, device=device, dtype=getattr(torch, chosen_dtype(dtype, model, device, edited))
+    )
     facts = as_read(lm, facts, **reading_of(edited))
-    if out:
-        check_result(out, "run", "facts", "restraints")
-    file = measured_text(lm, perplexity_text)
-    texts = read_corpus(file, "perplexity_text") if file else []
-    baseline = measure_baseline(lm, facts, None, kept, texts, say)
     original = {layer: read_weight(lm, layer) for layer in parameters["layers"]}
     put_edited(lm, edited)
+    if out:
+        check_result(out, "run", "edits", "restraints")
+    with rewound(lm, original):
+        baseline = measure_baseline(lm, facts, None, kept, texts, say)
     size = parameters.get("batch_size") or len(facts)
     rounds = [facts[i : i + size] for i in range(0, len(facts), size)]
     measured = facts if sample is None else sample_by_round(rounds, sample, seed)
@@ -103,6 +120,18 @@ def restrain(
     columns = ["restraint", "setting", "length", *(n for n in shown if n in table)]
     typer.echo(table[columns].to_string(index=False, float_format=lambda x: f"{x:.3f}", na_rep="–"))
     if out:
-        about = {"run": run_id(parameters), "method": parameters["method"], "facts": len(measured)}
-        about |= {"unedited": baseline.summary(), "sums": sums(lm, original)}
+        ids = {one.case_id for one in measured}
+        scores = baseline.scores[baseline.scores["case_id"].isin(ids)]
+        files = {"kept": kept, "perplexity_text": perplexity_text}
+        about = {
+            "run": run_id(parameters),
+            "model": parameters["model"],
+            "method": parameters["method"],
+            "edits": len(facts),
+            "measured": len(measured),
+            "seed": seed,
+            "files": {name: file_digest(path) for name, path in files.items() if path},
+            "unedited": summarise(scores) | baseline.measured,
+            "sums": sums(lm, original),
+        }
         write_json(out, about | {"restraints": rows})

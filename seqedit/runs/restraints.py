@@ -52,16 +52,18 @@ def sums(lm: LanguageModel, original: Mapping[int, Matrix]) -> list[dict[str, fl
 
     Returns:
         Of each layer: `layer`; `limit`, σ_max(W₀); `largest`, σ_max(W_T − W₀); `above`, how many
-        singular values of the sum exceed the limit; `count`, of how many.
+        singular values of the sum exceed the limit; `wide`, how many of the largest hold nine
+        tenths of its squared length; `count`, of how many.
     """
     rows = []
     for layer, W0 in original.items():
         limit = spectrum(W0)[0].item()
         values = spectrum(read_weight(lm, layer) - W0.to(lm.device))
         above = int((values > limit).sum())
+        held = values.square().cumsum(0) / values.square().sum()
         rows.append(
             {"layer": layer, "limit": limit, "largest": values[0].item()}
-            | {"above": above, "count": len(values)}
+            | {"above": above, "wide": int((held < 0.9).sum()) + 1, "count": len(values)}
         )
     return rows
 
@@ -88,4 +90,4 @@ def restrained(
             apply_update(lm, layer, kept)
             kept_square += kept.square().sum().item()
             total_square += total.square().sum().item()
-        yield (kept_square / total_square) ** 0.5
+        yield (kept_square / total_square) ** 0.5 if total_square else 1.0

@@ -97,7 +97,7 @@ def panel_boxes(figure: Figure) -> list[Bbox]:
             found[-1] = Bbox.union([found[-1], box])
         else:
             found.append(box)
-    parts = [part for legend in outside for part in _legend_parts(legend, PHONE * dpi)]
+    parts = [part for legend in outside for part in _legend_parts(legend, PHONE * dpi, dpi)]
     if len(found) + len(parts) < 2:
         return []
     return [Bbox(box.get_points() / dpi).padded(_PAD / 2) for box in [*parts, *found]]
@@ -124,15 +124,17 @@ def _box(ax: Axes) -> Bbox | None:
     return box
 
 
-def _legend_parts(legend: Legend, width: float) -> list[Bbox]:
+def _legend_parts(legend: Legend, width: float, dpi: float) -> list[Bbox]:
     """Where a legend is, in pixels: its columns, as many together as are not wider than `width`."""
     whole = legend.get_window_extent()
     if whole.width <= width:
         return [whole]
     columns: dict[int, list[Bbox]] = {}
-    for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
-        boxes = [one.get_window_extent() for one in (handle, text) if one is not None]
-        columns.setdefault(round(text.get_window_extent().x0), []).extend(boxes)
+    for text in legend.get_texts():  # what not every kind of handle says is where it stands
+        box, size = text.get_window_extent(), float(text.get_fontsize()) * dpi / 72
+        left = box.x0 - (legend.handlelength + legend.handletextpad) * size
+        entry = Bbox.from_extents(left, box.y0 - size / 4, box.x1, box.y1 + size / 4)
+        columns.setdefault(round(box.x0), []).append(entry)
     parts: list[Bbox] = []
     for _, boxes in sorted(columns.items()):
         column = Bbox.union(boxes)
