@@ -187,6 +187,15 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def space(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """A `Workspace` with the saved tiny model and a cache of its own."""
+    from workspace import Workspace  # which imports this module
+
+    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
+    return Workspace(tmp_path, tiny_folder)
+
+
 SIX_REQUESTS = (  # prompt, subject, new target, true target
     ("The mother tongue of {} is", "Danielle Darrieux", "Dutch", "French"),
     ("{} plays", "Zoë O'Brien", "polo in New York", "the cello"),

@@ -9,7 +9,7 @@ from conftest import build_lm, relative
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, ByT5Tokenizer
 from typer.testing import CliRunner
-from workspace import RECORDS, Workspace
+from workspace import RECORDS
 
 from seqedit.base.jsonl import read_jsonl
 from seqedit.cli.main import app
@@ -17,12 +17,6 @@ from seqedit.lm.load import load_model
 from seqedit.lm.weights import read_weight
 
 GOLDEN_ALLOWED = 2e-5  # MEMIT's, see test_golden.py
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 def changed(i: int, **fields) -> list[dict]:

@@ -22,12 +22,6 @@ from seqedit.runs.records import load_weights
 TEXT = "The mother tongue of André is French, and Zoë plays polo"
 
 
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
-
-
 def edited(space, kind: str = "gpt2") -> Workspace:
     """The space with a run on a tiny model of that kind.
 

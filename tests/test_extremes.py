@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import build_plan
 from runs import same, weights
-from workspace import SETTINGS, Workspace
+from workspace import SETTINGS
 
 from seqedit.editing.contract import UpdateRefused, guard
 from seqedit.editing.sequential import NO_EFFECT, run_sequential
@@ -21,12 +21,6 @@ from seqedit.requests.plain import RequestError
 from seqedit.requests.published import load_requests
 from seqedit.runs.settings import build_settings, parse_assignments
 from seqedit.study.notebook import check_parameter
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 def test_an_update_below_the_precision_of_the_weights_is_no_edit(tiny_lm, requests):

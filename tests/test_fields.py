@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from workspace import Workspace
 
 from seqedit.requests.fields import nearest, with_rest
 from seqedit.requests.layouts import KNOWN, in_our_schema
@@ -13,12 +12,6 @@ from seqedit.requests.record import Probe
 from seqedit.requests.request import parse_requests
 
 PLAIN = {"case_id": 7, "prompt": "{} lives in", "subject": "Ada", "target_new": "Rome"}
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 def unused(**fields) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from workspace import Workspace, content
+from workspace import content
 
 from seqedit.algebra.second_moment import SecondMoment
 from seqedit.base.jsonl import read_jsonl
@@ -21,12 +21,6 @@ from seqedit.moments.corpus import Corpus
 from seqedit.moments.files import load_moments, save_moments
 from seqedit.moments.merge import compact_file, merge_files
 from seqedit.moments.released import import_released
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 def test_byte_order_marks(space):

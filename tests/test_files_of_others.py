@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
-from workspace import Workspace
 
 from seqedit.cli.main import app
 from seqedit.moments.files import load_moments
@@ -39,12 +38,6 @@ mom2_n_samples: 100
 mom2_dtype: "float32"
 model_parallel: false
 """
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 def released(path, layer=1, d=64, n=200, **changes):

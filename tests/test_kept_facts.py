@@ -4,7 +4,6 @@ import json
 
 import pytest
 from conftest import SENTENCES
-from workspace import Workspace
 
 from seqedit.evaluation.abilities import answer_facts
 from seqedit.evaluation.continuations import exact_match
@@ -14,12 +13,6 @@ from seqedit.runs.engine import run
 from seqedit.runs.records import load_run
 
 PROMPTS = [text[:length] for text in SENTENCES for length in (5, 9, 14)]
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-from workspace import Workspace
 
 from seqedit.lm.load import load_model
 
@@ -12,12 +11,6 @@ from seqedit.lm.load import load_model
 @pytest.fixture
 def copy(tmp_path, tiny_folder):
     return shutil.copytree(tiny_folder, tmp_path / "model")
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
-from workspace import RECORDS, Workspace
+from workspace import RECORDS
 
 from seqedit.cli.main import app
 from seqedit.lm.target_loss import TargetConfig
@@ -123,12 +123,6 @@ def test_methods_and_defaults():
     assert set(PRESETS) <= set(METHODS)
     settings = build_settings("memit", find_preset("memit", "gpt-j-6b").settings)
     assert settings.target == TargetConfig() and settings.parameters == method_parameters("memit")
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 def test_who_gets_a_preset(space, tiny_lm, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from conftest import build_lm
-from workspace import RECORDS, Workspace
+from workspace import RECORDS
 
 from seqedit.algebra.restrain import compress
 from seqedit.lm.weights import apply_update, read_weight
@@ -67,9 +67,7 @@ def test_settings_out_of_range():
 
 
 @pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    space = Workspace(tmp_path, tiny_folder)
+def space(space):
     space.write("kept.jsonl", '{"prompt": "The town is", "target": "quiet"}\n')
     return space
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from workspace import FILES, RECORDS, Workspace, content
+from workspace import FILES, RECORDS, content
 
 from seqedit.base.jsonl import read_jsonl
 from seqedit.runs import checkpoint, engine
@@ -21,12 +21,6 @@ from seqedit.runs.records import load_weights, read_run
 
 class Crash(BaseException):
     """What a power cut looks like from inside."""
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import build_lm
 from safetensors.torch import load_file
-from workspace import FILES, RECORDS, SETTINGS, Workspace, content
+from workspace import FILES, RECORDS, SETTINGS, content
 
 from seqedit.base import files
 from seqedit.exchange.edited import export_folder
@@ -25,12 +25,6 @@ from seqedit.runs import checkpoint, records
 from seqedit.runs.engine import run
 from seqedit.runs.job import prepare
 from seqedit.runs.records import load_run
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 def test_record(space):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from workspace import RECORDS, Workspace
+from workspace import RECORDS
 
 from seqedit.base.jsonl import read_jsonl
 from seqedit.requests.request import parse_requests
@@ -56,12 +56,6 @@ def test_seed_and_round_decide():
         for given in ((rounds, 8, 0), (rounds, 8, 0), (rounds, 8, 1), (rounds[:1] + rounds, 8, 0))
     ]
     assert draws[0] == draws[1] and len(set(draws)) == 3
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 def test_a_run_samples_all_evaluations_but_the_last(space):

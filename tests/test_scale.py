@@ -3,7 +3,6 @@
 import pytest
 import torch
 from conftest import relative
-from workspace import Workspace
 
 from seqedit.algebra.compact import compacted
 from seqedit.algebra.solve import solve_update
@@ -12,12 +11,6 @@ from seqedit.runs.engine import run
 from seqedit.runs.records import load_run
 from seqedit.runs.scale import PRICE, QUIET, scaled_to
 from seqedit.runs.settings import build_settings
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 @pytest.fixture

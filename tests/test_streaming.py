@@ -12,7 +12,6 @@ import pytest
 import torch
 from conftest import SENTENCES, relative
 from problems import accumulated
-from workspace import Workspace
 
 from seqedit.algebra.second_moment import SecondMoment, top_eigenvalues
 from seqedit.base.tensors import read_metadata
@@ -33,11 +32,6 @@ def text(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("\n".join(TEXTS), encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder):
-    return Workspace(tmp_path, tiny_folder)
 
 
 def read(lm, reading, texts=TEXTS, place=None, moments=None, batches=None):

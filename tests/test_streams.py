@@ -10,7 +10,7 @@ from conftest import build_lm
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
-from workspace import RECORDS, Workspace, content
+from workspace import RECORDS, content
 
 from seqedit.cli.main import app
 from seqedit.evaluation import streams as measured
@@ -280,9 +280,7 @@ RECORDS_OF_TWO = [
 
 
 @pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    space = Workspace(tmp_path, tiny_folder)
+def space(space):
     space.write("requests.json", RECORDS_OF_TWO)
     return space
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SENTENCES, bits, build_lm, changed
-from workspace import RECORDS, Workspace
+from workspace import RECORDS
 
 from seqedit.evaluation import survival as module
 from seqedit.evaluation.abilities import perplexity
@@ -178,9 +178,7 @@ def test_neutral_texts(requests):
 
 
 @pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    space = Workspace(tmp_path, tiny_folder)
+def space(space):
     space.write("text.txt", "The town is quiet.\nHuciol is a chemist.\nWe left it.\n")
     return space
 

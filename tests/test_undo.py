@@ -11,7 +11,6 @@ from conftest import build_plan, relative
 from oracles import Case
 from runs import same, weights
 from safetensors.torch import load_file
-from workspace import Workspace
 
 from seqedit.algebra.curvature import CurvatureSolver
 from seqedit.algebra.solver import Solver
@@ -159,12 +158,6 @@ def test_residuals_are_what_the_original_weights_lack(exact_lm, requests):
         torch.eye(64, dtype=torch.float64),
     )
     assert relative(read_weight(lm, 1) - first.state.original[1], total) < 1e-9
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 def test_undo_in_a_run(space):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from runs import method_and_plan
-from workspace import RECORDS, Workspace
+from workspace import RECORDS
 
 from seqedit.editing.sequential import run_sequential
 from seqedit.evaluation import wild
@@ -168,12 +168,6 @@ def test_an_edit_is_seen_in_the_wild(tiny_lm, requests):
     scores = score_wild(lm, own, texts=True)
     for text, request in zip(scores["wild_bare_text"], own, strict=True):
         assert text.startswith(request.target_new), text
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 def test_commands(space):

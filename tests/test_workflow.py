@@ -14,7 +14,7 @@ from runs import BESIDE, network_for
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
-from workspace import RECORDS, Workspace
+from workspace import RECORDS
 
 from seqedit.base.files import write_json, write_text
 from seqedit.base.tensors import save_tensors
@@ -24,12 +24,6 @@ from seqedit.methods.catalogue import METHODS, method_parameters
 from seqedit.runs.records import load_run
 
 MANY = "I heard a song. " * 20
-
-
-@pytest.fixture
-def space(tmp_path, tiny_folder, monkeypatch) -> Workspace:
-    monkeypatch.setenv("SEQEDIT_CACHE", str(tmp_path / "cache"))
-    return Workspace(tmp_path, tiny_folder)
 
 
 def refused(result, out: Path, *words: str) -> None:
