@@ -9,7 +9,8 @@ from workspace import RECORDS
 
 from seqedit.algebra.restrain import compress
 from seqedit.lm.weights import apply_update, read_weight
-from seqedit.runs.restraints import restrained, restraints, sums
+from seqedit.methods.catalogue import make_method
+from seqedit.runs.restraints import measure_restrained, restrained_methods, sums
 
 
 def edited_model():
@@ -26,25 +27,30 @@ def edited_model():
 
 
 def test_what_is_kept():
-    """A share of the sum, or PRUNE of the sum, as the combinators define it; afterwards all is back
-    bit for bit."""
+    """A share of the sum, or PRUNE of the sum, as the algebra has it; afterwards all is back bit
+    for bit."""
     lm, original, updates = edited_model()
     whole = {layer: read_weight(lm, layer) for layer in original}
-    asked = restraints([0.25, 1.0], [2.0])
-    assert list(asked) == [("averaged", 0.25), ("averaged", 1.0), ("prune", 2.0)]
-    lengths = {}
-    for name, restraint in asked.items():
-        with restrained(lm, original, restraint) as lengths[name]:
-            for layer, W0 in original.items():
-                total = whole[layer] - W0
-                expected = compress(W0, total, 2.0) if name == ("prune", 2.0) else name[1] * total
-                found = read_weight(lm, layer)
-                # one rounding of W₀ + Δ in float32
-                torch.testing.assert_close(found, W0 + expected, rtol=1e-6, atol=1e-6)
-        assert all(torch.equal(read_weight(lm, layer), W) for layer, W in whole.items())
-    assert lengths["averaged", 0.25] == pytest.approx(0.25, rel=1e-5)
-    assert lengths["averaged", 1.0] == pytest.approx(1.0, rel=1e-5)
-    assert lengths["prune", 2.0] < 0.9
+    methods = restrained_methods(make_method("memit"), [0.25, 1.0], [2.0])
+    assert list(methods) == [("averaged", 0.25), ("averaged", 1.0), ("prune", 2.0)]
+
+    def weights(lm):
+        return {"W": {layer: read_weight(lm, layer) for layer in original}}
+
+    quarter, full, pruned = measure_restrained(lm, original, methods, weights)
+    for layer, W0 in original.items():
+        total = whole[layer] - W0
+        for row, kept in (
+            (quarter, 0.25 * total),
+            (full, total),
+            (pruned, compress(W0, total, 2.0)),
+        ):
+            # one rounding of W₀ + Δ in float32
+            torch.testing.assert_close(row["W"][layer], W0 + kept, rtol=1e-6, atol=1e-6)
+        assert torch.equal(read_weight(lm, layer), whole[layer])
+    assert quarter["length"] == pytest.approx(0.25, rel=1e-5)
+    assert full["length"] == pytest.approx(1.0, rel=1e-5)
+    assert pruned["length"] < 0.9 and (pruned["restraint"], pruned["setting"]) == ("prune", 2.0)
     for row, (layer, W0) in zip(sums(lm, original), original.items(), strict=True):
         values = torch.linalg.svdvals(updates[layer])
         limit = torch.linalg.matrix_norm(W0, 2)
@@ -58,9 +64,9 @@ def test_what_is_kept():
 
 def test_settings_out_of_range():
     with pytest.raises(ValueError, match="mix"):
-        restraints([1.5], [])
+        restrained_methods(make_method("memit"), [1.5], [])
     with pytest.raises(ValueError, match="alpha is 1; it must exceed 1"):
-        restraints([], [1.0])
+        restrained_methods(make_method("memit"), [], [1.0])
 
 
 # The command
@@ -125,4 +131,4 @@ def test_wrong_input(space):
 def test_a_run_that_restrains_its_sum(space):
     assert space.call(method="memit+prune").exit_code == 0
     done = restrain(space)
-    assert done.exit_code == 1 and "memit+prune restrains its sum already" in done.stderr
+    assert done.exit_code == 1 and "restrains its sum already" in done.stderr

@@ -1,7 +1,7 @@
 """`seqedit restrain`: what restraints of a finished run's total update would have kept."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,6 +66,7 @@ def restrain(
     from ..exchange.edited import put_edited
     from ..lm.chat import as_read
     from ..lm.load import load_model
+    from ..lm.model import LanguageModel
     from ..lm.weights import read_weight, rewound
     from ..methods.catalogue import make_method
     from ..moments.cache import read_corpus
@@ -73,18 +74,14 @@ def restrain(
     from ..runs.edited import edited_requests, reading_of
     from ..runs.identity import run_id
     from ..runs.records import read_run
-    from ..runs.restraints import restrained, restraints, sums
+    from ..runs.restraints import measure_restrained, restrained_methods, sums
     from ..runs.sampling import sample_by_round
 
-    asked = restraints(parse_numbers("mix", mix), parse_numbers("alpha", alpha))
-    if not asked:
-        raise ValueError("mix: no restraint is asked for; give --mix, --alpha or both")
+    shares, bases = parse_numbers("mix", mix), parse_numbers("alpha", alpha)
     run = read_run(edited)
     parameters = run["parameters"]
-    if make_method(parameters["method"], **parameters["parameters"]).restrain_total:
-        raise ValueError(
-            f"edited: {parameters['method']} restrains its sum already; give a run without that"
-        )
+    method = make_method(parameters["method"], **parameters["parameters"])
+    methods = restrained_methods(method, shares, bases)
     facts = edited_requests(run, requests)
     texts = read_corpus(perplexity_text, "perplexity_text") if perplexity_text else []
     lm = load_model(
@@ -100,21 +97,22 @@ def restrain(
     size = parameters.get("batch_size") or len(facts)
     rounds = [facts[i : i + size] for i in range(0, len(facts), size)]
     measured = facts if sample is None else sample_by_round(rounds, sample, seed)
-    rows = []
-    for (name, setting), restraint in tqdm(asked.items(), desc="restrain", disable=None):
-        with restrained(lm, original, restraint) as share:
-            report = evaluate(
-                lm,
-                measured,
-                unedited=baseline.scores,
-                edited=facts,
-                texts=texts,
-                kept=kept,
-                known=baseline.known,
-            )
-        row = {"restraint": name, "setting": setting, "length": share} | report["edits"]
+
+    def measure(lm: LanguageModel) -> dict[str, Any]:
+        report = evaluate(
+            lm,
+            measured,
+            unedited=baseline.scores,
+            edited=facts,
+            texts=texts,
+            kept=kept,
+            known=baseline.known,
+        )
         others = ("known_facts", "kept_facts", "text_perplexity")
-        rows.append(row | {name: report[name] for name in others if name in report})
+        return report["edits"] | {name: report[name] for name in others if name in report}
+
+    found = measure_restrained(lm, original, methods, measure)
+    rows = list(tqdm(found, total=len(methods), desc="restrain", disable=None))
     table = pd.DataFrame(rows)
     shown = ["efficacy_accuracy", "efficacy", "neighborhood", "kept_facts", "text_perplexity"]
     columns = ["restraint", "setting", "length", *(n for n in shown if n in table)]

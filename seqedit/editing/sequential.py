@@ -1,6 +1,6 @@
 """The loop: rounds of requests written into one model, with all that it remembers in the open."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -95,14 +95,30 @@ def handed_over(lm: LanguageModel, method: EditMethod, state: EditState) -> Iter
     """
     with restored(lm, state.original), method.beside(lm, state):
         if method.restrain_total:
-            for layer, original in state.original.items():
-                W0 = original.to(lm.device)
-                total = read_weight(lm, layer) - W0
-                kept = method.restrain_total(W0, total)
-                _guard_total(kept, total, layer, W0)
-                write_weight(lm, layer, W0)
-                apply_update(lm, layer, kept)
+            restrain_sums(lm, state.original, method.restrain_total)
         yield
+
+
+def restrain_sums(
+    lm: LanguageModel, original: Mapping[int, Tensor], restrain: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    """Leave in the model what a restraint keeps of the sum of all updates of each layer.
+
+    Args:
+        lm: the edited model; it is changed.
+        original: layer → W₀.
+        restrain: as `EditMethod.restrain_total`.
+
+    Raises:
+        ValueError: a sum becomes far larger instead.
+    """
+    for layer, before in original.items():
+        W0 = before.to(lm.device)
+        total = read_weight(lm, layer) - W0
+        kept = restrain(W0, total)
+        _guard_total(kept, total, layer, W0)
+        write_weight(lm, layer, W0)
+        apply_update(lm, layer, kept)
 
 
 def _guard_total(kept: Tensor, total: Tensor, layer: int, W0: Tensor) -> None:

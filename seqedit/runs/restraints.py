@@ -5,42 +5,73 @@ their settings trades: how much of the edits for how much of everything else.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ..algebra.diagnostics import spectrum
-from ..algebra.restrain import check_alpha, check_share, compress
+from ..editing.contract import EditMethod
+from ..editing.sequential import restrain_sums
 from ..lm.model import LanguageModel
-from ..lm.weights import apply_update, read_weight, restored, write_weight
+from ..lm.weights import read_weight, restored
+from ..methods.restraints import averaged, prune
 
 Matrix = Float[Tensor, "d_model d_ff"]
-Restraint = Callable[[Matrix, Matrix], Matrix]
-"""(W₀, W_T − W₀) → what is kept of the sum of all updates."""
+Measure = Callable[[LanguageModel], dict[str, Any]]
 
 
-def restraints(mix: Sequence[float], alpha: Sequence[float]) -> dict[tuple[str, float], Restraint]:
-    """(method, setting) → restraint: `averaged` with shares of the new weights, `prune` with bases
-    of the logarithm.
+def restrained_methods(
+    method: EditMethod, mix: Sequence[float], alpha: Sequence[float]
+) -> dict[tuple[str, float], EditMethod]:
+    """(restraint, setting) → the method with it: averages with shares of the new weights, PRUNE
+    with bases of the logarithm.
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: there is none, one is out of range, or the method restrains its sum already.
     """
-    for share in mix:
-        check_share("mix", share)
-    for base in alpha:
-        check_alpha(base)
-    found: dict[tuple[str, float], Restraint] = {
-        ("averaged", share): partial(_shortened, share=share) for share in mix
-    }
-    found |= {("prune", base): partial(compress, alpha=base) for base in alpha}
-    return found
+    if not mix and not alpha:
+        raise ValueError("mix: no restraint is asked for; give --mix, --alpha or both")
+    if method.restrain_total:
+        raise ValueError(
+            f"edited: {method.name} restrains its sum already; give a run without that"
+        )
+    found = {("averaged", share): averaged(method, share) for share in mix}
+    return found | {("prune", base): prune(method, base) for base in alpha}
 
 
-def _shortened(W0: Matrix, total: Matrix, share: float) -> Matrix:
-    return share * total
+def measure_restrained(
+    lm: LanguageModel,
+    original: Mapping[int, Matrix],
+    methods: Mapping[tuple[str, float], EditMethod],
+    measure: Measure,
+) -> Iterator[dict[str, Any]]:
+    """Measure what each method would have handed over; afterwards the model is as before.
+
+    Args:
+        lm: the edited model.
+        original: layer → W₀.
+        methods: as `restrained_methods` returns them.
+        measure: what is measured, by name.
+
+    Yields:
+        `restraint`, `setting`, `length`, the share ‖kept‖_F / ‖total‖_F over all layers, and what
+        was measured.
+    """
+    whole = _length(lm, original)
+    for (name, setting), method in methods.items():
+        assert method.restrain_total is not None  # see `restrained_methods`
+        with restored(lm, original):
+            restrain_sums(lm, original, method.restrain_total)
+            length = _length(lm, original) / whole if whole else 1.0
+            found = {"restraint": name, "setting": setting, "length": length} | measure(lm)
+        yield found
+
+
+def _length(lm: LanguageModel, original: Mapping[int, Matrix]) -> float:
+    """‖W − W₀‖_F over all layers."""
+    sums = (read_weight(lm, layer) - W0.to(lm.device) for layer, W0 in original.items())
+    return sum(total.square().sum().item() for total in sums) ** 0.5
 
 
 def sums(lm: LanguageModel, original: Mapping[int, Matrix]) -> list[dict[str, float]]:
@@ -66,28 +97,3 @@ def sums(lm: LanguageModel, original: Mapping[int, Matrix]) -> list[dict[str, fl
             | {"above": above, "wide": int((held < 0.9).sum()) + 1, "count": len(values)}
         )
     return rows
-
-
-@contextmanager
-def restrained(
-    lm: LanguageModel, original: Mapping[int, Matrix], restraint: Restraint
-) -> Iterator[float]:
-    """Inside, the model holds what a restraint keeps of its edits; afterwards it is as before.
-
-    Args:
-        lm: the edited model.
-        original: layer → W₀.
-
-    Yields:
-        ‖kept‖_F / ‖total‖_F over all layers, the share of the update's length that is kept.
-    """
-    kept_square = total_square = 0.0
-    with restored(lm, original):
-        for layer, W0 in original.items():
-            total = read_weight(lm, layer) - W0.to(lm.device)
-            kept = restraint(W0.to(lm.device), total)
-            write_weight(lm, layer, W0)
-            apply_update(lm, layer, kept)
-            kept_square += kept.square().sum().item()
-            total_square += total.square().sum().item()
-        yield (kept_square / total_square) ** 0.5 if total_square else 1.0
