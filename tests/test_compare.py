@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from seqedit.study import plots
-from seqedit.study.compare import written_and_kept
+from seqedit.study.compare import restraint_record, written_and_kept
 
 
 def evaluation(edits: int, *by_age: tuple[int, float]) -> dict:
@@ -53,3 +53,13 @@ def test_a_path_for_each_method():
 def test_shares_are_percent(column):
     found = written_and_kept(pd.DataFrame([evaluation(10, (10, 0.3))]))
     assert found[column].tolist() == [pytest.approx(30.0)]
+
+
+def test_restraint_records():
+    """Rows rise in each restraint, and a whole average is the run itself."""
+    for model in ("smollm2-135m", "embedded"):
+        for method in ("memit_seq", "alphaedit"):
+            rows, record = restraint_record(model, method)
+            assert rows.index.is_monotonic_increasing and record["method"] == method
+            assert rows.loc[("averaged", 1.0), "length"] == pytest.approx(1.0, rel=1e-4)
+            assert {layer["count"] for layer in record["sums"]} <= {192, 576}

@@ -5,6 +5,7 @@ numbers.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -266,3 +267,17 @@ def published_numbers(**wanted: str | int) -> pd.DataFrame:
     for column, value in wanted.items():
         frame = frame[frame[column] == value]
     return frame.reset_index(drop=True)
+
+
+def restraint_record(model: str, method: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What restraints keep of a finished run, from `data/restraints`, as `seqedit restrain` writes
+    it.
+
+    Returns:
+        The rows, indexed by restraint ("averaged", "prune") and setting, in rising order; and the
+        whole record.
+    """
+    file = DATA / "restraints" / f"{model}-{method}.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    rows = pd.DataFrame(record["restraints"]).set_index(["restraint", "setting"]).sort_index()
+    return rows, record
