@@ -1,5 +1,6 @@
 """All studies of the book by name: what is compared with what."""
 
+from .newcomers import newcomers
 from .real_models import real
 from .small_world import (
     choices,
@@ -29,6 +30,7 @@ STUDIES = {
         horizon,
         instrument,
         pilot,
+        newcomers,
         real,
     )
 }
