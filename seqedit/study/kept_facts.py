@@ -28,23 +28,27 @@ def kept_by_kind(record: Record) -> pd.DataFrame:
     Raises:
         ValueError: it is not known which facts the model said unedited.
     """
-    model = record.run["parameters"]["model"]
+    facts = pd.DataFrame(read_jsonl(FACTS / "kept.jsonl"))
+    facts["known"] = said_unedited(record.run["parameters"]["model"])
+    facts["kept"] = [mark == "1" for mark in record.scores["answers.kept_facts"].iloc[-1]]
+    templates = {request.prompt for request in load_requests("facts")}
+    facts["asked"] = [_template(prompt, templates) for prompt in facts["prompt"]]
+    found = facts[facts["known"]].groupby("asked")[["known", "kept"]].sum()
+    return found.sort_values("known", ascending=False)
+
+
+def said_unedited(model: str) -> list[bool]:
+    """Which of the facts in `data/facts/kept.jsonl` a pretrained model says unedited, in order.
+
+    Raises:
+        ValueError: this is not known of the model.
+    """
     every = json.loads((FACTS / "known.json").read_text(encoding="utf-8"))
     if model not in every:
         raise ValueError(
             f"model: which facts {model!r} says unedited is known for {', '.join(every)} only"
         )
-    facts = pd.DataFrame(read_jsonl(FACTS / "kept.jsonl"))
-    said = {
-        "known": every[model]["said"]["kept.jsonl"],
-        "kept": record.scores["answers.kept_facts"].iloc[-1],
-    }
-    for name, marks in said.items():
-        facts[name] = [mark == "1" for mark in marks]
-    templates = {request.prompt for request in load_requests("facts")}
-    facts["asked"] = [_template(prompt, templates) for prompt in facts["prompt"]]
-    found = facts[facts["known"]].groupby("asked")[["known", "kept"]].sum()
-    return found.sort_values("known", ascending=False)
+    return [mark == "1" for mark in every[model]["said"]["kept.jsonl"]]
 
 
 def _template(prompt: str, templates: Iterable[str]) -> str:
