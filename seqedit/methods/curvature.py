@@ -8,11 +8,11 @@ from .entry import method
 from .kinds.low_curvature import Factors, LowCurvatureFineTuning, Projected
 
 SHARE = ranges.Range(
-    0.01, 0.9995, below=1.0, low_may_stay="nothing is left out", high_may_stay="beyond published"
+    0.01, 0.99999, below=1.0, low_may_stay="nothing is left out", high_may_stay="beyond published"
 )
 SEARCH: ranges.Search = {
     "layers": ranges.Choice(((1,), (2,), (3,), (4,), (0, 1, 2), (2, 3, 4))),
-    "lr": ranges.Range(5e-4, 0.3),
+    "lr": ranges.Range(5e-4, 10.0),
     "share": SHARE,
 }
 SOURCE = "CrispEdit (2602.15823); code: zarifikram/CrispEdit, no licence"

@@ -31,13 +31,25 @@ def families() -> Mapping[str, list[Part]]:
         ],
         "order, end token, layer": [*_orders()],
         "low curvature": [
-            ("crispedit-open", "crispedit", {"share": 1e-6}),
+            ("crispedit-open", "crispedit", {"share": 1e-6, "lr": 5e-3}),
             ("crispedit", "crispedit", {}),
-            ("crispedit-published", "crispedit", {"share": 0.9}),
-            ("crispedit-released", "crispedit", {"share": 0.9, "project": "gradient"}),
-            ("crispedit-nscl", "crispedit", {"share": 0.9, "factors": "inputs"}),
+            *(
+                (f"crispedit-0.9-{lr:g}", "crispedit", {"share": 0.9, "lr": lr})
+                for lr in (1e-2, 5e-2)
+            ),
             ("crispedit_seq", "crispedit_seq", {}),
-            ("crispedit_seq-published", "crispedit_seq", {"share": 0.999}),
+            *(
+                (
+                    f"crispedit_seq-released-{lr:g}",
+                    "crispedit_seq",
+                    {"project": "gradient", "lr": lr},
+                )
+                for lr in (2e-3, 8e-3)
+            ),
+            *(
+                (f"crispedit_seq-nscl-{lr:g}", "crispedit_seq", {"factors": "inputs", "lr": lr})
+                for lr in (2e-2, 1e-1)
+            ),
         ],
         "price on outputs": [
             ("memit_seq", "memit_seq", {}),
