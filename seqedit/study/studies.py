@@ -1,7 +1,7 @@
 """All studies of the book by name: what is compared with what."""
 
 from .newcomers import newcomers
-from .real_models import real
+from .real_models import real, real_presets
 from .small_world import (
     choices,
     growth,
@@ -32,6 +32,7 @@ STUDIES = {
         pilot,
         newcomers,
         real,
+        real_presets,
     )
 }
 """Name of a study → its runs."""
