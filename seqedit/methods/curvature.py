@@ -7,12 +7,10 @@ from . import ranges
 from .entry import method
 from .kinds.low_curvature import Factors, LowCurvatureFineTuning, Projected
 
-SHARE = ranges.Range(
-    0.01, 0.99999, below=1.0, low_may_stay="nothing is left out", high_may_stay="beyond published"
-)
+SHARE = ranges.Range(0.9, 0.99999, below=1.0)
 SEARCH: ranges.Search = {
     "layers": ranges.Choice(((1,), (2,), (3,), (4,), (0, 1, 2), (2, 3, 4))),
-    "lr": ranges.Range(5e-4, 10.0),
+    "lr": ranges.Range(5e-3, 3.0),
     "share": SHARE,
 }
 SOURCE = "CrispEdit (2602.15823); code: zarifikram/CrispEdit, no licence"

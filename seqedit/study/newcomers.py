@@ -1,11 +1,9 @@
 """The study of the methods of 2025 and 2026: each beside its base, and one part of it at a time."""
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..runs.resolve import HYPER, TARGET_FILE
 from .study_run import StudyRun
 
 Part = tuple[str, str, dict[str, Any]]
@@ -77,17 +75,6 @@ def families() -> Mapping[str, list[Part]]:
             ("stableedit-frozen", "stableedit", {"statistics": "frozen"}),
             ("stableedit-none", "stableedit", {"normalisation": "none"}),
         ],
-        "SimIE: ROME": [("rome", "rome", {}), ("rome+simie", "rome+simie", {})],
-        "SimIE: FT-M": [("ft_m", "ft_m", {}), ("ft_m+simie", "ft_m+simie", {})],
-        "SimIE: MEND": [("mend", "mend", {}), ("mend+simie", "mend+simie", {})],
-        "short steps": [
-            ("memit", "memit", {}),
-            ("memit-long", "memit", {"clamp": _clamp(2.0)}),
-            ("memit+iterated", "memit+iterated", {}),
-            ("memit+iterated-short", "memit+iterated", {"clamp": _clamp(0.5), "iterations": 5}),
-            ("memit+neighbour_assisted", "memit+neighbour_assisted", {"neighbours": 1}),
-            ("memit+neighbour_assisted+iterated", "memit+neighbour_assisted+iterated", {}),
-        ],
         SAME_SUBJECT: [
             ("same-memit", "memit", {}),
             ("same-memit_merge", "memit_merge", {}),
@@ -102,7 +89,6 @@ def families() -> Mapping[str, list[Part]]:
             ("memit_seq", "memit_seq", {}),
             ("memit_seq-averaged-0.85", "memit_seq+averaged", {"mix": 0.85}),
             ("memit_seq-averaged-0.5", "memit_seq+averaged", {"mix": 0.5}),
-            ("ft_m+averaged", "ft_m+averaged", {}),
             ("grace", "grace", {}),
             ("in_context", "in_context", {}),
             ("in_context_oracle", "in_context_oracle", {}),
@@ -120,12 +106,6 @@ def _orders() -> Iterator[Part]:
         label = f"{order}-{end or 'no-end'}-{layer}-{lr:g}"
         settings = {"order": order, "target_end": end, "layers": [layer], "lr": lr, "batch": 10}
         yield label, "locft_bf", settings
-
-
-def _clamp(factor: float) -> float:
-    """A multiple of the clamp that all methods which locate and edit share."""
-    target = json.loads((HYPER / TARGET_FILE).read_text(encoding="utf-8"))
-    return float(factor * target["clamp"])
 
 
 def newcomers() -> Iterator[StudyRun]:
