@@ -7,10 +7,10 @@ from . import ranges
 from .entry import method
 from .kinds.low_curvature import Factors, LowCurvatureFineTuning, Projected
 
-SHARE = ranges.Range(0.9, 0.99999, below=1.0)
+SHARE = ranges.Range(0.5, 0.9998, below=1.0)
 SEARCH: ranges.Search = {
     "layers": ranges.Choice(((1,), (2,), (3,), (4,), (0, 1, 2), (2, 3, 4))),
-    "lr": ranges.Range(5e-3, 3.0),
+    "lr": ranges.Range(1e-3, 0.3),
     "share": SHARE,
 }
 SOURCE = "CrispEdit (2602.15823); code: zarifikram/CrispEdit, no licence"
