@@ -7,11 +7,10 @@ from . import ranges
 from .entry import method
 from .kinds.low_curvature import Factors, LowCurvatureFineTuning, Projected
 
-SHARE = ranges.Range(0.5, 0.9998, below=1.0)
 SEARCH: ranges.Search = {
-    "layers": ranges.Choice(((1,), (2,), (3,), (4,), (0, 1, 2), (2, 3, 4))),
-    "lr": ranges.Range(1e-3, 0.3),
-    "share": SHARE,
+    "layers": ranges.Choice(((1,), (3,), (4,))),
+    "lr": ranges.Range(2e-3, 5e-2),
+    "share": ranges.Range(0.8, 0.99, below=1.0),
 }
 SOURCE = "CrispEdit (2602.15823); code: zarifikram/CrispEdit, no licence"
 

@@ -31,10 +31,7 @@ def families() -> Mapping[str, list[Part]]:
         "low curvature": [
             ("crispedit-open", "crispedit", {"share": 1e-6, "lr": 5e-3}),
             ("crispedit", "crispedit", {}),
-            *(
-                (f"crispedit-0.9-{lr:g}", "crispedit", {"share": 0.9, "lr": lr})
-                for lr in (1e-2, 5e-2)
-            ),
+            *((f"crispedit-{share:g}", "crispedit", {"share": share}) for share in (0.5, 0.99)),
             ("crispedit_seq", "crispedit_seq", {}),
             *(
                 (
@@ -73,7 +70,10 @@ def families() -> Mapping[str, list[Part]]:
             ("stableedit-cold", "stableedit", {"warm_up": ""}),
             ("stableedit-written", "stableedit", {"warm_up_effect": "edits"}),
             ("stableedit-frozen", "stableedit", {"statistics": "frozen"}),
-            ("stableedit-none", "stableedit", {"normalisation": "none"}),
+            *(
+                (f"stableedit-none-{eta:g}", "stableedit", {"normalisation": "none", "eta": eta})
+                for eta in (0.1, 1.0)
+            ),
         ],
         SAME_SUBJECT: [
             ("same-memit", "memit", {}),
