@@ -319,8 +319,7 @@ def test_committed_searches_for_long_runs():
 
 
 NOT_SEARCHED = {
-    *("crispedit_seq", "ft_m+averaged"),
-    *("memit+iterated", "memit+neighbour_assisted+iterated"),
+    *("ft_m+averaged", "memit+iterated", "memit+neighbour_assisted+iterated"),
     *("rome+simie", "ft_m+simie", "mend+simie"),
 }
 """Methods whose settings are first guesses, as `data/README.md` says; they leave when searched."""

@@ -32,7 +32,10 @@ def families() -> Mapping[str, list[Part]]:
             ("crispedit-open", "crispedit", {"share": 1e-6, "lr": 5e-3}),
             ("crispedit", "crispedit", {}),
             *((f"crispedit-{share:g}", "crispedit", {"share": share}) for share in (0.5, 0.99)),
+        ],
+        "low curvature, in sequence": [
             ("crispedit_seq", "crispedit_seq", {}),
+            ("crispedit", "crispedit", {}),
             *(
                 (
                     f"crispedit_seq-released-{lr:g}",
