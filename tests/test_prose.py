@@ -96,6 +96,9 @@ EXCEPTIONS = {
         "At 0.002 too few": "setting",
         "at 0.5 hardly any": "setting",
     },
+    "newcomers": {
+        "from about half to more than nine in ten": "a paper's numbers",
+    },
     "nse": {
         "hold 80 % of the mass": "setting of NSE",
         "with 40 %, by": "setting of NSE",
