@@ -49,6 +49,31 @@ def test_a_path_for_each_method():
     assert all(sizes[0] < sizes[1] for sizes in marks)
 
 
+def test_names_of_paths_that_end_together():
+    """They lie neither on each other nor on a path nor outside; those of dashed paths are told."""
+    frame = pd.DataFrame(
+        {
+            "method": ["memit", "memit", "alphaedit", "alphaedit"],
+            "edits": [100, 200, 100, 200],
+            "kept": [95.0, 80.0, 96.0, 79.0],
+            "facts": [60.0, 15.0, 60.0, 15.0],
+        }
+    )
+    dashed = frame.assign(kept=frame["kept"] - 30)
+    figure = plots.paths(frame, "kept", "facts", "x", "y", dashed=dashed, dashed_as=", other")
+    (ax,) = figure.axes
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    told = [text.get_text() for text in ax.texts]
+    assert told == ["MEMIT", "AlphaEdit", "MEMIT, other", "AlphaEdit, other"]
+    assert [line.get_linestyle() for line in ax.lines] == ["-", "-", "--", "--"]
+    for one, box in enumerate(boxes):
+        assert ax.bbox.contains(*box.min) and ax.bbox.contains(*box.max)
+        assert not any(box.overlaps(other) for other in boxes[:one])
+        for line in ax.lines:
+            assert not line.get_path().transformed(ax.transData).intersects_bbox(box, filled=False)
+
+
 @pytest.mark.parametrize("column", ["fresh", "first"])
 def test_shares_are_percent(column):
     found = written_and_kept(pd.DataFrame([evaluation(10, (10, 0.3))]))

@@ -60,9 +60,10 @@ def rank_facts(one: StudyRun, record: Record) -> list[dict[str, Any]]:
         record: what it made.
 
     Returns:
-        For "edits", compared within their rounds, and for "other facts" of those that the unedited
-        model says: `n`, how many; `broken`, those that are not right at the end, exactly; and the
-        area under the ROC curve with its interval, see `seqedit.study.interference.Ranking`.
+        For "edits" of all rounds but the last, compared within their rounds, and for "other facts"
+        of those that the unedited model says: `n`, how many; `broken`, those that are not right at
+        the end, exactly, among edits also those that never were; and the area under the ROC curve
+        with its interval, see `seqedit.study.interference.Ranking`.
 
     Raises:
         ValueError: the method does not solve for its updates; or all facts were kept, or none.
@@ -74,6 +75,8 @@ def rank_facts(one: StudyRun, record: Record) -> list[dict[str, Any]]:
     right = outcome_values(probes, "efficacy", "exact").droplevel(0)
     kept = right.loc[[request.case_id for request in job.requests]].to_numpy() == 1
     owner = np.array([job.edited_in[request.case_id] for request in job.requests])
+    later = owner < owner.max()  # edits after which something was written
+    at_edits, kept, owner = at_edits[later], kept[later], owner[later]
     said = np.array([still for _, still in facts])
     ranked = (
         ("edits", kept, rank_broken_within(at_edits, kept, owner)),

@@ -29,7 +29,8 @@ def families() -> Mapping[str, list[Part]]:
         ],
         "order, end token, layer": [*_orders()],
         "low curvature": [
-            ("crispedit-open", "crispedit", {"share": 1e-6, "lr": 5e-3}),
+            ("crispedit-open", "crispedit", {"share": 1e-6}),
+            ("crispedit-open-0.005", "crispedit", {"share": 1e-6, "lr": 5e-3}),
             ("crispedit", "crispedit", {}),
             *((f"crispedit-{share:g}", "crispedit", {"share": share}) for share in (0.5, 0.99)),
         ],

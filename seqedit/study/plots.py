@@ -1,13 +1,16 @@
 """Figures of the book: each function takes tidy rows and returns the figure that it drew."""
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.pyplot import subplots
 from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import NDArray
 
 from ..methods.catalogue import CATALOGUE, base_entry, make_method
 from .compare import interval_ends
@@ -204,7 +207,16 @@ def _name_lines(ax: Axes, frame: pd.DataFrame, x: str, column: str) -> None:
         )
 
 
-def paths(frame: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str) -> Figure:
+def paths(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    xlabel: str,
+    ylabel: str,
+    *,
+    dashed: pd.DataFrame | None = None,
+    dashed_as: str = "",
+) -> Figure:
     """Draw what is kept of two things while edits are added: one path per method from its first
     evaluation to its last, which is named.
 
@@ -213,36 +225,71 @@ def paths(frame: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str) -> Figu
             returns them, of one seed.
         x, y: columns in percent.
         xlabel, ylabel: their titles.
+        dashed: rows of other runs of the same methods, drawn with dashed lines and hollow marks.
+        dashed_as: what follows the names of these.
     """
     figure, ax = subplots(figsize=(5.4, 4.2), layout="constrained")
     order = sorted(frame["method"].unique(), key=[*CATALOGUE].index)
     palette, signs = colours(order), markers(order)
-    texts = []
-    for method in order:
-        own = frame[frame["method"] == method].sort_values("edits")
-        ax.plot(own[x], own[y], color=palette[method], lw=1.6, zorder=2)
-        ax.scatter(
-            own[x],
-            own[y],
-            s=20 + 70 * own["edits"] / own["edits"].max(),
-            color=palette[method],
-            marker=signs[method],
-            edgecolor="white",
-            lw=0.6,
-            zorder=3,
-        )
-        end = own.iloc[-1]
-        texts.append((end[x], end[y], short_name(method), palette[method]))
-    for left, top, name, colour in texts:
-        ax.annotate(
-            name,
-            (left, top),
-            (7, -4),
-            textcoords="offset points",
-            va="top",
-            color=colour,
-            fontweight="bold",
-        )
-    ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 103))
-    ax.set_xlim(right=103)
+    names: list[tuple[float, float, str, str]] = []  # of the ends: x, y, text, colour
+    for rows, after in ((frame, ""), (dashed, dashed_as)):
+        if rows is None:
+            continue
+        hollow = rows is dashed
+        for method in order:
+            own, colour = rows[rows["method"] == method].sort_values("edits"), palette[method]
+            ax.plot(own[x], own[y], color=colour, lw=1.6, ls="--" if hollow else "-", zorder=2)
+            ax.scatter(
+                own[x],
+                own[y],
+                s=20 + 70 * own["edits"] / own["edits"].max(),
+                color="white" if hollow else colour,
+                marker=signs[method],
+                edgecolor=colour if hollow else "white",
+                lw=1.2 if hollow else 0.6,
+                zorder=3,
+            )
+            names.append((*own.iloc[-1][[x, y]], short_name(method) + after, colour))
+    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 103), ylim=(0, 103))
+    drawn = np.concatenate([_points(np.asarray(line.get_xydata())) for line in ax.lines])
+    for (_, _, name, colour), (at, height) in zip(names, _free_places(names, drawn), strict=True):
+        ax.text(at, height, name, va="center", color=colour, fontweight="bold")
     return figure
+
+
+def _points(path: NDArray) -> NDArray:
+    """Points along a path, (n, 2), close enough together that no name fits between two."""
+    steps = np.linspace(0, 1, 60)[:, None]
+    parts = [a + steps * (b - a) for a, b in itertools.pairwise(path)]
+    return np.concatenate([path, *parts])
+
+
+def _free_places(
+    names: Sequence[tuple[float, float, str, str]], drawn: NDArray
+) -> list[tuple[float, float]]:
+    """Where the names of ends begin, x and y, near each end and as little as possible on paths,
+    on other names and outside the axes; to the right if there is a choice.
+
+    Args:
+        names: x and y of the end in percent, the text, its colour. A letter takes about 1.8 points
+            of the axis, a line 6.
+        drawn: points of all paths, (n, 2).
+    """
+    letter, line, placed = 1.8, 6.0, list[tuple[float, float, float]]()
+    for left, top, name, _ in names:
+        width, found = letter * len(name), []
+        starts = (left + 3, left - width / 2, left - 3 - width)
+        for (side, start), step in itertools.product(enumerate(starts), range(-6, 7)):
+            height = top + step * line / 2
+            inside = (drawn[:, 0] > start) & (drawn[:, 0] < start + width)
+            inside &= abs(drawn[:, 1] - height) < line / 2
+            others = sum(
+                abs(height - y) < line and start < stop and begin < start + width
+                for begin, stop, y in placed
+            )
+            beyond = start < 1 or start + width > 102 or not line / 2 < height < 100
+            bad = 100 * beyond + 50 * others + inside.sum() + 2 * (abs(step) + side)
+            found.append((bad, start, height))
+        _, start, height = min(found)
+        placed.append((start, start + width, height))
+    return [(start, height) for start, _, height in placed]
