@@ -14,8 +14,11 @@ PROBED = {"efficacy": "edits", "paraphrase": "paraphrases", "neighborhood": "nei
 KEPT = "unrelated facts"
 """The title of the facts that are never edited."""
 
-MARKS = {"higher": "▲", "lower": "▼", "equivalent": "≈", "undecided": ""}
-"""Verdict → the mark behind a difference."""
+MARKS = {
+    name: f"\N{NARROW NO-BREAK SPACE}{mark}"
+    for name, mark in {"higher": "▲", "lower": "▼", "equivalent": "≈"}.items()
+} | {"undecided": ""}
+"""Verdict → what stands behind a difference."""
 
 
 def end_values(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
@@ -97,7 +100,7 @@ def as_text(found: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
             entry[str(title)] = (
                 f"{row['value'].mean:.1f} ± {row['value'].half:.1f}"
                 if difference is None
-                else f"{difference.mean:+.1f} ± {difference.half:.1f} {MARKS[row['verdict']]}"
-            ).strip()
+                else f"{difference.mean:+.1f} ± {difference.half:.1f}{MARKS[row['verdict']]}"
+            )
         table.append(entry)
     return pd.DataFrame(table)
