@@ -250,10 +250,19 @@ def paths(
                 zorder=3,
             )
             names.append((*own.iloc[-1][[x, y]], short_name(method) + after, colour))
+    names.sort()
     ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 103), ylim=(0, 103))
+    figure.draw_without_rendering()  # only now are sizes of texts known
     drawn = np.concatenate([_points(np.asarray(line.get_xydata())) for line in ax.lines])
-    for (_, _, name, colour), (at, height) in zip(names, _free_places(names, drawn), strict=True):
-        ax.text(at, height, name, va="center", color=colour, fontweight="bold")
+    texts = [
+        ax.text(left, top, name, va="center", color=colour, fontweight="bold")
+        for left, top, name, colour in names
+    ]
+    boxes = [text.get_window_extent().transformed(ax.transData.inverted()) for text in texts]
+    line = max(box.height for box in boxes)
+    ends = [(left, top, box.width) for (left, top, *_), box in zip(names, boxes, strict=True)]
+    for text, place in zip(texts, _free_places(ends, line, drawn), strict=True):
+        text.set_position(place)
     return figure
 
 
@@ -261,35 +270,35 @@ def _points(path: NDArray) -> NDArray:
     """Points along a path, (n, 2), close enough together that no name fits between two."""
     steps = np.linspace(0, 1, 60)[:, None]
     parts = [a + steps * (b - a) for a, b in itertools.pairwise(path)]
-    return np.concatenate([path, *parts])
+    return np.concatenate([np.repeat(path, 20, axis=0), *parts])  # marks weigh more than lines
 
 
 def _free_places(
-    names: Sequence[tuple[float, float, str, str]], drawn: NDArray
+    ends: Sequence[tuple[float, float, float]], line: float, drawn: NDArray
 ) -> list[tuple[float, float]]:
     """Where the names of ends begin, x and y, near each end and as little as possible on paths,
     on other names and outside the axes; to the right if there is a choice.
 
     Args:
-        names: x and y of the end in percent, the text, its colour. A letter takes about 1.8 points
-            of the axis, a line 6.
+        ends: x and y of each, and the width of its name, in percent.
+        line: height of a name, in percent.
         drawn: points of all paths, (n, 2).
     """
-    letter, line, placed = 1.8, 6.0, list[tuple[float, float, float]]()
-    for left, top, name, _ in names:
-        width, found = letter * len(name), []
+    placed: list[tuple[float, float, float]] = []
+    for left, top, width in ends:
+        found = []
         starts = (left + 3, left - width / 2, left - 3 - width)
-        for (side, start), step in itertools.product(enumerate(starts), range(-6, 7)):
-            height = top + step * line / 2
-            inside = (drawn[:, 0] > start) & (drawn[:, 0] < start + width)
-            inside &= abs(drawn[:, 1] - height) < line / 2
+        for (side, start), step in itertools.product(enumerate(starts), range(-8, 9)):
+            y, stop = top + step * line / 2, start + width
+            inside = (drawn[:, 0] > start - 1) & (drawn[:, 0] < stop + 1)
+            inside &= abs(drawn[:, 1] - y) < 0.6 * line
             others = sum(
-                abs(height - y) < line and start < stop and begin < start + width
-                for begin, stop, y in placed
+                abs(other - y) < 1.1 * line and start < end and begin < stop
+                for begin, end, other in placed
             )
-            beyond = start < 1 or start + width > 102 or not line / 2 < height < 100
+            beyond = start < 1 or stop > 103 or not line / 2 < y < 100
             bad = 100 * beyond + 50 * others + inside.sum() + 2 * (abs(step) + side)
-            found.append((bad, start, height))
-        _, start, height = min(found)
-        placed.append((start, start + width, height))
-    return [(start, height) for start, _, height in placed]
+            found.append((bad, start, y))
+        _, start, y = min(found)
+        placed.append((start, start + width, y))
+    return [(start, y) for start, _, y in placed]
