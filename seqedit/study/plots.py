@@ -1,7 +1,6 @@
 """Figures of the book: each function takes tidy rows and returns the figure that it drew."""
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.pyplot import subplots
 from matplotlib.ticker import LogLocator, NullFormatter
-from numpy.typing import NDArray
 
 from ..methods.catalogue import CATALOGUE, base_entry, make_method
 from .compare import interval_ends
+from .labels import free_places, path_points
 
 FAMILIES = {
     "least squares": ("memit", "memit_seq", "encore", "nse", "rome"),
@@ -253,7 +252,7 @@ def paths(
     names.sort()
     ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 103), ylim=(0, 103))
     figure.draw_without_rendering()  # only now are sizes of texts known
-    drawn = np.concatenate([_points(np.asarray(line.get_xydata())) for line in ax.lines])
+    drawn = np.concatenate([path_points(np.asarray(line.get_xydata())) for line in ax.lines])
     texts = [
         ax.text(left, top, name, va="center", color=colour, fontweight="bold")
         for left, top, name, colour in names
@@ -261,44 +260,6 @@ def paths(
     boxes = [text.get_window_extent().transformed(ax.transData.inverted()) for text in texts]
     line = max(box.height for box in boxes)
     ends = [(left, top, box.width) for (left, top, *_), box in zip(names, boxes, strict=True)]
-    for text, place in zip(texts, _free_places(ends, line, drawn), strict=True):
+    for text, place in zip(texts, free_places(ends, line, drawn), strict=True):
         text.set_position(place)
     return figure
-
-
-def _points(path: NDArray) -> NDArray:
-    """Points along a path, (n, 2), close enough together that no name fits between two."""
-    steps = np.linspace(0, 1, 60)[:, None]
-    parts = [a + steps * (b - a) for a, b in itertools.pairwise(path)]
-    return np.concatenate([np.repeat(path, 20, axis=0), *parts])  # marks weigh more than lines
-
-
-def _free_places(
-    ends: Sequence[tuple[float, float, float]], line: float, drawn: NDArray
-) -> list[tuple[float, float]]:
-    """Where the names of ends begin, x and y, near each end and as little as possible on paths,
-    on other names and outside the axes; to the right if there is a choice.
-
-    Args:
-        ends: x and y of each, and the width of its name, in percent.
-        line: height of a name, in percent.
-        drawn: points of all paths, (n, 2).
-    """
-    placed: list[tuple[float, float, float]] = []
-    for left, top, width in ends:
-        found = []
-        starts = (left + 3, left - width / 2, left - 3 - width)
-        for (side, start), step in itertools.product(enumerate(starts), range(-8, 9)):
-            y, stop = top + step * line / 2, start + width
-            inside = (drawn[:, 0] > start - 1) & (drawn[:, 0] < stop + 1)
-            inside &= abs(drawn[:, 1] - y) < 0.6 * line
-            others = sum(
-                abs(other - y) < 1.1 * line and start < end and begin < stop
-                for begin, end, other in placed
-            )
-            beyond = start < 1 or stop > 103 or not line / 2 < y < 100
-            bad = 100 * beyond + 50 * others + inside.sum() + 2 * (abs(step) + side)
-            found.append((bad, start, y))
-        _, start, y = min(found)
-        placed.append((start, start + width, y))
-    return [(start, y) for start, _, y in placed]
