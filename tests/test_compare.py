@@ -29,36 +29,29 @@ def test_what_is_written_and_what_is_kept():
     assert found["first"].tolist() == [75.0, 75.0]
 
 
+def two_paths(edits: list[int], kept: list[float], facts: list[float]) -> pd.DataFrame:
+    """Two evaluations of MEMIT, then two of AlphaEdit."""
+    method = ["memit", "memit", "alphaedit", "alphaedit"]
+    return pd.DataFrame({"method": method, "edits": edits, "kept": kept, "facts": facts})
+
+
 def test_a_path_for_each_method():
-    """In the order of the edits, whatever that of the rows, and named."""
-    frame = pd.DataFrame(
-        {
-            "method": ["memit", "memit", "alphaedit", "alphaedit"],
-            "edits": [200, 100, 100, 200],
-            "kept": [50.0, 90.0, 95.0, 80.0],
-            "facts": [40.0, 70.0, 85.0, 60.0],
-        }
-    )
+    """In the order of the edits, whatever that of the rows, and named in its colour."""
+    frame = two_paths([200, 100, 100, 200], [50.0, 90.0, 95.0, 80.0], [40.0, 70.0, 85.0, 60.0])
     (ax,) = plots.paths(frame, "kept", "facts", "edits kept, %", "facts kept, %").axes
     assert [line.get_xydata().tolist() for line in ax.lines] == [
         [[90.0, 70.0], [50.0, 40.0]],
         [[95.0, 85.0], [80.0, 60.0]],
     ]
-    assert {text.get_text() for text in ax.texts} == {"MEMIT", "AlphaEdit"}
+    named = {text.get_color(): text.get_text() for text in ax.texts}
+    assert [named[line.get_color()] for line in ax.lines] == ["MEMIT", "AlphaEdit"]
     marks = [points.get_sizes() for points in ax.collections]
     assert all(sizes[0] < sizes[1] for sizes in marks)
 
 
 def test_names_of_paths_that_end_together():
     """They lie neither on each other nor on a path nor outside; those of dashed paths are told."""
-    frame = pd.DataFrame(
-        {
-            "method": ["memit", "memit", "alphaedit", "alphaedit"],
-            "edits": [100, 200, 100, 200],
-            "kept": [95.0, 80.0, 96.0, 79.0],
-            "facts": [60.0, 15.0, 60.0, 15.0],
-        }
-    )
+    frame = two_paths([100, 200, 100, 200], [95.0, 80.0, 96.0, 79.0], [60.0, 15.0, 60.0, 15.0])
     dashed = frame.assign(kept=frame["kept"] - 30)
     figure = plots.paths(frame, "kept", "facts", "x", "y", dashed=dashed, dashed_as=", other")
     (ax,) = figure.axes
