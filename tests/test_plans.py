@@ -54,6 +54,8 @@ def test_every_run_of_a_study_can_be_made():
         runs = study_runs(study)
         names = [(one.label, one.seed) for one in runs]
         assert len({*names}) == len(names)  # no label twice
+        for one in (*runs, *study_runs(f"{study}-quick")):  # as a run refuses a sample of nothing
+            assert one.evaluate_every or one.evaluate_sample is None
         for one in runs:
             make_method(one.method)
             build_settings(one.method, {"layers": [1]} | one.settings)

@@ -39,7 +39,7 @@ def study_runs(study: str) -> list[StudyRun]:
     if name == study:
         return [*STUDIES[name]()]
     return [
-        replace(one, n_edits=4, batch_size=2, evaluate_every=0)
+        replace(one, n_edits=4, batch_size=2, evaluate_every=0, evaluate_sample=None)
         for one in STUDIES[name]()
         if one.seed == 1
     ]
